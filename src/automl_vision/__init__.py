@@ -1,0 +1,31 @@
+"""Give it a folder of labelled images and a time budget; get a classifier and a test number you can believe.
+
+>>> from automl_vision import load, search
+>>> run = search("./imgs", budget="10m")
+>>> load(run.model).predict(["img.jpg"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from automl_vision.runtime import PROCESS_START as PROCESS_START  # the budget's clock starts with this import
+
+if TYPE_CHECKING:
+    from automl_vision.bundle import Bundle as Bundle
+    from automl_vision.pipeline import load as load
+    from automl_vision.pipeline import search as search
+
+__version__ = "0.1.0"
+__all__ = ["load", "search"]
+
+#: Public names and where they live; loaded on first use so that `--help` imports neither torch nor timm.
+_PUBLIC = {"search": "automl_vision.pipeline", "load": "automl_vision.pipeline"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'automl_vision' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

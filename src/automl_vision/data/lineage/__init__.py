@@ -1,0 +1,1 @@
+"""Evidence of which images are copies of which."""

@@ -1,0 +1,90 @@
+"""The list of labelled images that every later stage works on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The sets that a user's own split may name, with the spellings that are understood.
+SET_NAMES: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Labelled images, before any of them was opened.
+
+    Rows are in the order of `paths`, sorted, so the order in which a reader met the files does not matter.
+
+    Attributes:
+        root: folder that relative paths start from.
+        paths: (N) posix paths, relative to `root` where the file is inside it, else absolute.
+        labels: (N) class index of each row, 0 <= label < C.
+        class_names: (C) sorted, unique.
+        split: (N) the user's own set of each row ("train", "val", "test" or None), or None without one.
+        group: (N) the user's own group of each row (None: no group), or None without a column.
+        is_augmented: (N) True for a copy, False for an original, None for unknown; None without a column.
+        ignored: what reading passed over: reason -> number of files or folders.
+        empty_classes: class folders in which nothing usable was found.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    split: tuple[str | None, ...] | None = None
+    group: tuple[str | None, ...] | None = None
+    is_augmented: tuple[bool | None, ...] | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    empty_classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def file(self, row: int) -> Path:
+        """Absolute path of the image of `row`."""
+        return self.root / self.paths[row]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest over paths, labels and the user's columns: equal manifests have equal fingerprints."""
+        digest = hashlib.blake2b(digest_size=16)
+        columns = (self.split, self.group, self.is_augmented)
+        for row, path in enumerate(self.paths):
+            own = [path, self.class_names[self.labels[row]], *(str(c[row]) if c else "" for c in columns)]
+            digest.update("\x1f".join(own).encode("utf-8", "surrogateescape") + b"\x1e")
+        return digest.hexdigest()
+
+    def subset(self, rows: NDArray[np.int64]) -> Manifest:
+        """The manifest of `rows` alone (kept in sorted order); class names stay as they are."""
+        keep = np.sort(rows)
+
+        def pick(column: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+            return None if column is None else tuple(column[i] for i in keep)
+
+        return Manifest(
+            root=self.root,
+            paths=tuple(self.paths[i] for i in keep),
+            labels=self.labels[keep],
+            class_names=self.class_names,
+            split=pick(self.split),
+            group=pick(self.group),
+            is_augmented=pick(self.is_augmented),
+            ignored=self.ignored,
+            empty_classes=self.empty_classes,
+        )

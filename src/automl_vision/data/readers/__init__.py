@@ -1,0 +1,1 @@
+"""READERS: the forms in which labelled images come."""

@@ -1,0 +1,117 @@
+"""The machine a run works on: clock, threads, device, precision, memory and seeds."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from automl_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+#: When this process first imported the package: budgets count from here, so imports are paid from the budget.
+PROCESS_START = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A budget that runs down on the monotonic clock; a changed wall clock does not touch it.
+
+    Attributes:
+        start: monotonic seconds at which the budget began.
+        budget: seconds in all; infinity where only the number of trials ends a run.
+        now: the clock, replaceable in tests.
+    """
+
+    start: float
+    budget: float
+    now: Callable[[], float] = time.monotonic
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self.now() - self.start
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; negative once the budget is over."""
+        return self.budget - self.elapsed
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where tensors live and in which precision networks run.
+
+    Attributes:
+        device: a torch device.
+        amp_dtype: autocast type ("bfloat16", "float16") or None for plain float32.
+        threads: CPU threads in use.
+    """
+
+    device: torch.device
+    amp_dtype: str | None
+    threads: int
+
+
+def available_threads() -> int:
+    """CPU threads this process may use, by affinity."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+
+
+def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0) -> Runtime:
+    """Pick device and precision, and set torch's threads.
+
+    Raises:
+        UsageError: the device is unknown or not on this machine.
+    """
+    import torch
+
+    count = threads or available_threads()
+    torch.set_num_threads(count)
+    chosen = _device(device)
+    if chosen.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    return Runtime(device=chosen, amp_dtype=_amp_dtype(chosen, precision), threads=count)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            "unknown device", value=repr(name), fix="use auto, cpu, cuda, cuda:0 or mps"
+        ) from None
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(device.type, False):
+        raise UsageError(
+            "this device is not on this machine", value=repr(name), fix="use --device auto or cpu"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            "there is no GPU of this number",
+            value=repr(name),
+            fix=f"this machine has {torch.cuda.device_count()}",
+        )
+    return device
+
+
+def _amp_dtype(device: torch.device, precision: str) -> str | None:
+    import torch
+
+    if precision == "float32" or (precision == "auto" and device.type != "cuda"):
+        return None
+    if precision != "auto":
+        return precision
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

@@ -1,0 +1,1 @@
+"""Which recipe next, and how much of it."""

@@ -1,0 +1,1 @@
+"""SAMPLERS: who proposes the next recipe. The only door to optuna."""

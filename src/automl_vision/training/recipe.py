@@ -1,0 +1,73 @@
+"""One point of the search space: everything that decides how a candidate is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["probe", "finetune"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one candidate is trained. Plain values only, so that a recipe is a row of JSON.
+
+    Attributes:
+        kind: "probe" (a linear head on frozen features) or "finetune".
+        backbone: a name of `models.backbones.BACKBONES`, or any other timm name.
+        resolution: side of the square input in pixels.
+        pretrained: start from pretrained weights.
+        epochs: the horizon of the schedule; 0 for a probe.
+        batch_size: images per optimizer step (the effective batch, whatever the memory allows at once).
+        optimizer: a name of `training.optimizers.OPTIMIZERS`.
+        learning_rate: peak learning rate, > 0.
+        weight_decay: >= 0; not applied to biases and norm layers.
+        momentum: SGD momentum or Adam beta1, in [0, 1).
+        layer_decay: factor on the learning rate per layer towards the input, in (0, 1].
+        schedule: a name of `training.schedule.SCHEDULES`.
+        warmup_fraction: share of all steps with a rising learning rate, in [0, 1).
+        augment: a name of `training.augment.AUGMENTATIONS`.
+        label_smoothing: in [0, 1).
+        ema: average the weights over time and validate the average.
+        clip_norm: largest gradient norm; 0 turns clipping off.
+        freeze_norm: keep the running statistics of batch norm as they were pretrained.
+        head_from_probe: start the head from the linear probe of the same backbone and resolution.
+        drop_path: stochastic depth rate, in [0, 1).
+        patience: epochs without an improvement of at least `min_improvement` before stopping; 0 turns it off.
+        min_improvement: smallest gain of the objective that counts, >= 0.
+        seed: order, augmentation and initial weights depend on it and nothing else.
+    """
+
+    kind: Kind
+    backbone: str
+    resolution: int
+    pretrained: bool = True
+    epochs: int = 0
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    layer_decay: float = 0.75
+    schedule: str = "cosine"
+    warmup_fraction: float = 0.08
+    augment: str = "light"
+    label_smoothing: float = 0.1
+    ema: bool = True
+    clip_norm: float = 5.0
+    freeze_norm: bool = True
+    head_from_probe: bool = True
+    drop_path: float = 0.0
+    patience: int = 0
+    min_improvement: float = 0.0
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe that `to_dict` wrote; unknown keys raise `TypeError`."""
+        return cls(**values)
