@@ -148,7 +148,7 @@ class SearchSettings:
     trials: int = _setting(0, "Stop after this many trials (0: the budget decides).", _at_least(0))
     objective: str = _setting(
         "auto",
-        "What validation maximises; auto: macro_f1 when the largest class is over 3 times the smallest, else accuracy.",
+        "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, else accuracy.",
         _one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
     )
     sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", _one_of("tpe", "random"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 #: Columns of the table of facts, one row per manifest row, in manifest order.
 FACT_COLUMNS: dict[str, str] = {
     "file_digest": "blake2b-128 of the file's bytes, hex; empty where the file cannot be read",
-    "pixel_digest": "blake2b-128 of the decoded, upright RGB pixels and their size, hex; empty where quarantined",
+    "pixel_digest": "blake2b-128 of the upright RGB pixels and their size, hex; empty where quarantined",
     "bytes": "file size",
     "width": "pixels after EXIF orientation; 0 where quarantined",
     "height": "pixels after EXIF orientation; 0 where quarantined",

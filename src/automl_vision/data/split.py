@@ -16,7 +16,7 @@ class Split:
     """Which rows each stage may see.
 
     Attributes:
-        name: (N) "train", "val", "test", "aside" (usable, but using it would leak) or "quarantine" (unreadable).
+        name: (N) "train", "val", "test", "aside" (readable, but using it would leak) or "quarantine".
         eligible: (N) True where the image could have been a test image.
         augmented_val: rows set aside that are copies of validation originals; they are only ever reported.
         leaks: rows that the user's own split had leak and that were set aside, with the reason.

@@ -36,7 +36,7 @@ class Lineage:
     Attributes:
         group: (N) group number, 0 <= group < G. Numbers depend on content, not on names or order.
         role: (N) "original", "copy" or "unsure".
-        orphan: (N) True for a copy whose original could not be found: nobody knows which set it would leak into.
+        orphan: (N) True for a copy whose original was not found: nobody knows which set it would leak into.
         links: the evidence behind every merge.
     """
 
