@@ -37,9 +37,7 @@ def parse_duration(text: str) -> float:
         raise ConfigError("not a duration", value=repr(text), fix="write it like 90s, 10m, 1h or 1h30m")
     seconds = sum(float(part["number"]) * _UNITS[part["unit"] or "s"] for part in parts)
     if seconds <= 0:
-        raise ConfigError(
-            "a duration must be longer than nothing", value=repr(text), fix="write 90s, 10m or 1h"
-        )
+        raise ConfigError("a duration must be longer than nothing", value=repr(text), fix="write 90s, 10m or 1h")
     return seconds
 
 
@@ -79,15 +77,11 @@ def _regex_with_key(value: str) -> str:
     wrong = _regex(value)
     if wrong or not value:
         return wrong
-    return (
-        "" if re.compile(value).groups else "needs one group in round brackets: the part that names the group"
-    )
+    return "" if re.compile(value).groups else "needs one group in round brackets: the part that names the group"
 
 
 def _setting(default: Any, help_text: str, check: Check | None = None) -> Any:
-    factory = (
-        {"default_factory": lambda: default} if isinstance(default, list | dict) else {"default": default}
-    )
+    factory = {"default_factory": lambda: default} if isinstance(default, list | dict) else {"default": default}
     return field(**factory, metadata={"help": help_text, "check": check})
 
 
@@ -95,16 +89,10 @@ def _setting(default: Any, help_text: str, check: Check | None = None) -> Any:
 class DataSettings:
     """What is read, and how rows are understood."""
 
-    image_column: str = _setting(
-        "", "Column with the image paths (tables only; found by name when left out)."
-    )
+    image_column: str = _setting("", "Column with the image paths (tables only; found by name when left out).")
     label_column: str = _setting("", "Column with the labels (tables only; found by name when left out).")
-    split_column: str = _setting(
-        "", "Column that says train, val or test (default: 'split' where there is one)."
-    )
-    group_column: str = _setting(
-        "", "Column of what must stay together: patient, video ... (default: 'group')."
-    )
+    split_column: str = _setting("", "Column that says train, val or test (default: 'split' where there is one).")
+    group_column: str = _setting("", "Column of what must stay together: patient, video ... (default: 'group').")
     augmented_column: str = _setting("", "Column that marks augmented copies (default: 'is_augmented').")
     label_map: str = _setting("", "CSV of two columns, fine label and coarse label: merges classes.")
     group_regex: str = _setting(
@@ -120,23 +108,17 @@ class DataSettings:
     lineage: str = _setting(
         "names", "Evidence for copies: names (columns, names, equal pixels) or off.", _one_of("names", "off")
     )
-    max_samples: int = _setting(
-        0, "Use at most this many images, stratified, whole groups (0: all).", _at_least(0)
-    )
+    max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", _at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")
-    drop_small_classes: bool = _setting(
-        False, "Leave out classes with too few originals to split, and say so."
-    )
+    drop_small_classes: bool = _setting(False, "Leave out classes with too few originals to split, and say so.")
 
 
 @dataclass(frozen=True)
 class SplitSettings:
     """How much of the originals each set gets, where the data bring no split of their own."""
 
-    test: float = _setting(
-        0.2, "Share of the originals that is kept for the one final test.", _between(0.01, 0.8)
-    )
+    test: float = _setting(0.2, "Share of the originals that is kept for the one final test.", _between(0.01, 0.8))
     val: float = _setting(0.2, "Share of the originals that chooses between candidates.", _between(0.01, 0.8))
 
 
@@ -152,12 +134,8 @@ class SearchSettings:
         _one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
     )
     sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", _one_of("tpe", "random"))
-    backbones: list[str] = _setting(
-        [], "Backbones to search: table names or any timm name (empty: chosen for you)."
-    )
-    weights: dict[str, str] = _setting(
-        {}, "Local weights file per backbone: name -> path (.safetensors, .pth)."
-    )
+    backbones: list[str] = _setting([], "Backbones to search: table names or any timm name (empty: chosen for you).")
+    weights: dict[str, str] = _setting({}, "Local weights file per backbone: name -> path (.safetensors, .pth).")
     pretrained: bool = _setting(True, "Start from pretrained weights.")
     resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).")
     offline: bool = _setting(False, "Never ask the weight hub; use what is on this machine.")
@@ -173,24 +151,18 @@ class TrainingSettings:
     learning_rate: float | None = _setting(None, "Peak learning rate.", _between(1e-7, 10.0))
     weight_decay: float | None = _setting(None, "Weight decay.", _between(0.0, 1.0))
     momentum: float | None = _setting(None, "SGD momentum or Adam beta1.", _between(0.0, 1.0, open_high=True))
-    layer_decay: float | None = _setting(
-        None, "Learning-rate factor per layer towards the input.", _between(0.1, 1.0)
-    )
+    layer_decay: float | None = _setting(None, "Learning-rate factor per layer towards the input.", _between(0.1, 1.0))
     schedule: str | None = _setting(
         None, "Learning-rate schedule.", _one_of("cosine", "linear", "constant", "one_cycle", "trapezoid")
     )
     warmup_fraction: float | None = _setting(None, "Share of the steps that warm up.", _between(0.0, 0.9))
-    augment: str | None = _setting(
-        None, "Augmentation of the training images.", _one_of("none", "light", "trivial")
-    )
+    augment: str | None = _setting(None, "Augmentation of the training images.", _one_of("none", "light", "trivial"))
     label_smoothing: float | None = _setting(None, "Label smoothing.", _between(0.0, 1.0, open_high=True))
     ema: bool | None = _setting(None, "Validate and ship the running average of the weights.")
     clip_norm: float | None = _setting(None, "Largest gradient norm (0: no clipping).", _at_least(0))
     freeze_norm: bool | None = _setting(None, "Keep batch-norm statistics as pretrained.")
     drop_path: float | None = _setting(None, "Stochastic depth rate.", _between(0.0, 1.0, open_high=True))
-    patience: int | None = _setting(
-        None, "Stop a trial after this many epochs without gain (0: off).", _at_least(0)
-    )
+    patience: int | None = _setting(None, "Stop a trial after this many epochs without gain (0: off).", _at_least(0))
     min_improvement: float | None = _setting(None, "Smallest gain that counts as one.", _at_least(0))
 
 
@@ -304,13 +276,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "cannot read the settings file", value=f"{file} ({error})", fix="check the path"
-        ) from None
+        raise ConfigError("cannot read the settings file", value=f"{file} ({error})", fix="check the path") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            "the settings file is not TOML", value=f"{file}: {error}", fix="correct that line"
-        ) from None
+        raise ConfigError("the settings file is not TOML", value=f"{file}: {error}", fix="correct that line") from None
 
 
 def _fields(table: str) -> dict[str, dataclasses.Field[Any]]:
@@ -319,9 +287,7 @@ def _fields(table: str) -> dict[str, dataclasses.Field[Any]]:
 
 def _unknown(what: str, name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown {what} '{name}'" + (
-        f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
-    )
+    return f"unknown {what} '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}")
 
 
 def _checked(table: str, raw: object) -> tuple[dict[str, Any], list[str]]:

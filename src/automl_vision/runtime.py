@@ -90,14 +90,10 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(
-            "unknown device", value=repr(name), fix="use auto, cpu, cuda, cuda:0 or mps"
-        ) from None
+        raise UsageError("unknown device", value=repr(name), fix="use auto, cpu, cuda, cuda:0 or mps") from None
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(device.type, False):
-        raise UsageError(
-            "this device is not on this machine", value=repr(name), fix="use --device auto or cpu"
-        )
+        raise UsageError("this device is not on this machine", value=repr(name), fix="use --device auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             "there is no GPU of this number",

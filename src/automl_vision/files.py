@@ -1,0 +1,54 @@
+"""Writing files so that a reader sees the old content or the new, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+#: What an unfinished file ends with; such files are swept when a run is opened.
+UNFINISHED = ".tmp"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write through `write(file)` into a temporary file, flush it to the disk, then rename it to `path`.
+
+    A crash or a full disk at any moment leaves the former content of `path` untouched.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; undecodable file names in it are written as `\\udcXX` escapes."""
+    data = text.encode("utf-8", "backslashreplace")
+    write_atomically(path, lambda file: file.write(data))
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a value of plain types as JSON, atomically. NaN and infinity are refused (`ValueError`)."""
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # a folder cannot be opened for syncing elsewhere
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

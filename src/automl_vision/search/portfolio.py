@@ -1,0 +1,55 @@
+"""Default recipes that are tried first, so that no search ends worse than its defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automl_vision.search.space import Space
+
+#: Rows of (which backbone by rank, which resolution by rank, the recipe), best expected first, for pretrained
+#: networks. Ranks beyond what is searched are left out. Learning rates are for a batch of 32.
+FINE_TUNES: tuple[tuple[int, int, dict[str, Any]], ...] = (
+    (0, 0, {"optimizer": "adamw", "learning_rate_adamw": 5e-4, "layer_decay": 0.75, "augment": "light"}),
+    (1, 0, {"optimizer": "adamw", "learning_rate_adamw": 5e-4, "layer_decay": 0.75, "augment": "light"}),
+    (0, 0, {"optimizer": "adamw", "learning_rate_adamw": 1e-3, "layer_decay": 0.65, "augment": "trivial"}),
+    (0, 0, {"optimizer": "adamw", "learning_rate_adamw": 1e-4, "layer_decay": 0.75, "augment": "light"}),
+    (0, 0, {"optimizer": "sgd", "learning_rate_sgd": 1e-2, "momentum": 0.9, "augment": "light"}),
+    (2, 0, {"optimizer": "adamw", "learning_rate_adamw": 5e-4, "layer_decay": 0.75, "augment": "light"}),
+    (0, 1, {"optimizer": "adamw", "learning_rate_adamw": 5e-4, "layer_decay": 0.75, "augment": "light"}),
+)
+COMMON = {
+    "weight_decay_adamw": 1e-4,
+    "weight_decay_sgd": 1e-4,
+    "label_smoothing": 0.1,
+    "freeze_norm": True,
+}
+
+#: The same for networks from scratch.
+FROM_SCRATCH: tuple[tuple[int, int, dict[str, Any]], ...] = (
+    (0, 0, {"optimizer": "adamw", "learning_rate_adamw": 1e-3, "augment": "light"}),
+    (1, 0, {"optimizer": "adamw", "learning_rate_adamw": 1e-3, "augment": "light"}),
+    (0, 0, {"optimizer": "sgd", "learning_rate_sgd": 5e-2, "momentum": 0.9, "augment": "light"}),
+    (0, 0, {"optimizer": "adamw", "learning_rate_adamw": 3e-3, "augment": "trivial"}),
+)
+
+
+def portfolio(
+    space: Space, *, backbones: tuple[str, ...], resolutions: tuple[int, ...], pretrained: bool
+) -> tuple[dict[str, Any], ...]:
+    """Points of `space` to try first, in this order; without repetitions.
+
+    Args:
+        space: the space that the points belong to.
+        backbones: the shortlist, best first.
+        resolutions: best first.
+        pretrained: which of the two tables to use.
+    """
+    points: list[dict[str, Any]] = []
+    for backbone, resolution, values in FINE_TUNES if pretrained else FROM_SCRATCH:
+        if backbone >= len(backbones) or resolution >= len(resolutions):
+            continue
+        own = {"backbone": backbones[backbone], "resolution": resolutions[resolution]}
+        point = space.complete({**COMMON, **own, **values})
+        if point not in points:
+            points.append(point)
+    return tuple(points)

@@ -1,0 +1,232 @@
+"""The work of one trial: train a recipe up to a number of epochs, leaving a durable record after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_vision.data.preprocess import Preprocessing
+from automl_vision.metrics import METRICS
+from automl_vision.models.backbones import backbone
+from automl_vision.models.classifier import Classifier, build_classifier, set_linear_head
+from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.probe import Probe, fit_probe
+from automl_vision.models.weights import WeightSource, load_weights
+from automl_vision.runtime import Runtime
+from automl_vision.search.trial import EpochRecord, Trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
+from automl_vision.training.recipe import Recipe
+
+#: Strengths of the ridge penalty that a probe tries; the cross-validation chooses.
+PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+FEATURE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an executor is asked to do: train `trial` until `until` epochs are done."""
+
+    trial: Trial
+    until: int
+
+
+@dataclass
+class TrialRunner:
+    """Everything that trials of one run share; called with an assignment it does the work.
+
+    Attributes:
+        data: the store with train and validation rows; the test rows are sealed in it.
+        train_groups: (n_train) lineage group of each training row; probes keep groups whole when cross-validating.
+        objective: a name of `METRICS`.
+        runtime: device, precision, threads.
+        files: where trials are kept.
+        weights: pretrained weights per backbone; a backbone without an entry starts from random weights.
+        seconds_left: seconds until trials must stop, asked at every step.
+    """
+
+    data: TrainingData
+    train_groups: NDArray[np.int64]
+    objective: str
+    runtime: Runtime
+    files: TrialFiles
+    weights: Mapping[str, WeightSource]
+    seconds_left: Callable[[], float]
+    _probes: dict[tuple[str, int], Probe] = field(default_factory=dict)
+    _pretrained: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+    def __call__(self, assignment: Assignment) -> Iterator[Trial]:
+        """Yield the trial after every epoch; the last one has its new state. Each is committed before it is seen."""
+        work = {"probe": self._probe, "finetune": self._fine_tune}[assignment.trial.recipe.kind]
+        latest = assignment.trial
+        try:
+            for latest in work(assignment):
+                self.files.commit(latest)
+                yield latest
+        except TrialFailed as error:
+            failed = latest.replace(state="failed", error=str(error))
+            self.files.commit(failed)
+            yield failed
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        """How images are prepared for the backbone of `recipe`."""
+        own = backbone(recipe.backbone)
+        return Preprocessing(size=recipe.resolution, mean=own.mean, std=own.std)
+
+    def classifier(self, recipe: Recipe) -> Classifier:
+        """A fresh network for `recipe`, with pretrained weights where there are any."""
+        return build_classifier(
+            recipe.backbone,
+            self.data.num_classes,
+            weights=self._start_weights(recipe),
+            drop_path=recipe.drop_path,
+            seed=recipe.seed,
+            resolution=recipe.resolution,
+        )
+
+    def probabilities(self, trial: Trial) -> NDArray[np.float32]:
+        """(N_val, C) validation probabilities of the best epoch of `trial`."""
+        return self.files.load_probabilities(trial.number)
+
+    def _start_weights(self, recipe: Recipe) -> dict[str, torch.Tensor] | None:
+        source = self.weights.get(recipe.backbone)
+        if source is None or not recipe.pretrained:
+            return None
+        if recipe.backbone not in self._pretrained:
+            self._pretrained[recipe.backbone] = load_weights(source, recipe.backbone)
+        return self._pretrained[recipe.backbone]
+
+    # --- linear probe -------------------------------------------------------------------------------------------
+
+    def _probe(self, assignment: Assignment) -> Iterator[Trial]:
+        trial, started = assignment.trial, time.monotonic()
+        net = self.classifier(trial.recipe)
+        train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows)
+        val, _ = self._features(net, trial.recipe, self.data.val_rows)
+        probe = fit_probe(
+            train,
+            self.data.train_labels,
+            self.train_groups,
+            self.data.num_classes,
+            strengths=PROBE_STRENGTHS,
+            seed=trial.recipe.seed,
+        )
+        self._probes[trial.recipe.backbone, trial.recipe.resolution] = probe
+        set_linear_head(net, probe.weight, probe.bias)
+        probabilities = _softmax(val @ probe.weight.T + probe.bias)
+        self.files.save_result(trial.number, net.state_dict(), probabilities.astype(np.float32))
+        yield trial.replace(
+            state="complete",
+            score=self._score(probabilities),
+            loss=METRICS["log_loss"].function(self.data.val_labels, probabilities),
+            seconds=time.monotonic() - started,
+            seconds_per_image=forward_seconds,
+            notes={"strength": probe.strength},
+        )
+
+    def _features(self, net: Classifier, recipe: Recipe, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+        started = time.monotonic()
+        try:
+            features = extract_features(
+                net.backbone,
+                self.data.source,
+                rows,
+                self.preprocessing(recipe),
+                self.runtime,
+                batch_size=FEATURE_BATCH,
+                should_stop=lambda: self.seconds_left() <= 0,
+            )
+        except OutOfTime:
+            raise TrialFailed("the time ended before all features were extracted") from None
+        return features, (time.monotonic() - started) / max(len(rows), 1)
+
+    def _score(self, probabilities: NDArray[Any]) -> float:
+        value = METRICS[self.objective].function(self.data.val_labels, np.asarray(probabilities, dtype=np.float64))
+        return 0.0 if value is None else float(value)
+
+    # --- fine-tune ----------------------------------------------------------------------------------------------
+
+    def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
+        trial, trainer = self._trainer(assignment.trial)
+        while trial.epochs_done < assignment.until:
+            result = trainer.run_epoch(self.seconds_left)
+            trial = self._advance(trial, trainer, result, assignment.until)
+            yield trial
+            if trial.state != "running":
+                return
+
+    def _trainer(self, trial: Trial) -> tuple[Trial, Trainer]:
+        """A trainer where the trial left off, or at its beginning where there is no checkpoint."""
+        recipe = trial.recipe
+        net = self.classifier(recipe)
+        probe = self._probes.get((recipe.backbone, recipe.resolution))
+        if recipe.head_from_probe and probe is not None:
+            set_linear_head(net, probe.weight, probe.bias)
+        trainer = Trainer(
+            recipe,
+            self.data,
+            net,
+            self.preprocessing(recipe),
+            self.runtime,
+            lambda labels, probabilities: self._score(probabilities),
+        )
+        checkpoint = self.files.load_checkpoint(trial.number)
+        if checkpoint is None:
+            return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
+        trainer.load_state(checkpoint["trainer"])
+        return Trial.from_dict(checkpoint["trial"]).replace(state="running", attempt=trial.attempt), trainer
+
+    def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
+        record = EpochRecord(
+            epoch=result.epoch,
+            train_loss=result.train_loss,
+            val_loss=result.val_loss,
+            score=result.score,
+            learning_rate=result.learning_rate,
+            seconds=result.seconds,
+        )
+        trial = trial.replace(
+            epochs=(*trial.epochs, record),
+            seconds=trial.seconds + result.seconds,
+            seconds_per_image=_seconds_per_image(result, len(self.data.val_rows)) or trial.seconds_per_image,
+            peak_bytes=_peak_bytes(self.runtime),
+            state=_next_state(result, until),
+        )
+        if trial.score is None or (record.score, -record.val_loss) > trial.rank:
+            trial = trial.replace(score=record.score, loss=record.val_loss)
+            self.files.save_result(trial.number, trainer.best_weights(), trainer.best_probabilities())
+        if trial.state in ("running", "paused"):
+            self.files.save_checkpoint(trial.number, {"trainer": trainer.state(), "trial": trial.to_dict()})
+        return trial
+
+
+def _next_state(result: EpochResult, until: int) -> str:
+    """The state after an epoch: the schedule ended, the time ended, the rung was reached, or it goes on."""
+    ended = {"horizon": "complete", "patience": "complete", "deadline": "stopped"}
+    if result.finished:
+        return ended[result.finished]
+    return "paused" if result.epoch >= until else "running"
+
+
+def _seconds_per_image(result: EpochResult, n_val: int) -> float:
+    """Seconds of a training step per image; validating one image costs about a fifth of training on one."""
+    equivalent = result.images + n_val / 4.5
+    return result.seconds / equivalent if result.images else 0.0
+
+
+def _peak_bytes(runtime: Runtime) -> int:
+    return int(torch.cuda.max_memory_allocated(runtime.device)) if runtime.device.type == "cuda" else 0
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = shifted - shifted.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return result

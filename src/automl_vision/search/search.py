@@ -1,0 +1,273 @@
+"""The search: linear probes first, then fine-tunes that the scheduler advances, until the time or the trials end.
+
+`search` yields every trial as it changes; showing and saving are the caller's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from automl_vision.executors import Executor
+from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
+from automl_vision.search.portfolio import portfolio
+from automl_vision.search.run_trial import Assignment
+from automl_vision.search.samplers import propose
+from automl_vision.search.scheduler import Continue, Decision, Finish, Start, decide, rungs
+from automl_vision.search.space import Space, fine_tuning_space
+from automl_vision.search.trial import Trial, best_trial
+from automl_vision.training.recipe import Recipe
+
+#: Why a search ended, and how the report says it.
+STOP_REASONS: dict[str, str] = {
+    "budget": "the time budget was used",
+    "trials": "the number of trials was reached",
+    "converged": "validation leaves nothing to gain",
+    "interrupted": "stopped by the user",
+}
+
+#: Epochs of a full schedule by number of training images; below the first, as many as make 300 steps.
+HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
+HORIZON_LARGE = 6
+#: Probes after the first are started only while they have used less than this share of the time.
+PROBE_SHARE = 0.25
+#: Validation cannot tell perfect from nearly perfect below this many images.
+CONVERGENCE_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What is searched.
+
+    Attributes:
+        backbones: candidates, in the order in which they are probed.
+        pretrained: which of them start from pretrained weights.
+        resolutions: sides of the input, best first.
+        fixed: fields of `Recipe` that the user pinned.
+        n_train, n_val: images trained on and validated with.
+        gmacs: multiply-adds of a backbone at 224 px in 1e9, None where unknown.
+        sampler: a name of `samplers.SAMPLERS`.
+        max_trials: fine-tunes at most; 0 for no limit.
+        seed: of the sampler and of every recipe.
+    """
+
+    backbones: tuple[str, ...]
+    pretrained: bool
+    resolutions: tuple[int, ...]
+    fixed: Mapping[str, Any]
+    n_train: int
+    n_val: int
+    gmacs: Callable[[str], float | None]
+    sampler: str = "tpe"
+    max_trials: int = 0
+    seed: int = 0
+
+    @property
+    def space(self) -> Space:
+        """The space of fine-tunes."""
+        return fine_tuning_space(
+            backbones=self.backbones,
+            resolutions=self.resolutions,
+            pretrained=self.pretrained,
+            n_train=self.n_train,
+            fixed={name: value for name, value in self.fixed.items() if name != "epochs"},
+        )
+
+
+@dataclass(frozen=True)
+class SearchEnded:
+    """The last event: why the search ended (a key of `STOP_REASONS`)."""
+
+    reason: str
+
+
+class Search:
+    """One search over one history. Iterate over it; `trials` is the history as it grows.
+
+    Args:
+        task: what is searched.
+        executor: where trials run.
+        history: trials of an earlier session of the same run.
+        seconds_left: seconds until the search must end; at or below 0 it ends at the next event.
+        interrupted: whether the user asked to stop.
+    """
+
+    def __init__(
+        self,
+        task: SearchTask,
+        executor: Executor[Assignment, Trial],
+        history: Sequence[Trial],
+        *,
+        seconds_left: Callable[[], float],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.task = task
+        self._executor = executor
+        self._seconds_left = seconds_left
+        self._interrupted = interrupted
+        self._trials = {trial.number: _adopted(trial) for trial in history}
+        self._time = max(seconds_left(), 0.0)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials by number."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    def __iter__(self) -> Iterator[Trial | SearchEnded]:
+        yield from self._probe_backbones()
+        reason = yield from self._fine_tune()
+        for trial in self.trials:
+            if trial.state == "paused":
+                self._trials[trial.number] = stopped = trial.replace(state="stopped")
+                yield stopped
+        yield SearchEnded(reason)
+
+    # --- stages -------------------------------------------------------------------------------------------------
+
+    def _probe_backbones(self) -> Iterator[Trial]:
+        for name in self.task.backbones:
+            resolution = self.task.resolutions[0]
+            if any(_is_probe_of(trial, name, resolution) for trial in self.trials):
+                continue
+            if self._out_of_time() or (self._trials and self._share_used() > PROBE_SHARE):
+                return
+            recipe = Recipe(
+                kind="probe",
+                backbone=name,
+                resolution=resolution,
+                pretrained=self.task.pretrained,
+                augment="none",
+                head_from_probe=False,
+                seed=self.task.seed,
+            )
+            yield from self._run(self._new_trial(recipe, {}, "probe"), until=0)
+
+    def _fine_tune(self) -> Iterator[Trial]:
+        horizon = self._horizon()
+        while True:
+            reason = self._reason_to_stop()
+            if reason:
+                return reason
+            decision = decide(
+                self._fine_tunes(),
+                horizon=max(horizon, 1),
+                may_start=horizon > 0 and not self._trials_used_up(),
+                fits=lambda trial, until: self._fits(trial, until, horizon),
+            )
+            if isinstance(decision, Finish):
+                return self._reason_to_stop() or ("trials" if self._trials_used_up() else "budget")
+            yield from self._carry_out(decision, horizon)
+
+    def _carry_out(self, decision: Decision, horizon: int) -> Iterator[Trial]:
+        if isinstance(decision, Start):
+            yield from self._run(self._next_candidate(horizon), until=decision.until)
+        elif isinstance(decision, Continue):
+            yield from self._run(self._trials[decision.number], until=decision.until)
+
+    def _run(self, trial: Trial, *, until: int) -> Iterator[Trial]:
+        self._trials[trial.number] = trial
+        yield trial
+        self._executor.submit(trial.number, trial.attempt, Assignment(trial, until))
+        while not self._executor.free_slots:
+            for report in self._executor.poll():
+                if report.progress is not None and report.attempt >= self._trials[report.number].attempt:
+                    self._trials[report.number] = report.progress
+                    yield report.progress
+
+    # --- what next ----------------------------------------------------------------------------------------------
+
+    def _next_candidate(self, horizon: int) -> Trial:
+        space = self.task.space
+        ranked = self._ranked_backbones()
+        tried = [trial.parameters for trial in self._fine_tunes()]
+        queue = portfolio(space, backbones=ranked, resolutions=self.task.resolutions, pretrained=self.task.pretrained)
+        waiting = [point for point in queue if point not in tried]
+        single = len(rungs(horizon)) == 1
+        point = waiting[0] if waiting else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
+        schedule = {"schedule": "cosine" if single else "trapezoid", **self.task.fixed}
+        recipe = space.recipe(
+            point, **{**schedule, "epochs": horizon, "pretrained": self.task.pretrained, "seed": self.task.seed}
+        )
+        return self._new_trial(recipe, point, "portfolio" if waiting else self.task.sampler)
+
+    def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str) -> Trial:
+        number = max(self._trials, default=-1) + 1
+        return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin)
+
+    def _ranked_backbones(self) -> tuple[str, ...]:
+        """Probed backbones, best probe first, then the others."""
+        probes = [trial for trial in self.trials if trial.recipe.kind == "probe"]
+        probes.sort(key=lambda trial: trial.rank, reverse=True)
+        ranked = [trial.recipe.backbone for trial in probes if trial.state == "complete"]
+        return (*ranked, *(name for name in self.task.backbones if name not in ranked))
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _horizon(self) -> int:
+        """Epochs of a full schedule: as the data want it, shortened where the time allows one short fine-tune only."""
+        known = [trial.recipe.epochs for trial in self._fine_tunes()]
+        if known:
+            return known[0]
+        wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
+        if "epochs" in self.task.fixed:
+            return wanted
+        affordable = (self._seconds_left() - TRIAL_OVERHEAD) / self._epoch_seconds(self._likely_recipe())
+        return wanted if affordable >= 1.5 * wanted else min(wanted, int(affordable))
+
+    def _likely_recipe(self) -> Recipe:
+        return Recipe(kind="finetune", backbone=self._ranked_backbones()[0], resolution=self.task.resolutions[0])
+
+    def _epoch_seconds(self, recipe: Recipe) -> float:
+        costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
+        return costs.epoch(recipe)
+
+    def _fits(self, trial: Trial | None, until: int, horizon: int) -> bool:
+        if trial is None:
+            recipe, done = self._likely_recipe(), 0
+            until = min(until, horizon)
+        else:
+            recipe, done = trial.recipe, trial.epochs_done
+        needed = (until - done) * self._epoch_seconds(recipe) + TRIAL_OVERHEAD
+        return needed <= self._seconds_left()
+
+    def _share_used(self) -> float:
+        return 1.0 - self._seconds_left() / self._time if self._time else 1.0
+
+    def _out_of_time(self) -> bool:
+        return self._interrupted() or self._seconds_left() <= 0
+
+    def _reason_to_stop(self) -> str:
+        if self._interrupted():
+            return "interrupted"
+        if self._seconds_left() <= 0:
+            return "budget"
+        return "converged" if self._converged() else ""
+
+    def _converged(self) -> bool:
+        best = best_trial(self.trials)
+        perfect = best is not None and best.score is not None and best.score >= 1.0 - 0.5 / max(self.task.n_val, 1)
+        return perfect and self.task.n_val >= CONVERGENCE_IMAGES
+
+    def _fine_tunes(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.recipe.kind == "finetune"]
+
+    def _trials_used_up(self) -> bool:
+        return bool(self.task.max_trials) and len(self._fine_tunes()) >= self.task.max_trials
+
+
+def _adopted(trial: Trial) -> Trial:
+    """A trial that was in work when its process died waits, and its next start is a new attempt."""
+    if trial.state != "running":
+        return trial
+    return trial.replace(state="paused", attempt=trial.attempt + 1)
+
+
+def _is_probe_of(trial: Trial, name: str, resolution: int) -> bool:
+    recipe = trial.recipe
+    same = recipe.kind == "probe" and (recipe.backbone, recipe.resolution) == (name, resolution)
+    return same and trial.state in ("complete", "failed")
+
+
+def _default_horizon(n_train: int) -> int:
+    return next((epochs for limit, epochs in HORIZONS if n_train < limit), HORIZON_LARGE)

@@ -1,0 +1,144 @@
+"""The search space: a table of dimensions, each with the condition under which it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from automl_vision.training.recipe import Recipe
+
+Condition = Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values.
+
+    Attributes:
+        name: unique in the space.
+        options: plain values.
+        sets: the field of `Recipe` that it sets; the name where empty.
+        when: the dimension exists only where every named dimension has one of these values.
+    """
+
+    name: str
+    options: tuple[Any, ...]
+    sets: str = ""
+    when: Condition = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two bounds, both included; `log` searches its logarithm."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    sets: str = ""
+    when: Condition = field(default_factory=dict)
+
+
+Dimension = Choice | Range
+
+
+class Suggest(Protocol):
+    """Who answers with a value for a dimension: an Optuna trial, or a table of known values."""
+
+    def __call__(self, dimension: Dimension) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """Dimensions in the order in which they are asked; conditions refer to earlier ones.
+
+    Attributes:
+        dimensions: what is searched.
+        fixed: fields of `Recipe` that every candidate has in common; they win over dimensions.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    fixed: Mapping[str, Any]
+
+    def suggest(self, ask: Suggest) -> dict[str, Any]:
+        """One point: every dimension that exists under the values before it."""
+        point: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            if _exists(dimension, point):
+                point[dimension.name] = ask(dimension)
+        return point
+
+    def active(self, point: Mapping[str, Any]) -> dict[str, Dimension]:
+        """The dimensions that exist at `point`."""
+        return {each.name: each for each in self.dimensions if _exists(each, point)}
+
+    def contains(self, point: Mapping[str, Any]) -> bool:
+        """Whether `point` names exactly the dimensions that exist there, each inside its range."""
+        active = self.active(point)
+        return set(active) == set(point) and all(_inside(active[name], value) for name, value in point.items())
+
+    def complete(self, partial: Mapping[str, Any]) -> dict[str, Any]:
+        """`partial` made a point of the space: foreign names dropped, values moved inside, gaps filled."""
+        return self.suggest(lambda dimension: _nearest(dimension, partial.get(dimension.name)))
+
+    def recipe(self, point: Mapping[str, Any], **changes: Any) -> Recipe:
+        """The recipe that a point stands for."""
+        active = self.active(point)
+        chosen = {active[name].sets or name: value for name, value in point.items()}
+        return Recipe(**{"kind": "finetune", **chosen, **self.fixed, **changes})
+
+
+def fine_tuning_space(
+    *,
+    backbones: tuple[str, ...],
+    resolutions: tuple[int, ...],
+    pretrained: bool,
+    n_train: int,
+    fixed: Mapping[str, Any],
+) -> Space:
+    """The space of fine-tunes; ranges for a batch of 32.
+
+    Pretrained networks want small steps, smaller towards the input; networks from scratch want neither.
+    Dimensions that set a field of `fixed` are left out.
+    """
+    step = (2e-5, 2e-3) if pretrained else (1e-4, 1e-2)
+    adamw: Condition = {"optimizer": ("adamw",)}
+    sgd: Condition = {"optimizer": ("sgd",)}
+    optimizers = (fixed["optimizer"],) if fixed.get("optimizer") else ("adamw", "sgd")
+    dimensions: list[Dimension] = [
+        Choice("backbone", backbones),
+        Choice("resolution", resolutions),
+        Choice("optimizer", optimizers),
+        Range("learning_rate_adamw", *step, log=True, sets="learning_rate", when=adamw),
+        Range("learning_rate_sgd", 5e-4, 1e-1, log=True, sets="learning_rate", when=sgd),
+        Range("weight_decay_adamw", 1e-6, 2e-2, log=True, sets="weight_decay", when=adamw),
+        Range("weight_decay_sgd", 1e-6, 1e-3, log=True, sets="weight_decay", when=sgd),
+        Range("momentum", 0.85, 0.98, when=sgd),
+        Range("label_smoothing", 0.0, 0.15),
+        Choice("augment", ("none", "light", "trivial")),
+    ]
+    if pretrained:
+        dimensions.append(Range("layer_decay", 0.55, 1.0))
+        dimensions += [Choice("freeze_norm", (True, False))] if n_train < 20_000 else []
+    kept = [each for each in dimensions if (each.sets or each.name) not in fixed or each.name == "optimizer"]
+    return Space(tuple(kept), fixed)
+
+
+def _exists(dimension: Dimension, point: Mapping[str, Any]) -> bool:
+    return all(point.get(name) in values for name, values in dimension.when.items())
+
+
+def _inside(dimension: Dimension, value: Any) -> bool:
+    if isinstance(dimension, Choice):
+        return value in dimension.options
+    return bool(dimension.low <= value <= dimension.high)
+
+
+def _nearest(dimension: Dimension, value: Any) -> Any:
+    if isinstance(dimension, Choice):
+        return value if value in dimension.options else dimension.options[0]
+    if value is None:
+        middle = (dimension.low * dimension.high) ** 0.5 if dimension.log else (dimension.low + dimension.high) / 2
+        return middle
+    return min(max(value, dimension.low), dimension.high)

@@ -1,0 +1,121 @@
+"""One candidate and everything that is known about it so far."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from automl_vision.training.recipe import Recipe
+
+State = Literal["running", "paused", "complete", "stopped", "failed"]
+
+#: What each state means, as the report tells it.
+STATES: dict[State, str] = {
+    "running": "in work when the record was written; it goes on from its checkpoint",
+    "paused": "waits at a rung; it goes on from its checkpoint if it is promoted",
+    "complete": "trained to the end of its schedule",
+    "stopped": "given up before the end: others promised more, or the time was over",
+    "failed": "could not be trained; `error` says why",
+}
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of one trial.
+
+    Attributes:
+        epoch: 1-based.
+        train_loss, val_loss: mean cross-entropy per image.
+        score: the objective on the validation set, in [0, 1].
+        learning_rate: of the head, at the end of the epoch.
+        seconds: wall time, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    score: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe and what came of it. Immutable: progress makes a new value with `replace`.
+
+    Attributes:
+        number: 0, 1, 2 ... in the order of starting.
+        recipe: how it is trained.
+        parameters: the point of the search space it came from (what the sampler learns from).
+        origin: who proposed it: "probe", "portfolio" or a name of `samplers.SAMPLERS`.
+        state: a key of `STATES`.
+        attempt: 1 for the first start, one more after each crash; an older attempt's report is refused.
+        epochs: what happened so far.
+        score: best objective on validation, None before the first validation.
+        loss: validation loss of the epoch that gave `score`; breaks ties.
+        seconds: wall time of all its training so far.
+        seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
+        peak_bytes: peak device memory on a GPU, 0 elsewhere.
+        error: why it failed.
+    """
+
+    number: int
+    recipe: Recipe
+    parameters: Mapping[str, Any]
+    origin: str
+    state: State = "running"
+    attempt: int = 1
+    epochs: tuple[EpochRecord, ...] = ()
+    score: float | None = None
+    loss: float | None = None
+    seconds: float = 0.0
+    seconds_per_image: float = 0.0
+    peak_bytes: int = 0
+    error: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs validated so far."""
+        return len(self.epochs)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Sort key, larger is better: the score, then the smaller loss."""
+        if self.score is None:
+            return (float("-inf"), float("-inf"))
+        return (self.score, -(self.loss if self.loss is not None else float("inf")))
+
+    def score_by(self, epoch: int) -> float:
+        """Best score within the first `epoch` epochs; minus infinity before the first."""
+        return max((each.score for each in self.epochs[:epoch]), default=float("-inf"))
+
+    def replace(self, **changes: Any) -> Trial:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
+        """The trial that `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError: the values are not those of a trial.
+        """
+        own = dict(values)
+        if own["state"] not in STATES:
+            raise TypeError(f"unknown state, got {own['state']!r}")
+        recipe = Recipe.from_dict(own.pop("recipe"))
+        epochs = tuple(EpochRecord(**each) for each in own.pop("epochs"))
+        return cls(recipe=recipe, epochs=epochs, **own)
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The trial with the best validation score; the smaller loss breaks ties; None before any was validated."""
+    scored = [trial for trial in trials if trial.score is not None]
+    return max(scored, key=lambda trial: (*trial.rank, -trial.number), default=None)

@@ -1,0 +1,134 @@
+"""Trials on disk: the truth that samplers and the scheduler are functions of.
+
+trials/000012.json             the record; written after every epoch, whole or not at all
+trials/000012/checkpoint.pt    to go on from; only while the trial may go on
+trials/000012/weights.pt       the best weights; only for the best few trials
+trials/000012/validation.npy   class probabilities of the validation rows, at the best epoch
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_vision.errors import ModelFileError
+from automl_vision.files import UNFINISHED, write_atomically, write_json
+from automl_vision.search.trial import Trial
+from automl_vision.tensor_file import load_tensors, save_tensors
+
+KEPT_WEIGHTS = 3
+
+
+class TrialFiles:
+    """The `trials` folder of one run.
+
+    Args:
+        folder: created when missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def commit(self, trial: Trial) -> None:
+        """Make the record of `trial` durable; from here on no crash loses it."""
+        values = trial.to_dict()
+        write_json(self._record(trial.number), {**values, "checksum": _checksum(values)})
+
+    def read(self) -> tuple[list[Trial], list[str]]:
+        """All trials by number, and what was found damaged (those records are renamed to `*.corrupt`)."""
+        self._sweep()
+        trials: list[Trial] = []
+        damaged: list[str] = []
+        for file in sorted(self.folder.glob("[0-9]*.json")):
+            trial = _read_record(file)
+            if trial is None:
+                file.rename(file.with_suffix(".json.corrupt"))
+                damaged.append(file.name)
+            else:
+                trials.append(trial)
+        return trials, damaged
+
+    def save_checkpoint(self, number: int, state: Mapping[str, Any]) -> None:
+        """Keep what a trial needs to go on: tensors and plain types only."""
+        self._save(number, "checkpoint.pt", dict(state))
+
+    def load_checkpoint(self, number: int) -> dict[str, Any] | None:
+        """The last checkpoint of a trial, or None where there is none that can be read."""
+        return _load(self._folder(number) / "checkpoint.pt")
+
+    def save_result(self, number: int, weights: Mapping[str, torch.Tensor], probabilities: NDArray[np.float32]) -> None:
+        """Keep the best weights so far and the (N_val, C) validation probabilities they give."""
+        self._save(number, "weights.pt", dict(weights))
+        file = self._folder(number) / "validation.npy"
+        write_atomically(file, lambda handle: np.save(handle, probabilities, allow_pickle=False))
+
+    def load_weights(self, number: int) -> dict[str, torch.Tensor] | None:
+        """The best weights of a trial, or None where they were given up or cannot be read."""
+        return _load(self._folder(number) / "weights.pt")
+
+    def load_probabilities(self, number: int) -> NDArray[np.float32]:
+        """(N_val, C) validation probabilities at the best epoch."""
+        loaded: NDArray[np.float32] = np.load(self._folder(number) / "validation.npy", allow_pickle=False)
+        return loaded
+
+    def prune(self, trials: Sequence[Trial], keep: int = KEPT_WEIGHTS) -> None:
+        """Bound the disk: weights of the best `keep` trials and of every probe, checkpoints of those that may go on."""
+        ranked = sorted(trials, key=lambda trial: trial.rank, reverse=True)
+        kept = {trial.number for trial in ranked[:keep]}
+        for trial in trials:
+            if trial.state in ("complete", "stopped", "failed"):
+                (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
+            going_on = trial.state in ("running", "paused")
+            if trial.number not in kept and trial.recipe.kind != "probe" and not going_on:
+                (self._folder(trial.number) / "weights.pt").unlink(missing_ok=True)
+
+    def discard(self, number: int) -> None:
+        """Remove the files of a trial, but not its record."""
+        shutil.rmtree(self._folder(number), ignore_errors=True)
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.json"
+
+    def _folder(self, number: int) -> Path:
+        return self.folder / f"{number:06d}"
+
+    def _save(self, number: int, name: str, value: Mapping[str, Any]) -> None:
+        self._folder(number).mkdir(exist_ok=True)
+        save_tensors(self._folder(number) / name, value)
+
+    def _sweep(self) -> None:
+        for leftover in self.folder.rglob(f"*{UNFINISHED}"):
+            leftover.unlink(missing_ok=True)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=True)
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def _read_record(file: Path) -> Trial | None:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values.pop("checksum") != _checksum(values):
+            return None
+        return Trial.from_dict(values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _load(file: Path) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        return load_tensors(file)
+    except ModelFileError:
+        return None  # the trial starts again, or another one is the best; `read` has named damaged records
