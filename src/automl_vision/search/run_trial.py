@@ -16,7 +16,7 @@ from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone
 from automl_vision.models.classifier import Classifier, build_classifier, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
-from automl_vision.models.probe import Probe, fit_probe
+from automl_vision.models.probe import fit_probe
 from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
 from automl_vision.search.trial import EpochRecord, Trial
@@ -27,6 +27,10 @@ from automl_vision.training.recipe import Recipe
 #: Strengths of the ridge penalty that a probe tries; the cross-validation chooses.
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FEATURE_BATCH = 64
+
+
+class TrialInterrupted(Exception):  # noqa: N818 - not an error: the user asked to stop
+    """Raised by `TrialRunner.seconds_left` to leave a trial at once, as of its last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class TrialRunner:
         runtime: device, precision, threads.
         files: where trials are kept.
         weights: pretrained weights per backbone; a backbone without an entry starts from random weights.
-        seconds_left: seconds until trials must stop, asked at every step.
+        seconds_left: seconds until trials must stop, asked at every step; may raise `TrialInterrupted`.
+        probes: numbers of the finished probes by backbone; their heads start the fine-tunes.
     """
 
     data: TrainingData
@@ -58,7 +63,7 @@ class TrialRunner:
     files: TrialFiles
     weights: Mapping[str, WeightSource]
     seconds_left: Callable[[], float]
-    _probes: dict[tuple[str, int], Probe] = field(default_factory=dict)
+    probes: dict[str, int] = field(default_factory=dict)
     _pretrained: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
@@ -69,6 +74,8 @@ class TrialRunner:
             for latest in work(assignment):
                 self.files.commit(latest)
                 yield latest
+        except TrialInterrupted:
+            yield latest.replace(state="paused")
         except TrialFailed as error:
             failed = latest.replace(state="failed", error=str(error))
             self.files.commit(failed)
@@ -117,10 +124,10 @@ class TrialRunner:
             strengths=PROBE_STRENGTHS,
             seed=trial.recipe.seed,
         )
-        self._probes[trial.recipe.backbone, trial.recipe.resolution] = probe
         set_linear_head(net, probe.weight, probe.bias)
         probabilities = _softmax(val @ probe.weight.T + probe.bias)
         self.files.save_result(trial.number, net.state_dict(), probabilities.astype(np.float32))
+        self.probes[trial.recipe.backbone] = trial.number
         yield trial.replace(
             state="complete",
             score=self._score(probabilities),
@@ -165,22 +172,27 @@ class TrialRunner:
         """A trainer where the trial left off, or at its beginning where there is no checkpoint."""
         recipe = trial.recipe
         net = self.classifier(recipe)
-        probe = self._probes.get((recipe.backbone, recipe.resolution))
-        if recipe.head_from_probe and probe is not None:
-            set_linear_head(net, probe.weight, probe.bias)
+        if recipe.head_from_probe:
+            self._start_head(net, recipe.backbone)
         trainer = Trainer(
             recipe,
             self.data,
             net,
             self.preprocessing(recipe),
             self.runtime,
-            lambda labels, probabilities: self._score(probabilities),
+            METRICS[self.objective].function,
         )
         checkpoint = self.files.load_checkpoint(trial.number)
         if checkpoint is None:
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
         trainer.load_state(checkpoint["trainer"])
         return Trial.from_dict(checkpoint["trial"]).replace(state="running", attempt=trial.attempt), trainer
+
+    def _start_head(self, net: Classifier, name: str) -> None:
+        """Start from the head of the backbone's probe, so that fine-tuning begins where the probe ended."""
+        weights = self.files.load_weights(self.probes[name]) if name in self.probes else None
+        if weights is not None:
+            set_linear_head(net, weights["head.weight"], weights["head.bias"])
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(

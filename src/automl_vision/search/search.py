@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,7 @@ class Search:
         self._seconds_left = seconds_left
         self._interrupted = interrupted
         self._trials = {trial.number: _adopted(trial) for trial in history}
+        self._in_work: set[int] = set()
         self._time = max(seconds_left(), 0.0)
 
     @property
@@ -116,18 +118,17 @@ class Search:
 
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
         yield from self._probe_backbones()
-        reason = yield from self._fine_tune()
-        for trial in self.trials:
-            if trial.state == "paused":
-                self._trials[trial.number] = stopped = trial.replace(state="stopped")
-                yield stopped
+        yield from self._fine_tune()
+        reason = self._reason_to_stop() or ("trials" if self._trials_used_up() else "budget")
+        if reason != "interrupted":
+            yield from self._give_up_paused()
         yield SearchEnded(reason)
 
     # --- stages -------------------------------------------------------------------------------------------------
 
     def _probe_backbones(self) -> Iterator[Trial]:
+        resolution = self.task.resolutions[0]
         for name in self.task.backbones:
-            resolution = self.task.resolutions[0]
             if any(_is_probe_of(trial, name, resolution) for trial in self.trials):
                 continue
             if self._out_of_time() or (self._trials and self._share_used() > PROBE_SHARE):
@@ -141,39 +142,58 @@ class Search:
                 head_from_probe=False,
                 seed=self.task.seed,
             )
-            yield from self._run(self._new_trial(recipe, {}, "probe"), until=0)
+            yield self._submit(self._new_trial(recipe, {}, "probe"), until=0)
+            while not self._executor.free_slots:
+                yield from self._collect()
 
     def _fine_tune(self) -> Iterator[Trial]:
         horizon = self._horizon()
         while True:
-            reason = self._reason_to_stop()
-            if reason:
-                return reason
-            decision = decide(
-                self._fine_tunes(),
-                horizon=max(horizon, 1),
-                may_start=horizon > 0 and not self._trials_used_up(),
-                fits=lambda trial, until: self._fits(trial, until, horizon),
-            )
-            if isinstance(decision, Finish):
-                return self._reason_to_stop() or ("trials" if self._trials_used_up() else "budget")
-            yield from self._carry_out(decision, horizon)
+            while self._executor.free_slots and not self._reason_to_stop():
+                decision = self._decide(horizon)
+                if isinstance(decision, Finish):
+                    break
+                yield self._submit(*self._chosen(decision, horizon))
+            if not self._in_work:
+                return
+            yield from self._collect()
 
-    def _carry_out(self, decision: Decision, horizon: int) -> Iterator[Trial]:
+    def _decide(self, horizon: int) -> Decision:
+        return decide(
+            self._fine_tunes(),
+            horizon=max(horizon, 1),
+            may_start=horizon > 0 and not self._trials_used_up(),
+            fits=lambda trial, until: self._fits(trial, until, horizon),
+        )
+
+    def _chosen(self, decision: Start | Continue, horizon: int) -> tuple[Trial, int]:
         if isinstance(decision, Start):
-            yield from self._run(self._next_candidate(horizon), until=decision.until)
-        elif isinstance(decision, Continue):
-            yield from self._run(self._trials[decision.number], until=decision.until)
+            return self._next_candidate(horizon), decision.until
+        return self._trials[decision.number], decision.until
 
-    def _run(self, trial: Trial, *, until: int) -> Iterator[Trial]:
-        self._trials[trial.number] = trial
-        yield trial
+    def _submit(self, trial: Trial, until: int) -> Trial:
+        started = trial.replace(state="running")
+        self._trials[trial.number] = started
+        self._in_work.add(trial.number)
         self._executor.submit(trial.number, trial.attempt, Assignment(trial, until))
-        while not self._executor.free_slots:
-            for report in self._executor.poll():
-                if report.progress is not None and report.attempt >= self._trials[report.number].attempt:
-                    self._trials[report.number] = report.progress
-                    yield report.progress
+        return started
+
+    def _collect(self) -> Iterator[Trial]:
+        """Take the executor's reports; one of an attempt that was replaced is dropped."""
+        for report in self._executor.poll():
+            if report.attempt < self._trials[report.number].attempt:
+                continue
+            if report.ended:
+                self._in_work.discard(report.number)
+            if report.progress is not None:
+                self._trials[report.number] = report.progress
+                yield report.progress
+
+    def _give_up_paused(self) -> Iterator[Trial]:
+        for trial in self.trials:
+            if trial.state == "paused":
+                self._trials[trial.number] = trial.replace(state="stopped")
+                yield self._trials[trial.number]
 
     # --- what next ----------------------------------------------------------------------------------------------
 
@@ -210,9 +230,10 @@ class Search:
         if known:
             return known[0]
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
-        if "epochs" in self.task.fixed:
+        epoch = self._epoch_seconds(self._likely_recipe())
+        if "epochs" in self.task.fixed or math.isinf(epoch) or math.isinf(self._seconds_left()):
             return wanted
-        affordable = (self._seconds_left() - TRIAL_OVERHEAD) / self._epoch_seconds(self._likely_recipe())
+        affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
         return wanted if affordable >= 1.5 * wanted else min(wanted, int(affordable))
 
     def _likely_recipe(self) -> Recipe:
@@ -228,8 +249,10 @@ class Search:
             until = min(until, horizon)
         else:
             recipe, done = trial.recipe, trial.epochs_done
-        needed = (until - done) * self._epoch_seconds(recipe) + TRIAL_OVERHEAD
-        return needed <= self._seconds_left()
+        epoch = self._epoch_seconds(recipe)
+        if math.isinf(epoch):
+            return not self._fine_tunes()  # nothing was timed yet: the first candidate finds out
+        return (until - done) * epoch + TRIAL_OVERHEAD <= self._seconds_left()
 
     def _share_used(self) -> float:
         return 1.0 - self._seconds_left() / self._time if self._time else 1.0

@@ -139,6 +139,5 @@ def _nearest(dimension: Dimension, value: Any) -> Any:
     if isinstance(dimension, Choice):
         return value if value in dimension.options else dimension.options[0]
     if value is None:
-        middle = (dimension.low * dimension.high) ** 0.5 if dimension.log else (dimension.low + dimension.high) / 2
-        return middle
+        return (dimension.low * dimension.high) ** 0.5 if dimension.log else (dimension.low + dimension.high) / 2
     return min(max(value, dimension.low), dimension.high)

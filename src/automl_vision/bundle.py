@@ -1,0 +1,183 @@
+"""`model.pt`: one file with everything a prediction needs, and nothing that could run.
+
+    {magic, version, meta: JSON text, state_dict}
+
+`meta` says what the network is, how images are prepared, what the outputs mean and where the model came from. The
+loader believes none of it: types and ranges are checked, the architecture must be one that timm knows, names, shapes
+and dtypes of the tensors must be those of that architecture, and a digest over the tensors catches flipped bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_vision.data.preprocess import Preprocessing
+from automl_vision.errors import ModelFileError, UsageError
+from automl_vision.models.backbones import backbone
+from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.models.heads import HEADS
+from automl_vision.tensor_file import load_tensors, save_tensors
+
+MAGIC = "automl-vision model"
+VERSION = 1
+_NAME = re.compile(r"[a-zA-Z0-9_.]{1,100}")
+_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64}
+_DAMAGED = "copy the file again from where it was made"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier ready to use.
+
+    Attributes:
+        backbone: name of the architecture (a name of `models.backbones.BACKBONES` or of timm).
+        head: a name of `models.heads.HEADS`.
+        class_names: (C) what the outputs mean, in order.
+        preprocessing: how an image becomes the network's input.
+        temperature: logits are divided by it before the softmax; > 0.
+        state_dict: the weights.
+        provenance: where the model came from: data fingerprint, validation and test figures, versions, looks at the
+            test set. Plain types only.
+    """
+
+    backbone: str
+    head: str
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+    state_dict: Mapping[str, torch.Tensor]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def classifier(self) -> Classifier:
+        """The network with its weights, on the CPU, in evaluation mode."""
+        net = _architecture(self.backbone, self.head, len(self.class_names), self.preprocessing.size)
+        net.load_state_dict(dict(self.state_dict))
+        return net.eval()
+
+
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Write `bundle` as one file, atomically.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    state_dict = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.state_dict.items()}
+    meta = {
+        "backbone": bundle.backbone,
+        "head": bundle.head,
+        "class_names": list(bundle.class_names),
+        "preprocessing": bundle.preprocessing.to_dict(),
+        "temperature": bundle.temperature,
+        "provenance": dict(bundle.provenance),
+        "digest": digest(state_dict),
+    }
+    text = json.dumps(meta, ensure_ascii=True, allow_nan=False)
+    save_tensors(path, {"magic": MAGIC, "version": VERSION, "meta": text, "state_dict": state_dict})
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a model file, believing nothing in it.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign, newer than this version, or its weights do not belong
+            to the architecture it names.
+    """
+    if not path.exists():
+        raise ModelFileError(
+            "there is no model file", value=str(path), fix="check the path; a run leaves it as model.pt"
+        )
+    content = load_tensors(path)
+    if content.get("magic") != MAGIC or set(content) != {"magic", "version", "meta", "state_dict"}:
+        raise ModelFileError("this is no automl-vision model", value=str(path), fix="use the model.pt of a run")
+    _check_version(content["version"], path)
+    try:
+        bundle = _bundle(json.loads(content["meta"]), content["state_dict"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:
+        raise ModelFileError(f"the model file is damaged ({error})", value=str(path), fix=_DAMAGED) from error
+    return bundle
+
+
+def digest(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """blake2b-256 over names, dtypes, shapes and bytes of all tensors, in sorted order of names; hex."""
+    total = hashlib.blake2b(digest_size=32)
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _check_version(version: object, path: Path) -> None:
+    if type(version) is not int or version < 1:
+        raise ModelFileError("the model file names no version", value=f"{path} ({version!r})", fix=_DAMAGED)
+    if version > VERSION:
+        raise ModelFileError(
+            "the model file is of a newer format",
+            value=f"{path} (format {version}, this version reads up to {VERSION})",
+            fix="upgrade automl-vision",
+        )
+
+
+def _bundle(meta: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> Bundle:
+    """The bundle that `meta` describes; anything out of order raises."""
+    bundle = Bundle(
+        backbone=_checked(meta["backbone"], str, lambda name: bool(_NAME.fullmatch(name)), "backbone"),
+        head=_checked(meta["head"], str, lambda name: name in HEADS, "head"),
+        class_names=_class_names(meta["class_names"]),
+        preprocessing=Preprocessing.from_dict(meta["preprocessing"]),
+        temperature=float(_checked(meta["temperature"], float, _is_positive, "temperature")),
+        state_dict=state_dict,
+        provenance=_checked(meta["provenance"], dict, lambda _: True, "provenance"),
+    )
+    _check_tensors(bundle, meta["digest"])
+    return bundle
+
+
+def _checked(value: Any, kind: type, holds: Any, name: str) -> Any:
+    if type(value) is not kind or not holds(value):
+        raise ValueError(f"{name} is out of order, got {str(value)[:80]!r}")
+    return value
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _class_names(names: Any) -> tuple[str, ...]:
+    _checked(names, list, lambda each: len(each) >= 2 and len(set(each)) == len(each), "class_names")
+    return tuple(_checked(name, str, lambda text: len(text) <= 1000, "class name") for name in names)
+
+
+def _check_tensors(bundle: Bundle, expected_digest: object) -> None:
+    """Names, shapes and dtypes must be those of the architecture, built without memory before any weight is used."""
+    with torch.device("meta"):
+        net = _architecture(bundle.backbone, bundle.head, len(bundle.class_names), bundle.preprocessing.size)
+    wanted = net.state_dict()
+    if set(wanted) != set(bundle.state_dict):
+        raise ValueError("the weights are not those of the architecture")
+    for name, tensor in bundle.state_dict.items():
+        _check_tensor(name, tensor, wanted[name])
+    if digest(bundle.state_dict) != expected_digest:
+        raise ValueError("the weights were changed after they were written")
+
+
+def _check_tensor(name: str, tensor: object, wanted: torch.Tensor) -> None:
+    dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not dense or tensor.dtype not in _DTYPES or not tensor.is_contiguous():  # type: ignore[attr-defined] # a tensor
+        raise ValueError(f"tensor {name[:80]!r} is not a plain one")
+    if tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point():  # type: ignore[attr-defined] # a tensor
+        raise ValueError(f"tensor {name[:80]!r} does not fit the architecture")
+
+
+def _architecture(name: str, head: str, num_classes: int, resolution: int) -> Classifier:
+    backbone(name)  # refuses what timm does not know, before anything is built
+    return build_classifier(name, num_classes, weights=None, head=head, resolution=resolution, seed=0)
