@@ -29,7 +29,7 @@ PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FEATURE_BATCH = 64
 
 
-class TrialInterrupted(Exception):  # noqa: N818 - not an error: the user asked to stop
+class TrialInterrupted(Exception):
     """Raised by `TrialRunner.seconds_left` to leave a trial at once, as of its last checkpoint."""
 
 

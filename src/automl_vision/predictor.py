@@ -1,0 +1,173 @@
+"""Predictions with a model file: paths, pictures in memory, or a table; in batches; broken images keep their place."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from automl_vision.bundle import Bundle, load_bundle
+from automl_vision.calibration import probabilities_at
+from automl_vision.data.decode import open_rgb
+from automl_vision.data.preprocess import square
+from automl_vision.errors import DataError, ImageReadError
+from automl_vision.models.inference import logits
+from automl_vision.runtime import Runtime, make_runtime
+
+IMAGE_COLUMN = "image"
+BATCHES_AHEAD = 2  # decoded while the network is busy; bounds the memory whatever the number of images
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        path: as given; "" for a picture in memory.
+        status: "ok" or "error".
+        label: the most probable class, None on error.
+        probability: of that class, after calibration; None on error.
+        probabilities: (C) in the order of the model's classes; None on error.
+        error: what is wrong with the image.
+    """
+
+    path: str
+    status: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: NDArray[np.float64] | None = None
+    error: str = ""
+
+
+class Model:
+    """A loaded model file.
+
+    Args:
+        bundle: what the file holds.
+        runtime: where to run; None picks the best device of this machine.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime | None = None) -> None:
+        self.bundle = bundle
+        self._runtime = runtime or make_runtime()
+        self._net = bundle.classifier().to(self._runtime.device, memory_format=torch.channels_last)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """(C) class names in the order of the probabilities."""
+        return self.bundle.class_names
+
+    def predict(self, images: Any, *, batch_size: int = 64) -> list[str]:
+        """The most probable class of each image.
+
+        Args:
+            images: a path, a PIL image, a sequence of those, or a DataFrame with a column `image` of those.
+            batch_size: images per forward pass.
+
+        Raises:
+            DataError: an image cannot be read; use `stream` to get an error row instead.
+        """
+        return [self.class_names[index] for index in self.predict_proba(images, batch_size=batch_size).argmax(axis=1)]
+
+    def predict_proba(self, images: Any, *, batch_size: int = 64) -> NDArray[np.float64]:
+        """(n, C) calibrated class probabilities; arguments and errors as for `predict`."""
+        rows = [_probabilities_or_raise(each) for each in self.stream(_sources(images), batch_size=batch_size)]
+        return np.stack(rows) if rows else np.empty((0, len(self.class_names)))
+
+    def stream(self, sources: Iterable[Any], *, batch_size: int = 64) -> Iterator[Prediction]:
+        """One prediction per source, in order; a broken image gives a row with status "error".
+
+        Args:
+            sources: paths or PIL images; read lazily, so a million of them need no memory.
+            batch_size: images per forward pass.
+        """
+        with ThreadPoolExecutor(self._runtime.threads) as pool:
+            waiting: deque[tuple[list[Any], list[Future[Any]]]] = deque()
+            iterator = iter(sources)
+            while chunk := list(islice(iterator, batch_size)):
+                waiting.append((chunk, [pool.submit(self._prepare, source) for source in chunk]))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield from self._finish(*waiting.popleft())
+            while waiting:
+                yield from self._finish(*waiting.popleft())
+
+    def _prepare(self, source: Any) -> NDArray[np.uint8] | ImageReadError:
+        try:
+            return square(open_rgb(source).pixels, self.bundle.preprocessing.size)
+        except ImageReadError as error:
+            return error
+
+    def _finish(self, sources: Sequence[Any], futures: Sequence[Future[Any]]) -> list[Prediction]:
+        prepared = [future.result() for future in futures]
+        good = [each for each in prepared if not isinstance(each, ImageReadError)]
+        rows = iter(self._probabilities(good))
+        return [
+            _failed(source, each) if isinstance(each, ImageReadError) else self._succeeded(source, next(rows))
+            for source, each in zip(sources, prepared, strict=True)
+        ]
+
+    def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        if not squares:
+            return np.empty((0, len(self.class_names)))
+        batch = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+        scores = logits(self._net, [batch], self.bundle.preprocessing, self._runtime)
+        return probabilities_at(scores, self.bundle.temperature)
+
+    def _succeeded(self, source: Any, probabilities: NDArray[np.float64]) -> Prediction:
+        best = int(probabilities.argmax())
+        return Prediction(_name(source), "ok", self.class_names[best], float(probabilities[best]), probabilities)
+
+
+def load(path: str | Path, *, device: str = "auto") -> Model:
+    """Load a model file.
+
+    Args:
+        path: the `model.pt` of a run.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign or newer than this version.
+        UsageError: the device is not on this machine.
+    """
+    return Model(load_bundle(Path(path)), make_runtime(device))
+
+
+def _sources(images: Any) -> list[Any]:
+    if isinstance(images, pd.DataFrame):
+        if IMAGE_COLUMN not in images:
+            raise DataError(
+                f"the table has no column '{IMAGE_COLUMN}'",
+                value=", ".join(map(str, images.columns)),
+                fix=f"rename the column that holds the images to '{IMAGE_COLUMN}'",
+            )
+        return images[IMAGE_COLUMN].tolist()
+    if isinstance(images, str | Path) or not isinstance(images, Iterable):
+        return [images]
+    return list(images)
+
+
+def _probabilities_or_raise(prediction: Prediction) -> NDArray[np.float64]:
+    if prediction.probabilities is None:
+        raise DataError(
+            "an image cannot be read",
+            value=f"{prediction.path} ({prediction.error})",
+            fix="remove it, or use stream(), which gives an error row and goes on",
+        )
+    return prediction.probabilities
+
+
+def _failed(source: Any, error: ImageReadError) -> Prediction:
+    return Prediction(_name(source), "error", error=str(error))
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else ""
