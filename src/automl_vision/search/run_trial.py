@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.metrics import METRICS
-from automl_vision.models.backbones import backbone
+from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
@@ -53,7 +54,7 @@ class TrialRunner:
         files: where trials are kept.
         weights: pretrained weights per backbone; a backbone without an entry starts from random weights.
         seconds_left: seconds until trials must stop, asked at every step; may raise `TrialInterrupted`.
-        probes: numbers of the finished probes by backbone; their heads start the fine-tunes.
+        history: trials of an earlier session; the heads of their probes start the fine-tunes.
     """
 
     data: TrainingData
@@ -63,8 +64,13 @@ class TrialRunner:
     files: TrialFiles
     weights: Mapping[str, WeightSource]
     seconds_left: Callable[[], float]
-    probes: dict[str, int] = field(default_factory=dict)
+    history: Sequence[Trial] = ()
+    _probes: dict[str, int] = field(default_factory=dict)
     _pretrained: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        done = [trial for trial in self.history if trial.recipe.kind == "probe" and trial.state == "complete"]
+        self._probes.update({trial.recipe.backbone: trial.number for trial in done})
 
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
         """Yield the trial after every epoch; the last one has its new state. Each is committed before it is seen."""
@@ -83,8 +89,8 @@ class TrialRunner:
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How images are prepared for the backbone of `recipe`."""
-        own = backbone(recipe.backbone)
-        return Preprocessing(size=recipe.resolution, mean=own.mean, std=own.std)
+        mean, std = statistics(backbone(recipe.backbone))
+        return Preprocessing(size=recipe.resolution, mean=mean, std=std)
 
     def classifier(self, recipe: Recipe) -> Classifier:
         """A fresh network for `recipe`, with pretrained weights where there are any."""
@@ -106,7 +112,7 @@ class TrialRunner:
         if source is None or not recipe.pretrained:
             return None
         if recipe.backbone not in self._pretrained:
-            self._pretrained[recipe.backbone] = load_weights(source, recipe.backbone)
+            self._pretrained[recipe.backbone] = load_weights(source, backbone(recipe.backbone))
         return self._pretrained[recipe.backbone]
 
     # --- linear probe -------------------------------------------------------------------------------------------
@@ -114,24 +120,25 @@ class TrialRunner:
     def _probe(self, assignment: Assignment) -> Iterator[Trial]:
         trial, started = assignment.trial, time.monotonic()
         net = self.classifier(trial.recipe)
+        net.to(self.runtime.device, memory_format=torch.channels_last)
         train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows)
         val, _ = self._features(net, trial.recipe, self.data.val_rows)
         probe = fit_probe(
             train,
-            self.data.train_labels,
+            self.data.train_labels.numpy(),
             self.train_groups,
             self.data.num_classes,
             strengths=PROBE_STRENGTHS,
             seed=trial.recipe.seed,
         )
         set_linear_head(net, probe.weight, probe.bias)
-        probabilities = _softmax(val @ probe.weight.T + probe.bias)
-        self.files.save_result(trial.number, net.state_dict(), probabilities.astype(np.float32))
-        self.probes[trial.recipe.backbone] = trial.number
+        probabilities = probe.probabilities(val)
+        self.files.save_result(trial.number, net.state_dict(), probabilities)
+        self._probes[trial.recipe.backbone] = trial.number
         yield trial.replace(
             state="complete",
-            score=self._score(probabilities),
-            loss=METRICS["log_loss"].function(self.data.val_labels, probabilities),
+            score=self._figure(self.objective, probabilities),
+            loss=self._figure("log_loss", probabilities),
             seconds=time.monotonic() - started,
             seconds_per_image=forward_seconds,
             notes={"strength": probe.strength},
@@ -153,9 +160,11 @@ class TrialRunner:
             raise TrialFailed("the time ended before all features were extracted") from None
         return features, (time.monotonic() - started) / max(len(rows), 1)
 
-    def _score(self, probabilities: NDArray[Any]) -> float:
-        value = METRICS[self.objective].function(self.data.val_labels, np.asarray(probabilities, dtype=np.float64))
-        return 0.0 if value is None else float(value)
+    def _figure(self, metric: str, probabilities: NDArray[Any]) -> float:
+        value = METRICS[metric].function(self.data.val_labels.numpy(), np.asarray(probabilities, dtype=np.float64))
+        if value is None:
+            raise TrialFailed(f"{metric} is undefined on the validation set")
+        return float(value)
 
     # --- fine-tune ----------------------------------------------------------------------------------------------
 
@@ -180,7 +189,7 @@ class TrialRunner:
             net,
             self.preprocessing(recipe),
             self.runtime,
-            METRICS[self.objective].function,
+            lambda labels, probabilities: self._figure(self.objective, probabilities),
         )
         checkpoint = self.files.load_checkpoint(trial.number)
         if checkpoint is None:
@@ -190,14 +199,14 @@ class TrialRunner:
 
     def _start_head(self, net: Classifier, name: str) -> None:
         """Start from the head of the backbone's probe, so that fine-tuning begins where the probe ended."""
-        weights = self.files.load_weights(self.probes[name]) if name in self.probes else None
+        weights = self.files.load_weights(self._probes[name]) if name in self._probes else None
         if weights is not None:
             set_linear_head(net, weights["head.weight"], weights["head.bias"])
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(
             epoch=result.epoch,
-            train_loss=result.train_loss,
+            train_loss=result.train_loss if math.isfinite(result.train_loss) else None,
             val_loss=result.val_loss,
             score=result.score,
             learning_rate=result.learning_rate,
@@ -234,11 +243,3 @@ def _seconds_per_image(result: EpochResult, n_val: int) -> float:
 
 def _peak_bytes(runtime: Runtime) -> int:
     return int(torch.cuda.max_memory_allocated(runtime.device)) if runtime.device.type == "cuda" else 0
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result

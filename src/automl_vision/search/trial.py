@@ -27,14 +27,15 @@ class EpochRecord:
 
     Attributes:
         epoch: 1-based.
-        train_loss, val_loss: mean cross-entropy per image.
+        train_loss: mean loss per image trained on; None where the deadline left no time for one step.
+        val_loss: mean cross-entropy per image.
         score: the objective on the validation set, in [0, 1].
         learning_rate: of the head, at the end of the epoch.
         seconds: wall time, validation included.
     """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     val_loss: float
     score: float
     learning_rate: float

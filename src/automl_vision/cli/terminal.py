@@ -1,0 +1,43 @@
+"""What both streams of the terminal have in common: consoles, and text made safe to show."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+#: Progress and logs.
+stderr = Console(stderr=True)
+#: Results. Plain text when it is no terminal.
+stdout = Console()
+
+
+def safe(text: str) -> str:
+    """Text of foreign origin (file and class names) made harmless: no markup, no control characters, no surrogates."""
+    visible = "".join(character if _is_shown(character) else _escaped(character) for character in text)
+    return escape(visible)
+
+
+def interactive() -> bool:
+    """Whether progress can be drawn: a person is looking at stderr."""
+    return stderr.is_terminal and sys.stderr.isatty()
+
+
+def seconds_text(seconds: float) -> str:
+    """`95` -> `1m 35s`."""
+    whole = max(int(round(seconds)), 0)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    parts = [f"{hours}h"] * bool(hours) + [f"{minutes}m"] * bool(hours or minutes) + [f"{rest}s"] * (not hours)
+    return " ".join(parts)
+
+
+def _is_shown(character: str) -> bool:
+    return character == "\n" or character.isprintable()
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"  # a byte of a file name that is no text
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

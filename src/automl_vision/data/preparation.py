@@ -1,0 +1,104 @@
+"""From a path to rows that may be trained on, chosen with and tested on: the data stages in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_vision.config import Settings
+from automl_vision.data.audit import Audit, audit
+from automl_vision.data.facts import Facts
+from automl_vision.data.label_map import apply_label_map
+from automl_vision.data.lineage.groups import declared_groups
+from automl_vision.data.manifest import Manifest
+from automl_vision.data.readers import read
+from automl_vision.data.sample import sample
+from automl_vision.data.split import Split, drop_small_classes, split
+from automl_vision.data.store import ImageStore, build_store, default_cache_dir
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known of the data before training.
+
+    Attributes:
+        manifest: N rows.
+        facts: what decoding told, N rows.
+        audit: findings and lineage.
+        split: which row belongs to which set.
+        store: the decoded images.
+        dropped_classes: classes that were left out because they have too few originals.
+    """
+
+    manifest: Manifest
+    facts: Facts
+    audit: Audit
+    split: Split
+    store: ImageStore
+    dropped_classes: tuple[str, ...] = ()
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n) labels of `rows`."""
+        return self.manifest.labels[rows]
+
+    def groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n) lineage groups of `rows`."""
+        return self.audit.lineage.group[rows]
+
+
+def read_manifest(data: Path, settings: Settings) -> Manifest:
+    """The list of images, with labels merged and the number of images limited as the settings say.
+
+    Raises:
+        DataError: there are no labelled images, or a table has faulty rows.
+    """
+    manifest = read(data, settings.data)
+    if settings.data.label_map:
+        manifest = apply_label_map(manifest, Path(settings.data.label_map))
+    if 0 < settings.data.max_samples < len(manifest):
+        keys = declared_groups(manifest, settings.data)
+        manifest = sample(manifest, keys, settings.data.max_samples, settings.machine.seed)
+    return manifest
+
+
+def cache_folder(settings: Settings) -> Path | None:
+    """Where decoded images are kept; None where they are not."""
+    if not settings.machine.cache:
+        return None
+    return Path(settings.machine.cache_dir).expanduser() if settings.machine.cache_dir else default_cache_dir()
+
+
+def decode(
+    manifest: Manifest,
+    settings: Settings,
+    sizes: Sequence[int],
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[ImageStore, Facts]:
+    """Decode every image once into squares of the given sides.
+
+    Raises:
+        DataError: there is no room for the decoded images.
+    """
+    return build_store(manifest, sizes, cache_folder(settings), threads, progress)
+
+
+def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
+    """Check the images, trace copies and deal the sets.
+
+    Raises:
+        DataError: fewer than two classes, or a class with too few originals to be in every set.
+    """
+    dropped: tuple[str, ...] = ()
+    found = audit(manifest, facts, settings.data)
+    if settings.data.drop_small_classes:
+        rows, dropped = drop_small_classes(manifest, facts, found)
+        if dropped:
+            manifest, facts, store = manifest.without_classes(dropped), facts.take(rows), store.take(rows)
+            found = audit(manifest, facts, settings.data)
+    dealt = split(manifest, facts, found, settings.split, seed=settings.machine.seed)
+    return Prepared(manifest, facts, found, dealt, store, dropped)

@@ -1,0 +1,74 @@
+"""What a pipeline tells its listener while it works; showing it is the listener's affair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from automl_vision.search.trial import Trial
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of the pipeline begins.
+
+    Attributes:
+        name: a key of `STAGES`.
+        detail: what exactly is being done, for people; may be empty.
+    """
+
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` pieces of the running stage are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class TrialChanged:
+    """A trial started, advanced or ended.
+
+    Attributes:
+        trial: as it is now.
+        best: the best trial so far, None before the first validation.
+        seconds_left: of the budget; infinity where only the number of trials ends the search.
+    """
+
+    trial: Trial
+    best: Trial | None
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """One sentence that the user should see."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+Event = StageStarted | Progress | TrialChanged | Note
+Tell = Callable[[Event], None]
+
+#: Stages in their order, and what a user is told about them.
+STAGES: dict[str, str] = {
+    "read": "Reading the list of images",
+    "plan": "Looking at the machine and the budget",
+    "decode": "Decoding every image once",
+    "audit": "Checking images, tracing copies, dealing the sets",
+    "search": "Searching",
+    "finish": "Finishing the best model",
+    "test": "Opening the test set",
+    "report": "Writing the report",
+}
+
+
+def silent(event: Event) -> None:
+    """A listener that shows nothing."""

@@ -1,0 +1,105 @@
+"""What is going to be tried on these data, on this machine, within this budget; decided before decoding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from automl_vision.config import Settings
+from automl_vision.data.decode import shorter_side
+from automl_vision.data.manifest import Manifest
+from automl_vision.models.backbones import backbone
+from automl_vision.models.weights import WeightSource, find_weights, require_weights
+from automl_vision.runtime import Runtime
+from automl_vision.search.planner import (
+    POOLS,
+    RESOLUTIONS,
+    MachinePower,
+    plan_backbones,
+    plan_resolutions,
+)
+
+#: Headers that are read to learn how large the images are.
+SIZE_SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be tried.
+
+    Attributes:
+        backbones: in the order in which they are probed.
+        weights: where the pretrained weights of each are; no entry for one that starts from random weights.
+        resolutions: sides of the input in pixels, best first.
+        notes: what the user should know.
+    """
+
+    backbones: tuple[str, ...]
+    weights: Mapping[str, WeightSource]
+    resolutions: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether training starts from pretrained weights."""
+        return bool(self.weights)
+
+
+def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offline: bool = False) -> Plan:
+    """Backbones, weights and resolutions for these data on this machine.
+
+    Raises:
+        UsageError: an unknown backbone.
+        WeightsError: none of the backbones that the user named has weights within reach.
+    """
+    power = MachinePower(gpu=runtime.device.type != "cpu", threads=runtime.threads)
+    backbones, weights, notes = _networks(settings, power, offline=offline or settings.search.offline)
+    resolutions = plan_resolutions(
+        settings.search.resolutions,
+        backbones,
+        power,
+        budget=settings.budget_seconds,
+        images=len(manifest),
+        typical_side=typical_side(manifest),
+    )
+    return Plan(backbones, weights, resolutions, notes)
+
+
+def typical_side(manifest: Manifest) -> int:
+    """Median of the shorter sides of a few images, in pixels, from their headers alone; 224 where none can be read."""
+    by_chance = sorted(range(len(manifest)), key=lambda row: _scattered(manifest.paths[row]))
+    sides = [shorter_side(manifest.file(row)) for row in by_chance[:SIZE_SAMPLE]]
+    known = [side for side in sides if side is not None]
+    return int(median(known)) if known else RESOLUTIONS[0]
+
+
+def _networks(
+    settings: Settings, power: MachinePower, *, offline: bool
+) -> tuple[tuple[str, ...], dict[str, WeightSource], tuple[str, ...]]:
+    wanted = settings.search.backbones
+    if not settings.search.pretrained:
+        return plan_backbones(wanted, {}, power, pretrained=False), {}, ()
+    asked = wanted or list(dict.fromkeys(name for pool in POOLS.values() for name in pool))
+    found = {name: find_weights(backbone(name), settings.search.weights, offline) for name in asked}
+    here = {name: source for name, source in found.items() if source is not None}
+    if wanted and not here:
+        require_weights(backbone(wanted[0]), settings.search.weights, offline)  # raises, and says what is here
+    missing = [name for name in wanted if name not in here]
+    usable = [name for name in wanted if name in here]
+    backbones = plan_backbones(usable, found, power, pretrained=True)
+    return backbones, {name: here[name] for name in backbones}, _notes(missing, backbones)
+
+
+def _notes(missing: list[str], backbones: tuple[str, ...]) -> tuple[str, ...]:
+    if not missing:
+        return ()
+    return (
+        f"No pretrained weights within reach for {', '.join(missing)}; going on with {', '.join(backbones)}. "
+        "Bring a file with --weights NAME=PATH to use them.",
+    )
+
+
+def _scattered(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -1,0 +1,411 @@
+"""One search from start to report: the state that its stages share, and the stages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_vision import run_dir
+from automl_vision.bundle import Bundle, save_bundle
+from automl_vision.calibration import apply_temperature, fit_temperature
+from automl_vision.config import Settings
+from automl_vision.data.manifest import Manifest
+from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
+from automl_vision.data.preprocess import Preprocessing
+from automl_vision.data.split import split_table
+from automl_vision.data.store import ImageStore
+from automl_vision.errors import BudgetExhausted, Interrupted, RunError
+from automl_vision.events import Event, Note, Progress, StageStarted, Tell, TrialChanged
+from automl_vision.executors import EXECUTORS
+from automl_vision.files import write_text
+from automl_vision.metrics import objective_for
+from automl_vision.models.backbones import backbone, statistics
+from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.models.image_source import resized_batches
+from automl_vision.models.inference import logits
+from automl_vision.plan import Plan, make_plan
+from automl_vision.report.predictions import Predictions
+from automl_vision.run_dir import RunDir
+from automl_vision.runtime import Clock, Runtime, make_runtime
+from automl_vision.search.costs import CostModel
+from automl_vision.search.planner import stored_sizes
+from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
+from automl_vision.search.samplers import export_study
+from automl_vision.search.search import Search, SearchEnded, SearchTask
+from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.training.loop import TrainingData
+from automl_vision.training.recipe import Recipe
+
+#: Seconds kept for the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
+REPORT_SECONDS = 8.0
+INFERENCE_BATCH = 128
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal handler to end a run tidily with the best model so far."""
+
+    requested: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The winner of a search.
+
+    Attributes:
+        trial: the winning trial.
+        bundle: as it will be shipped, without the test figures.
+        net: its network on the runtime's device.
+        search: all trials.
+        stop_reason: why the search ended.
+    """
+
+    trial: Trial
+    bundle: Bundle
+    net: Classifier
+    search: Search
+    stop_reason: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the winner says of each set. The test set was opened for it, and the look is in the ledger."""
+
+    test: Predictions
+    val: Predictions
+    augmented_val: Predictions | None
+    baselines: dict[str, NDArray[np.float64]]
+    looks: list[dict[str, Any]]
+
+
+@dataclass
+class Session:
+    """The stages of one run, to be called in their order; each takes what the ones before gave.
+
+    Attributes:
+        run: the run folder, locked.
+        data: the images.
+        settings: all settings.
+        tell: listener for events.
+        stop: set from outside to end tidily.
+        clock: the budget.
+        seconds: wall time by stage.
+    """
+
+    run: RunDir
+    data: Path
+    settings: Settings
+    tell: Tell
+    stop: StopRequest
+    clock: Clock
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[None]:
+        """Tell that a stage begins, and time it."""
+        self.tell(StageStarted(name, detail))
+        self.run.log(f"stage {name} {detail}".rstrip())
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+    def note(self, text: str, *, warning: bool = False) -> None:
+        """Tell the user one sentence, and keep it in the log."""
+        self.run.log(text)
+        self.tell(Note(text, "warning" if warning else "info"))
+
+    # --- data ---------------------------------------------------------------------------------------------------
+
+    def read(self) -> Manifest:
+        """The list of images; on resuming it must be the one the run began with."""
+        manifest = read_manifest(self.data, self.settings)
+        begun_with = self.run.about.get("fingerprint")
+        if begun_with is not None and begun_with != manifest.fingerprint:
+            raise RunError(
+                "the data changed since the run began",
+                value=str(self.data),
+                fix="restore the images and labels, or start a new run",
+            )
+        self.run.add_about(fingerprint=manifest.fingerprint, images=len(manifest))
+        return manifest
+
+    def plan(self, manifest: Manifest) -> tuple[Runtime, Plan]:
+        """The machine, and what is worth trying on it. A resumed run keeps its plan."""
+        machine = self.settings.machine
+        runtime = make_runtime(machine.device, machine.precision, machine.threads)
+        plan = make_plan(manifest, self.settings, runtime)
+        for text in plan.notes:
+            self.note(text, warning=True)
+        kept = self.run.about.get("plan")
+        if kept is not None:
+            plan = Plan(tuple(kept["backbones"]), plan.weights, tuple(kept["resolutions"]), plan.notes)
+        self.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})
+        return runtime, plan
+
+    def decode(self, manifest: Manifest, plan: Plan, runtime: Runtime) -> Prepared:
+        """Decode every image once, check them all, trace copies and deal the sets."""
+        with self.stage("decode", f"{len(manifest):,} images"):
+            store, facts = decode(
+                manifest, self.settings, stored_sizes(plan.resolutions), runtime.threads, self._progress
+            )
+        for text in store.notes:
+            self.note(text, warning=True)
+        with self.stage("audit"):
+            prepared = prepare(manifest, facts, store, self.settings)
+            table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
+            write_text(self.run.path / run_dir.SPLIT, table.to_csv(index=False, lineterminator="\n"))
+            findings = prepared.audit.to_frame(prepared.manifest)
+            write_text(self.run.path / run_dir.AUDIT, findings.to_csv(index=False, lineterminator="\n"))
+        return prepared
+
+    def _progress(self, done: int, total: int) -> None:
+        if self.stop.requested:
+            raise Interrupted("stopped while decoding", value=f"{done} of {total} images", fix=self._how_to_resume())
+        if self.clock.remaining < 0:
+            raise BudgetExhausted(
+                "the budget ended while decoding",
+                value=f"{done} of {total} images in {self.clock.elapsed:.0f} s",
+                fix="give a longer --budget or fewer images with --max-samples",
+            )
+        self.tell(Progress(done, total))
+
+    # --- search -------------------------------------------------------------------------------------------------
+
+    def search(self, prepared: Prepared, plan: Plan, runtime: Runtime) -> tuple[Search, str, TrialRunner]:
+        """Run the search; the best model so far is always on disk."""
+        files = TrialFiles(self.run.path / run_dir.TRIALS)
+        history, damaged = files.read()
+        for name in damaged:
+            self.note(f"The record trials/{name} is damaged; it was set aside and its trial is lost.", warning=True)
+        runner = self._runner(prepared, plan, runtime, files, history)
+        search = Search(
+            self._task(prepared, plan),
+            EXECUTORS["local"](runner),
+            history,
+            seconds_left=lambda: self.clock.remaining - self._reserve(prepared, search, plan),
+            interrupted=lambda: self.stop.requested,
+        )
+        runner.seconds_left = self._trial_time(lambda: self.clock.remaining - self._reserve(prepared, search, plan))
+        reason = "budget"
+        shipped: Trial | None = None
+        for event in search:
+            if isinstance(event, SearchEnded):
+                reason = event.reason
+            else:
+                shipped = self._on_trial(event, search, runner, prepared, shipped)
+        return search, reason, runner
+
+    def _runner(
+        self, prepared: Prepared, plan: Plan, runtime: Runtime, files: TrialFiles, history: list[Trial]
+    ) -> TrialRunner:
+        train, val = prepared.split.rows("train"), prepared.split.rows("val")
+        counts = np.bincount(
+            prepared.labels(prepared.split.rows("train")), minlength=len(prepared.manifest.class_names)
+        )
+        data = TrainingData(
+            source=prepared.store.sealed(prepared.split.rows("test")),
+            train_rows=torch.from_numpy(train),
+            train_labels=torch.from_numpy(prepared.labels(train)),
+            val_rows=torch.from_numpy(val),
+            val_labels=torch.from_numpy(prepared.labels(val)),
+            num_classes=len(prepared.manifest.class_names),
+        )
+        return TrialRunner(
+            data=data,
+            train_groups=prepared.groups(train),
+            objective=objective_for(counts.tolist(), self.settings.search.objective),
+            runtime=runtime,
+            files=files,
+            weights=plan.weights,
+            seconds_left=lambda: math.inf,
+            history=history,
+        )
+
+    def _task(self, prepared: Prepared, plan: Plan) -> SearchTask:
+        pinned = {name: value for name, value in vars(self.settings.training).items() if value is not None}
+        return SearchTask(
+            backbones=plan.backbones,
+            pretrained=plan.pretrained,
+            resolutions=plan.resolutions,
+            fixed=pinned,
+            n_train=len(prepared.split.rows("train")),
+            n_val=len(prepared.split.rows("val")),
+            gmacs=lambda name: backbone(name).gmacs,
+            sampler=self.settings.search.sampler,
+            max_trials=self.settings.search.trials,
+            seed=self.settings.machine.seed,
+        )
+
+    def _trial_time(self, seconds_left: Any) -> Any:
+        def ask() -> float:
+            if self.stop.requested:
+                raise TrialInterrupted
+            return float(seconds_left())
+
+        return ask
+
+    def _reserve(self, prepared: Prepared, search: Search, plan: Plan) -> float:
+        """Seconds that the stages after the search will need, from what this machine has shown so far."""
+        best = best_trial(search.trials)
+        if best is None:
+            return REPORT_SECONDS
+        rows = len(prepared.split.augmented_val) + 2 * len(prepared.split.rows("test"))
+        costs = CostModel(search.trials, lambda name: backbone(name).gmacs, 0, 0)
+        return REPORT_SECONDS + 1.2 * rows * costs.forward(best.recipe)
+
+    def _on_trial(
+        self, trial: Trial, search: Search, runner: TrialRunner, prepared: Prepared, shipped: Trial | None
+    ) -> Trial | None:
+        if trial.state == "stopped":
+            runner.files.commit(trial)  # given up by the scheduler, after its process last wrote it
+        best = best_trial(search.trials)
+        self.tell(TrialChanged(trial, best, self.clock.remaining))
+        if trial.state == "running" and not trial.epochs:
+            return shipped
+        self.run.log(f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}")
+        self.run.note_spent(self.clock.elapsed)
+        if trial.state != "running":
+            runner.files.prune(search.trials)
+        if best is not None and best.state != "running" and best != shipped:
+            save_bundle(self._bundle(best, runner, prepared), self.run.path / run_dir.MODEL)
+            return best
+        return shipped
+
+    # --- finish -------------------------------------------------------------------------------------------------
+
+    def finish(self, prepared: Prepared, search: Search, reason: str, runner: TrialRunner) -> Finished:
+        """Calibrate the best trial and build its network.
+
+        Raises:
+            BudgetExhausted, Interrupted: no trial was validated.
+        """
+        kept = [trial for trial in search.trials if runner.files.has_weights(trial.number)]
+        winner = best_trial(kept)
+        if winner is None:
+            raise self._no_model(search, reason)
+        bundle = self._bundle(winner, runner, prepared)
+        net = bundle.classifier().to(runner.runtime.device, memory_format=torch.channels_last)
+        return Finished(winner, bundle, net, search, reason)
+
+    def _no_model(self, search: Search, reason: str) -> Exception:
+        errors = {trial.error for trial in search.trials if trial.error}
+        if reason == "interrupted":
+            return Interrupted("stopped before there was a model", value=str(self.run.path), fix=self._how_to_resume())
+        return BudgetExhausted(
+            "the budget ended before one usable model",
+            value=f"{self.clock.elapsed:.0f} s used" + (f"; {'; '.join(sorted(errors))}" if errors else ""),
+            fix="give a longer --budget, fewer images with --max-samples, or a smaller --resolutions",
+        )
+
+    def _bundle(self, trial: Trial, runner: TrialRunner, prepared: Prepared) -> Bundle:
+        weights = runner.files.load_weights(trial.number)
+        if weights is None:
+            raise RunError("the weights of a trial are gone", value=f"trial {trial.number}", fix="start a new run")
+        val_labels = prepared.labels(prepared.split.rows("val"))
+        return Bundle(
+            backbone=trial.recipe.backbone,
+            head="linear",
+            class_names=prepared.manifest.class_names,
+            preprocessing=runner.preprocessing(trial.recipe),
+            temperature=fit_temperature(_log(runner.probabilities(trial)), val_labels),
+            state_dict=weights,
+            provenance={
+                "created": run_dir.now(),
+                "data_fingerprint": prepared.manifest.fingerprint,
+                "trial": trial.number,
+                "recipe": trial.recipe.to_dict(),
+                "objective": runner.objective,
+                "validation_score": trial.score,
+                "seed": self.settings.machine.seed,
+            },
+        )
+
+    def look(self, prepared: Prepared, finished: Finished, runner: TrialRunner) -> Looked:
+        """Open the test set, once, and write the look to the ledger before doing so."""
+        test = prepared.split.rows("test")
+        looks = self.run.record_look(_reason_to_look(finished.stop_reason, len(self.run.looks)), len(test))
+        if len(looks) > 1:
+            self.note(f"This is look {len(looks)} at the test set; the report lists every look.", warning=True)
+        val = prepared.split.rows("val")
+        augmented = prepared.split.augmented_val
+        calibrated = apply_temperature(_log(runner.probabilities(finished.trial)), finished.bundle.temperature)
+        return Looked(
+            test=self._predictions(prepared, test, self._predict(finished, runner, prepared.store, test)),
+            val=self._predictions(prepared, val, calibrated),
+            augmented_val=self._predictions(
+                prepared, augmented, self._predict(finished, runner, prepared.store, augmented)
+            )
+            if len(augmented)
+            else None,
+            baselines=self._baselines(prepared, finished, runner, test),
+            looks=looks,
+        )
+
+    def _predict(
+        self, finished: Finished, runner: TrialRunner, store: ImageStore, rows: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        return predict_rows(finished.net, finished.bundle, store, rows, runner.runtime)
+
+    def _predictions(
+        self, prepared: Prepared, rows: NDArray[np.int64], probabilities: NDArray[np.float64]
+    ) -> Predictions:
+        return Predictions(
+            paths=tuple(prepared.manifest.paths[row] for row in rows),
+            labels=prepared.labels(rows),
+            groups=prepared.groups(rows),
+            probabilities=probabilities,
+            class_names=prepared.manifest.class_names,
+        )
+
+    def _baselines(
+        self, prepared: Prepared, finished: Finished, runner: TrialRunner, test: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What two much simpler models say of the test rows: always the largest class, and the best linear probe."""
+        counts = np.bincount(runner.data.train_labels.numpy(), minlength=runner.data.num_classes)
+        baselines = {"majority class": np.tile(counts / counts.sum(), (len(test), 1))}
+        probes = [
+            trial
+            for trial in finished.search.trials
+            if trial.recipe.kind == "probe" and runner.files.has_weights(trial.number)
+        ]
+        probe = best_trial(probes)
+        if probe is not None and probe.number != finished.trial.number:
+            bundle = self._bundle(probe, runner, prepared)
+            net = bundle.classifier().to(runner.runtime.device, memory_format=torch.channels_last)
+            baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
+        return baselines
+
+    def _how_to_resume(self) -> str:
+        return f"go on with: automl-vision search --resume {self.run.path}"
+
+
+def predict_rows(
+    net: Classifier, bundle: Bundle, store: ImageStore, rows: NDArray[np.int64], runtime: Runtime
+) -> NDArray[np.float64]:
+    """(n, C) calibrated probabilities of stored images."""
+    if not len(rows):
+        return np.empty((0, len(bundle.class_names)))
+    batches = resized_batches(store, torch.from_numpy(rows), bundle.preprocessing.size, INFERENCE_BATCH)
+    return apply_temperature(logits(net, batches, bundle.preprocessing, runtime).astype(np.float64), bundle.temperature)
+
+
+def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    logs: NDArray[np.float64] = np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
+    return logs
+
+
+def _reason_to_look(stop_reason: str, looks_before: int) -> str:
+    which = "final evaluation" if stop_reason != "interrupted" else "evaluation of an interrupted run"
+    return f"{which}, after {looks_before} earlier" if looks_before else which
