@@ -8,118 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from automl_vision.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a setting accepts.
-
-    Attributes:
-        allowed: the accepted values in words, for the documentation ("from 0.01 to 0.8").
-        check: value -> what is wrong with it, or "".
-    """
-
-    allowed: str
-    check: Callable[[Any], str]
-
-
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_NUMBER = r"\d+(?:\.\d+)?"
-_DURATION = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit})?" for unit in _UNITS), re.ASCII)
-_SECONDS = re.compile(_NUMBER, re.ASCII)
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of "90s", "10m", "1h", "1h30m" (d, h, m, s in this order), or a bare number of seconds.
-
-    Raises:
-        ConfigError: the text is no duration, or it is not positive and finite.
-    """
-    compact = text.strip().lower()
-    parts = _DURATION.fullmatch(compact)
-    if _SECONDS.fullmatch(compact):
-        seconds = float(compact)
-    elif compact and parts:
-        seconds = sum(float(number) * _UNITS[unit] for unit, number in parts.groupdict("0").items())
-    else:
-        raise ConfigError("not a duration", value=repr(text), fix="write it like 90s, 10m, 1h or 1h30m")
-    if not 0 < seconds < math.inf:
-        raise ConfigError(
-            "a duration must be longer than nothing and have an end",
-            value=repr(text),
-            fix="write it like 90s, 10m, 1h or 1h30m",
-        )
-    return seconds
-
-
-def _check_duration(value: str) -> str:
-    try:
-        parse_duration(value)
-    except ConfigError:
-        return "must be a duration longer than nothing, like 90s, 10m, 1h or 1h30m"
-    return ""
-
-
-def _check_regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"is no regular expression ({error})"
-    return ""
-
-
-def _check_regex_with_key(value: str) -> str:
-    wrong = _check_regex(value)
-    if wrong or not value:
-        return wrong
-    has_key = re.compile(value).groups > 0
-    return "" if has_key else "needs one group in round brackets: the part that names the group"
-
-
-def _must_be(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
-    return Rule(allowed, lambda value: "" if accepts(value) else f"must be {allowed}")
-
-
-def _between(low: float, high: float) -> Rule:
-    return _must_be(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
-
-
-def _below(low: float, high: float) -> Rule:
-    return _must_be(f"from {low:g} to below {high:g}", lambda value: low <= value < high)
-
-
-def _at_least(low: float) -> Rule:
-    return _must_be(f"at least {low:g}", lambda value: low <= value < math.inf)
-
-
-def _one_of(*names: str) -> Rule:
-    return _must_be(f"one of {', '.join(names)}", lambda value: value in names)
-
-
-_DURATION_TEXT = Rule("a duration: 90s, 10m, 1h30m", _check_duration)
-_REGEX = Rule("a regular expression", _check_regex)
-_REGEX_WITH_KEY = Rule("a regular expression with a group", _check_regex_with_key)
-_SIDES = _must_be("sides from 16 to 4096", lambda sides: all(16 <= side <= 4096 for side in sides))
-_NAMES = _must_be("names that are not empty", all)
-_DEVICE = _must_be(
-    "auto, cpu, cuda, cuda:N or mps",
-    lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name, re.ASCII) is not None,
+from automl_vision.rules import (
+    DEVICE,
+    DURATION,
+    FOLDER_NAME,
+    NAMES,
+    REGEX,
+    REGEX_WITH_KEY,
+    SIDES,
+    Rule,
+    at_least,
+    below,
+    between,
+    one_of,
 )
-_FOLDER_NAME = _must_be(
-    "one folder name, without / or \\\\",
-    lambda name: name not in {".", ".."} and not set(name) & set("/\\\0"),
-)
+from automl_vision.rules import parse_duration as parse_duration
 
 
 def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:
@@ -148,18 +60,18 @@ class DataSettings:
     group_regex: str = _setting(
         "",
         "Regular expression on the relative path; its first group names what must stay together.",
-        _REGEX_WITH_KEY,
+        REGEX_WITH_KEY,
     )
     original_regex: str = _setting(
         "",
         "Regular expression on the relative path; paths it matches are originals, all others copies.",
-        _REGEX,
+        REGEX,
     )
     lineage: str = _setting(
-        "names", "Evidence for copies: names (columns, names, equal pixels) or off.", _one_of("names", "off")
+        "names", "Evidence for copies: names (columns, names, equal pixels) or off.", one_of("names", "off")
     )
     max_samples: int = _setting(
-        0, "Use at most this many images, stratified, whole groups (0: all).", _at_least(0)
+        0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0)
     )
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")
@@ -173,32 +85,32 @@ class SplitSettings:
     """How much of the originals each set gets, where the data bring no split of their own."""
 
     test: float = _setting(
-        0.2, "Share of the originals that is kept for the one final test.", _between(0.01, 0.8)
+        0.2, "Share of the originals that is kept for the one final test.", between(0.01, 0.8)
     )
-    val: float = _setting(0.2, "Share of the originals that chooses between candidates.", _between(0.01, 0.8))
+    val: float = _setting(0.2, "Share of the originals that chooses between candidates.", between(0.01, 0.8))
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """What is searched, and for how long."""
 
-    budget: str = _setting("10m", "Wall-clock budget from start to report: 90s, 10m, 1h30m.", _DURATION_TEXT)
-    trials: int = _setting(0, "Stop after this many trials (0: the budget decides).", _at_least(0))
+    budget: str = _setting("10m", "Wall-clock budget from start to report: 90s, 10m, 1h30m.", DURATION)
+    trials: int = _setting(0, "Stop after this many trials (0: the budget decides).", at_least(0))
     objective: str = _setting(
         "auto",
         "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, "
         "else accuracy.",
-        _one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
+        one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
     )
-    sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", _one_of("tpe", "random"))
+    sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", one_of("tpe", "random"))
     backbones: list[str] = _setting(
-        [], "Backbones to search: table names or any timm name (empty: chosen for you).", _NAMES
+        [], "Backbones to search: table names or any timm name (empty: chosen for you).", NAMES
     )
     weights: dict[str, str] = _setting(
         {}, "Local weights file per backbone: name -> path (.safetensors, .pth)."
     )
     pretrained: bool = _setting(True, "Start from pretrained weights.")
-    resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).", _SIDES)
+    resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).", SIDES)
     offline: bool = _setting(False, "Never ask the weight hub; use what is on this machine.")
 
 
@@ -206,47 +118,47 @@ class SearchSettings:
 class TrainingSettings:
     """Values that are pinned for every recipe. What is left out is searched, or set by a rule."""
 
-    epochs: int | None = _setting(None, "Epochs of every fine-tune.", _between(1, 10_000))
-    batch_size: int | None = _setting(None, "Images per optimizer step.", _between(1, 65_536))
-    optimizer: str | None = _setting(None, "adamw or sgd.", _one_of("adamw", "sgd"))
-    learning_rate: float | None = _setting(None, "Peak learning rate.", _between(1e-7, 10.0))
-    weight_decay: float | None = _setting(None, "Weight decay.", _between(0.0, 1.0))
-    momentum: float | None = _setting(None, "SGD momentum or Adam beta1.", _below(0.0, 1.0))
+    epochs: int | None = _setting(None, "Epochs of every fine-tune.", between(1, 10_000))
+    batch_size: int | None = _setting(None, "Images per optimizer step.", between(1, 65_536))
+    optimizer: str | None = _setting(None, "adamw or sgd.", one_of("adamw", "sgd"))
+    learning_rate: float | None = _setting(None, "Peak learning rate.", between(1e-7, 10.0))
+    weight_decay: float | None = _setting(None, "Weight decay.", between(0.0, 1.0))
+    momentum: float | None = _setting(None, "SGD momentum or Adam beta1.", below(0.0, 1.0))
     layer_decay: float | None = _setting(
-        None, "Learning-rate factor per layer towards the input.", _between(0.1, 1.0)
+        None, "Learning-rate factor per layer towards the input.", between(0.1, 1.0)
     )
     schedule: str | None = _setting(
-        None, "Learning-rate schedule.", _one_of("cosine", "linear", "constant", "one_cycle", "trapezoid")
+        None, "Learning-rate schedule.", one_of("cosine", "linear", "constant", "one_cycle", "trapezoid")
     )
-    warmup_fraction: float | None = _setting(None, "Share of the steps that warm up.", _between(0.0, 0.9))
+    warmup_fraction: float | None = _setting(None, "Share of the steps that warm up.", between(0.0, 0.9))
     augment: str | None = _setting(
-        None, "Augmentation of the training images.", _one_of("none", "light", "trivial")
+        None, "Augmentation of the training images.", one_of("none", "light", "trivial")
     )
-    label_smoothing: float | None = _setting(None, "Label smoothing.", _below(0.0, 1.0))
+    label_smoothing: float | None = _setting(None, "Label smoothing.", below(0.0, 1.0))
     ema: bool | None = _setting(None, "Validate and ship the running average of the weights.")
-    clip_norm: float | None = _setting(None, "Largest gradient norm (0: no clipping).", _at_least(0))
+    clip_norm: float | None = _setting(None, "Largest gradient norm (0: no clipping).", at_least(0))
     freeze_norm: bool | None = _setting(None, "Keep batch-norm statistics as pretrained.")
-    drop_path: float | None = _setting(None, "Stochastic depth rate.", _below(0.0, 1.0))
+    drop_path: float | None = _setting(None, "Stochastic depth rate.", below(0.0, 1.0))
     patience: int | None = _setting(
-        None, "Stop a trial after this many epochs without gain (0: off).", _at_least(0)
+        None, "Stop a trial after this many epochs without gain (0: off).", at_least(0)
     )
-    min_improvement: float | None = _setting(None, "Smallest gain that counts as one.", _at_least(0))
+    min_improvement: float | None = _setting(None, "Smallest gain that counts as one.", at_least(0))
 
 
 @dataclass(frozen=True)
 class MachineSettings:
     """Where the work runs and what it may keep."""
 
-    device: str = _setting("auto", "Where the networks run; auto takes a GPU where there is one.", _DEVICE)
+    device: str = _setting("auto", "Where the networks run; auto takes a GPU where there is one.", DEVICE)
     precision: str = _setting(
         "auto",
         "Number format of the networks; auto: bfloat16 or float16 on CUDA, else float32.",
-        _one_of("auto", "float32", "bfloat16", "float16"),
+        one_of("auto", "float32", "bfloat16", "float16"),
     )
-    threads: int = _setting(0, "CPU threads (0: all that this process may use).", _at_least(0))
+    threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
     cache: bool = _setting(True, "Keep decoded images for later runs.")
     cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")
-    seed: int = _setting(0, "Seed of the split, the search and the training.", _at_least(0))
+    seed: int = _setting(0, "Seed of the split, the search and the training.", at_least(0))
 
 
 @dataclass(frozen=True)
@@ -254,7 +166,7 @@ class OutputSettings:
     """What is left on disk."""
 
     runs: str = _setting("runs", "Folder in which a run gets its own folder.")
-    name: str = _setting("", "Name of the run's folder (empty: data set and date).", _FOLDER_NAME)
+    name: str = _setting("", "Name of the run's folder (empty: data set and date).", FOLDER_NAME)
 
 
 @dataclass(frozen=True)
@@ -392,10 +304,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError("the settings file is not UTF-8", value=file, fix="save it as UTF-8") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 5,000 digits
         raise ConfigError(
             "the settings file is not TOML",
             value=f"{file}: {error}",
