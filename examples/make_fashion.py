@@ -137,7 +137,7 @@ def choose(
 
 
 def make_fashion(source: Path, out: Path, *, originals: int = 60, seed: int = 0) -> int:
-    """Write the data set under `out`, a third of the originals with one or two copies; returns how many files."""
+    """Write the data set under `out`, a third of the originals with copies; returns how many files."""
     images, labels = read_fashion(source, "train")
     chance = random.Random(seed)
     written = 0

@@ -24,6 +24,7 @@ from automl_vision.rules import (
     NAMES,
     REGEX,
     REGEX_WITH_KEY,
+    SEED,
     SIDES,
     Rule,
     at_least,
@@ -120,7 +121,7 @@ class TrainingSettings:
 
     epochs: int | None = _setting(None, "Epochs of every fine-tune.", between(1, 10_000))
     batch_size: int | None = _setting(None, "Images per optimizer step.", between(1, 65_536))
-    optimizer: str | None = _setting(None, "adamw or sgd.", one_of("adamw", "sgd"))
+    optimizer: str | None = _setting(None, "Optimizer of every fine-tune.", one_of("adamw", "sgd"))
     learning_rate: float | None = _setting(None, "Peak learning rate.", between(1e-7, 10.0))
     weight_decay: float | None = _setting(None, "Weight decay.", between(0.0, 1.0))
     momentum: float | None = _setting(None, "SGD momentum or Adam beta1.", below(0.0, 1.0))
@@ -158,7 +159,7 @@ class MachineSettings:
     threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
     cache: bool = _setting(True, "Keep decoded images for later runs.")
     cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")
-    seed: int = _setting(0, "Seed of the split, the search and the training.", at_least(0))
+    seed: int = _setting(0, "Seed of the split, the search and the training.", SEED)
 
 
 @dataclass(frozen=True)
@@ -415,11 +416,15 @@ def _type_name(hint: Any) -> str:
     if isinstance(hint, types.UnionType):
         return " or ".join(_type_name(each) for each in typing.get_args(hint) if each is not type(None))
     if typing.get_origin(hint) is list:
-        return f"a list of {_type_name(typing.get_args(hint)[0])}"
+        return f"a list of {_plural(typing.get_args(hint)[0])}"
     if typing.get_origin(hint) is dict:
         return f"a table of {_type_name(typing.get_args(hint)[1])}"
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return names.get(hint, str(hint))
+
+
+def _plural(kind: type) -> str:
+    return {str: "texts", int: "whole numbers"}.get(kind, str(kind))
 
 
 def _toml(value: Any) -> str:

@@ -107,11 +107,12 @@ REGEX = Rule("a regular expression", _check_regex)
 REGEX_WITH_KEY = Rule("a regular expression with a group", _check_regex_with_key)
 SIDES = must_be("sides from 16 to 4096", lambda sides: all(16 <= side <= 4096 for side in sides))
 NAMES = must_be("names that are not empty", all)
+SEED = must_be("from 0 to 4294967295", lambda value: 0 <= value <= 4_294_967_295)  # what numpy takes
 DEVICE = must_be(
     "auto, cpu, cuda, cuda:N or mps",
     lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name, re.ASCII) is not None,
 )
 FOLDER_NAME = must_be(
-    "one folder name, without / or \\",
+    "the name of one folder, no slash in it",
     lambda name: name not in {".", ".."} and not set(name) & set("/\\\0"),
 )
