@@ -15,12 +15,14 @@ OPENING = """# Settings
 
 <!-- Written by docs/make_settings.py. Change the help texts in src/automl_vision/config.py instead. -->
 
-A run is described by one TOML file, given with `--config FILE`. Every setting has a default, so the file names only
-what differs; a flag on the command line overrides the file. All problems of a file are reported at once. The settings
-that a run really used are written to `config.toml` in its folder, which can be given to `--config` again.
+A run is described by one TOML file, given with `--config FILE`. Every setting has a default, so the file
+names only what differs; a flag on the command line overrides the file. All problems of a file are reported at
+once. The settings that a run really used are written to `config.toml` in its folder, which can be given to
+`--config` again.
 
 Ready files: [quick](../configs/quick.toml) (2 minutes), [standard](../configs/standard.toml) (10 minutes),
-[thorough](../configs/thorough.toml) (1 hour), [smoke](../configs/smoke.toml) (seconds, for continuous integration).
+[thorough](../configs/thorough.toml) (1 hour), [smoke](../configs/smoke.toml) (seconds, for continuous
+integration).
 """
 
 HEAD = "| setting | default | accepts | meaning |\n|---|---|---|---|"

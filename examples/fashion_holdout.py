@@ -13,8 +13,9 @@ import argparse
 import random
 from pathlib import Path
 
-from make_fashion import CLASS_NAMES, read_fashion
 from PIL import Image
+
+from make_fashion import CLASS_NAMES, read_fashion
 
 
 def write_holdout(source: Path, out: Path, *, count: int = 2000, seed: int = 0) -> int:

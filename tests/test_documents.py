@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from make_settings import PAGE, settings_page
 
 from automl_vision.config import Settings, list_settings, load_settings
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.errors import IMAGE_FAULTS
+from make_settings import PAGE, settings_page
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))

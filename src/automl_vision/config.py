@@ -69,7 +69,9 @@ class DataSettings:
         REGEX,
     )
     lineage: str = _setting(
-        "names", "Evidence for copies: names (columns, names, equal pixels) or off.", one_of("names", "off")
+        "names",
+        "names: file and folder names of known tools tell copies too; off: columns, patterns and equal pixels.",
+        one_of("names", "off"),
     )
     max_samples: int = _setting(
         0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0)

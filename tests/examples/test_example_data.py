@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
 from fashion_holdout import write_holdout
 from make_fashion import CLASS_NAMES, OPERATIONS, augment, make_fashion
 from make_smoke_data import SHAPES, make_smoke_data
-from PIL import Image
 
 FASHION = Path(__file__).parents[2] / "examples" / "fashion"
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
@@ -28,7 +30,12 @@ needs_source = pytest.mark.skipif(
 
 def pixels(folder: Path) -> dict[str, bytes]:
     files = sorted(folder.rglob("*.png"))
-    return {str(file.relative_to(folder)): np.asarray(Image.open(file)).tobytes() for file in files}
+    return {str(file.relative_to(folder)): read(file).tobytes() for file in files}
+
+
+def read(file: Path) -> NDArray[np.uint8]:
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
 def kinds(label: str) -> dict[str, list[str]]:
@@ -117,7 +124,7 @@ def test_augmenting_depends_on_the_seed_alone() -> None:
 def test_smoke_data_by_default_are_three_classes_of_seven(tmp_path: Path) -> None:
     files = make_smoke_data(tmp_path)
     assert Counter(file.parent.name for file in files) == {"circle": 7, "square": 7, "triangle": 7}
-    assert {Image.open(file).size for file in files} == {(32, 32)}
+    assert {read(file).shape for file in files} == {(32, 32, 3)}
     assert len(set(pixels(tmp_path).values())) == 21
 
 
