@@ -70,7 +70,8 @@ class DataSettings:
     )
     lineage: str = _setting(
         "names",
-        "names: file and folder names of known tools tell copies too; off: columns, patterns and equal pixels.",
+        "names: file and folder names of known tools tell copies as well; "
+        "off: only columns, regular expressions and equal pixels.",
         one_of("names", "off"),
     )
     max_samples: int = _setting(
