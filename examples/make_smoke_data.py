@@ -75,12 +75,11 @@ def draw(shape: str, *, hue: float, size: int, chance: np.random.Generator) -> N
     colour = colorsys.hsv_to_rgb(hue, chance.uniform(0.7, 1.0), chance.uniform(0.6, 1.0))
     ground = chance.uniform(60, 160) + chance.normal(0, 10, (size, size, 3))
     picture = np.where(mask[..., None], 255 * np.array(colour), ground)
-    pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
-    return pixels
+    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def _copy(original: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
-    brighter: Plane = original[:, ::-1] * chance.uniform(0.7, 1.3)
+    brighter = original[:, ::-1].astype(np.float64) * chance.uniform(0.7, 1.3)
     return np.clip(brighter, 0, 255).astype(np.uint8)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from stages import main
 
 # Stands in for the command line: burns a little CPU and leaves a report where the settings say.
