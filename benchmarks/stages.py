@@ -2,7 +2,7 @@
 
     python benchmarks/stages.py --runs 3 --json stages.json
 
-Every run is a process of its own with an empty image cache: it pays for imports and decoding like a first run.
+Every run is a process of its own with an empty image cache, and pays for imports and decoding.
 """
 
 from __future__ import annotations
