@@ -37,7 +37,8 @@ class AutomlVisionError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        shown = self.what if self.value is None else f"{self.what}: {self.value}"
+        value = "" if self.value is None else f": {self.value}"
+        shown = self.what + value.replace(": \n", ":\n", 1)  # a list of values starts on its own line
         return f"{shown}\nFix: {self.fix}" if self.fix else shown
 
 

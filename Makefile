@@ -1,0 +1,35 @@
+# Everything runs through uv, which makes the environment on first use. `make check` is what CI checks before the tests.
+.DEFAULT_GOAL := help
+.PHONY: help setup format lint types imports check test-fast test clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## make the environment
+	uv sync
+
+format: ## format the code and sort the imports
+	uv run ruff format .
+	uv run ruff check --fix .
+
+lint: ## style and likely mistakes
+	uv run ruff format --check .
+	uv run ruff check .
+
+types: ## static types
+	uv run mypy
+
+imports: ## imports point one way
+	uv run lint-imports --no-logo
+
+check: lint types imports ## lint, types, imports
+
+test-fast: ## tests without whole searches
+	uv run pytest -m "not slow"
+
+test: ## all tests
+	uv run pytest
+
+clean: ## remove caches and builds (runs/ stays)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

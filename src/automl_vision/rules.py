@@ -1,0 +1,118 @@
+"""What a setting accepts, in code and in words: the rules behind the settings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from automl_vision.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting accepts.
+
+    Attributes:
+        allowed: the accepted values in words, for the documentation ("from 0.01 to 0.8").
+        check: value -> what is wrong with it, or "".
+    """
+
+    allowed: str
+    check: Callable[[Any], str]
+
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_NUMBER = r"\d+(?:\.\d+)?"
+_PARTS = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit})?" for unit in _UNITS), re.ASCII)
+_SECONDS = re.compile(_NUMBER, re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "10m", "1h", "1h30m" (d, h, m, s in this order), or a bare number of seconds.
+
+    Raises:
+        ConfigError: the text is no duration, or it is not positive and finite.
+    """
+    compact = text.strip().lower()
+    parts = _PARTS.fullmatch(compact)
+    if _SECONDS.fullmatch(compact):
+        seconds = float(compact)
+    elif compact and parts:
+        seconds = sum(float(number) * _UNITS[unit] for unit, number in parts.groupdict("0").items())
+    else:
+        raise ConfigError("not a duration", value=repr(text), fix="write it like 90s, 10m, 1h or 1h30m")
+    if not 0 < seconds < math.inf:
+        raise ConfigError(
+            "a duration must be longer than nothing and have an end",
+            value=repr(text),
+            fix="write it like 90s, 10m, 1h or 1h30m",
+        )
+    return seconds
+
+
+def _check_duration(value: str) -> str:
+    try:
+        parse_duration(value)
+    except ConfigError:
+        return "must be a duration longer than nothing, like 90s, 10m, 1h or 1h30m"
+    return ""
+
+
+def _check_regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"is no regular expression ({error})"
+    return ""
+
+
+def _check_regex_with_key(value: str) -> str:
+    wrong = _check_regex(value)
+    if wrong or not value:
+        return wrong
+    has_key = re.compile(value).groups > 0
+    return "" if has_key else "needs one group in round brackets: the part that names the group"
+
+
+def must_be(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
+    """A rule from one yes-or-no question."""
+    return Rule(allowed, lambda value: "" if accepts(value) else f"must be {allowed}")
+
+
+def between(low: float, high: float) -> Rule:
+    """low <= value <= high."""
+    return must_be(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+def below(low: float, high: float) -> Rule:
+    """low <= value < high."""
+    return must_be(f"from {low:g} to below {high:g}", lambda value: low <= value < high)
+
+
+def at_least(low: float) -> Rule:
+    """low <= value, and finite."""
+    return must_be(f"at least {low:g}", lambda value: low <= value < math.inf)
+
+
+def one_of(*names: str) -> Rule:
+    """One of a few names."""
+    return must_be(f"one of {', '.join(names)}", lambda value: value in names)
+
+
+DURATION = Rule("a duration: 90s, 10m, 1h30m", _check_duration)
+REGEX = Rule("a regular expression", _check_regex)
+REGEX_WITH_KEY = Rule("a regular expression with a group", _check_regex_with_key)
+SIDES = must_be("sides from 16 to 4096", lambda sides: all(16 <= side <= 4096 for side in sides))
+NAMES = must_be("names that are not empty", all)
+SEED = must_be("from 0 to 4294967295", lambda value: 0 <= value <= 4_294_967_295)  # what numpy takes
+DEVICE = must_be(
+    "auto, cpu, cuda, cuda:N or mps",
+    lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name, re.ASCII) is not None,
+)
+FOLDER_NAME = must_be(
+    "the name of one folder, no slash in it",
+    lambda name: name not in {".", ".."} and not set(name) & set("/\\\0"),
+)
