@@ -1,8 +1,8 @@
 """The only door to image decoding: bytes of unknown origin in, upright 8-bit RGB pixels or one error out.
 
-What a decoder library does by itself is not what training needs: it clips 16-bit images to white, shows the
-colours hidden under full transparency, ignores EXIF orientation, and warns about decompression bombs instead of
-refusing them.
+What a decoder library does by itself is not what training needs: it clips 16-bit images to white, shows
+the colours hidden under full transparency, ignores EXIF orientation, and warns about decompression bombs
+instead of refusing them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from PIL import (
 from automl_vision.data.files import check_bytes, one_line, read_bytes, read_capped
 from automl_vision.errors import ImageReadError
 
-#: Formats that are opened, whatever a file is called. Everything else is refused (EPS would start Ghostscript).
+#: Formats that are opened, whatever a file is called. All others are refused: EPS would start Ghostscript.
 FORMATS: dict[str, type[Any]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -307,10 +307,11 @@ _DEEP: dict[str, Callable[[NDArray[Any], str], NDArray[np.uint8]]] = {
 }
 
 
-# Pillow warns about damaged EXIF, odd palettes and large headers. Each of these is handled here, so the warnings
-# are noise, and under `-W error` they would even decide whether an image decodes. `warnings.catch_warnings` swaps
-# the filters of the whole process and is not safe in threads. So one filter is put in front, and it only matches in
-# a thread that is inside `open_rgb`: a host program's own filters stay in force everywhere else.
+# Pillow warns about damaged EXIF, odd palettes and large headers. Each of these is handled here, so the
+# warnings are noise, and under `-W error` they would even decide whether an image decodes.
+# `warnings.catch_warnings` swaps the filters of the whole process and is not safe in threads. So one filter
+# is put in front, and it only matches in a thread that is inside `open_rgb`: a host program's own filters
+# stay in force everywhere else.
 class _Decoding(threading.local):
     active = False
 

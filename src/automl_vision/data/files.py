@@ -67,6 +67,11 @@ def read_capped(file: IO[bytes] | io.FileIO, limit: int = MAX_BYTES + 1) -> byte
 
 
 def check_bytes(data: bytes) -> None:
+    """Refuse a file without bytes, or with more than `MAX_BYTES`.
+
+    Raises:
+        ImageReadError: empty or too_large.
+    """
     if not data:
         raise ImageReadError("empty", "0 bytes")
     if len(data) > MAX_BYTES:
@@ -75,5 +80,6 @@ def check_bytes(data: bytes) -> None:
 
 def one_line(text: str) -> str:
     """At most 200 printable characters: details go into tables, JSON and terminals."""
-    printable = text.encode("ascii", "backslashreplace").decode("ascii")
+    escaped = text.encode("ascii", "backslashreplace").decode("ascii")
+    printable = "".join(c if c.isprintable() else " " for c in escaped)
     return " ".join(printable.split())[:200]
