@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -65,10 +64,9 @@ def _entries(file: Path, lines: list[Line]) -> dict[str, str]:
         else:
             coarse[_key(fields[0])] = fields[1]
     if problems:
-        kinds = Counter(problems)
         raise DataError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in the label map",
-            value="\n  - ".join([str(file), *list(kinds)[:_SHOWN]]),
+            value="\n  - ".join([str(file), *problems[:_SHOWN]]),
             fix="write two columns, fine label and coarse label, one line per class",
         )
     return coarse

@@ -27,8 +27,8 @@ class _Group:
 def sample(manifest: Manifest, keys: NDArray[Any], count: int, seed: int) -> Manifest:
     """At most `count` rows, stratified over classes (and the user's own sets), whole groups.
 
-    The choice depends on the seed and the relative paths alone: not on the order of the rows, nor on the values
-    of the keys. A larger `count` keeps what a smaller one chose, but where groups did not fit.
+    The choice depends on the seed and the relative paths alone: not on the order of the rows, nor on the
+    values of the keys. A larger `count` keeps what a smaller one chose, but where groups did not fit.
 
     Args:
         manifest: N rows.
@@ -70,8 +70,8 @@ def _group(manifest: Manifest, rows: NDArray[np.int64], seed: int) -> _Group:
 def _in_turn(groups: list[_Group]) -> list[_Group]:
     """All groups in the order in which they are taken, so that every prefix has about the mix of the whole.
 
-    The first `FEW` rows of each class come first, class by class in turn; a later group comes at its place within
-    its own stratum, from 0 for the first to 1 for the last.
+    The first `FEW` rows of each class come first, the classes in turn; a later group comes at its place
+    within its own stratum, from 0 for the first to 1 for the last.
     """
     totals: dict[tuple[int, str], int] = {}
     for group in groups:

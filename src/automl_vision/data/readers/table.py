@@ -108,7 +108,7 @@ def read_table(data: Path, settings: DataSettings) -> Manifest:
     """A table whose relative paths start from its own folder.
 
     Raises:
-        DataError: a column is not found; or, all at once and with line numbers, every row that cannot be used.
+        DataError: a column is not found; or, all at once with line numbers, every row that cannot be used.
     """
     header, lines, unit = FORMATS[ending(data.name)](data)
     column = _columns(data, header, lines, settings)
