@@ -1,0 +1,337 @@
+"""The only door to image decoding: bytes of unknown origin in, upright 8-bit RGB pixels or one error out.
+
+What a decoder library does by itself is not what training needs: it clips 16-bit images to white, shows
+the colours hidden under full transparency, ignores EXIF orientation, and warns about decompression bombs
+instead of refusing them.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Imported by name so that they are registered before the first file is opened: a registration triggered from
+# several decoding threads at once would race, and would also register the forty formats nobody wants.
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from automl_vision.data.files import check_bytes, one_line, read_bytes, read_capped
+from automl_vision.errors import ImageReadError
+
+#: Formats that are opened, whatever a file is called. All others are refused: EPS would start Ghostscript.
+FORMATS: dict[str, type[Any]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+}
+
+MAX_PIXELS = 64_000_000
+
+# A decoded image of this many pixels is large enough that several at once decide the peak memory.
+_LARGE_PIXELS = 16_000_000
+_large_images = threading.BoundedSemaphore(2)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT: dict[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What the parsers of seven formats raise on damaged input. Interrupts and exits are not among them.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+
+#: First bytes of files that are often found among images -> what to tell their owner.
+_HINTS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the files with `git lfs pull`"),
+    (b"%pdf", "PDF: export its pages as PNG"),
+    (b"<svg", "SVG: a drawing, not pixels; export it as PNG"),
+    (b"<!doctype html", "an HTML page: a download that failed"),
+    (b"<html", "an HTML page: a download that failed"),
+    (b"<?xml", "XML or SVG: export it as PNG"),
+    (b"{", "JSON or text"),
+    (b"%!ps", "PostScript: export it as PNG"),
+    (b"8bps", "Photoshop: export it as PNG"),
+    (b"pk\x03\x04", "a ZIP archive: unpack it"),
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"\x00\x00\x00\x0cjp", "JPEG 2000 or JPEG XL: convert it to JPEG or PNG"),
+    (b"\xff\x0a", "JPEG XL: convert it to JPEG or PNG"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000: convert it to JPEG or PNG"),
+    (b"\x00\x00\x01\x00", "an icon: convert it to PNG"),
+)
+_HINT_BY_BRAND: dict[bytes, str] = {
+    b"avif": "AVIF: convert it to JPEG or PNG",
+    b"avis": "AVIF: convert it to JPEG or PNG",
+    b"mp42": "a video: extract its frames",
+    b"isom": "a video: extract its frames",
+    b"qt  ": "a video: extract its frames",
+}
+_OWN_MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"P5\n", b"P6\n")
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """One decoded image.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, upright, transparency composited on white.
+        width, height: of `pixels`.
+        format: a key of `FORMATS`; empty for an image that was made in memory.
+        mode: Pillow's mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...).
+        frames: frames or pages in the file; `pixels` is the first.
+        exif_rotated: True where an EXIF orientation was applied.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    format: str
+    mode: str
+    frames: int
+    exif_rotated: bool
+
+
+def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
+    """Decode one image, wholly.
+
+    Args:
+        source: a path, the bytes of a file, a binary file object, or an image that Pillow opened.
+
+    Raises:
+        ImageReadError: the image cannot be used; `kind` says why. No other error comes out.
+    """
+    _quiet_pillow()
+    _decoding.active = True
+    try:
+        return _open(source)
+    except MemoryError:
+        raise ImageReadError("too_large", "not enough memory to decode it") from None
+    finally:
+        _decoding.active = False
+
+
+def _open(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
+    if isinstance(source, Image.Image):
+        return _decode(source)
+    if isinstance(source, bytes):
+        data = source
+        check_bytes(data)
+    else:
+        data = read_bytes(source) if isinstance(source, Path | str) else read_capped(source)
+    with _identify(data) as image:
+        return _decode(image)
+
+
+def _identify(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=tuple(FORMATS))
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except Image.DecompressionBombError:
+        raise ImageReadError("too_large", f"over {MAX_PIXELS // 10**6} million pixels") from None
+    except _DECODER_ERRORS as error:
+        raise _damaged(error) from None
+
+
+def _unidentified(data: bytes) -> ImageReadError:
+    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    hint = next((hint for magic, hint in _HINTS if start.startswith(magic)), "")
+    if data[4:8] == b"ftyp":
+        hint = _HINT_BY_BRAND.get(data[8:12], "HEIC: convert it to JPEG or PNG")
+    if not hint and data.startswith(_OWN_MAGIC):
+        return ImageReadError("truncated", f"the header is damaged, {len(data)} bytes in all")
+    if not hint and not data[:4096].strip(b"\0"):
+        hint = "zero bytes only: copy it again from its source"
+    if not hint and data[:512].isascii() and b"\0" not in data[:512]:
+        hint = "text"
+    return ImageReadError("not_an_image", hint or "unknown content")
+
+
+def _damaged(error: BaseException) -> ImageReadError:
+    return ImageReadError("truncated", one_line(str(error)) or type(error).__name__)
+
+
+def _decode(image: Image.Image) -> DecodedImage:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageReadError("too_large", f"{width} x {height} pixels, over {MAX_PIXELS // 10**6} million")
+    if width * height == 0:
+        raise ImageReadError("truncated", f"{width} x {height} pixels")
+    if width * height <= _LARGE_PIXELS:
+        return _decode_checked(image)
+    with _large_images:
+        return _decode_checked(image)
+
+
+def _decode_checked(image: Image.Image) -> DecodedImage:
+    stored_as = "JPEG" if isinstance(image, MpoImagePlugin.MpoImageFile) else (image.format or "")
+    mode = image.mode
+    try:
+        # Asked before load(): the TIFF reader turns the image by itself and then forgets the tag.
+        orientation = _orientation(image)
+        image.load()
+        upright = _upright(image)
+        pixels = np.array(_to_rgb(upright, stored_as), dtype=np.uint8)
+    except _DECODER_ERRORS as error:
+        raise _damaged(error) from None
+    return DecodedImage(
+        pixels=pixels,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        format=stored_as,
+        mode=mode,
+        frames=_frames(image),
+        exif_rotated=orientation in _UPRIGHT,
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DECODER_ERRORS:
+        return 1
+    return value if type(value) is int else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _frames(image: Image.Image) -> int:
+    # Counting may read the rest of the file: damage there does not touch the first frame.
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _DECODER_ERRORS:
+        return 1
+
+
+def _to_rgb(image: Image.Image, stored_as: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _grey(_scaled_16_bit(np.asarray(image)))
+    if image.mode in _DEEP:
+        return _grey(_DEEP[image.mode](np.asarray(image), stored_as))
+    if image.has_transparency_data:
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey(values: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.repeat(values[:, :, None], 3, axis=2))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image if image.mode == "RGBA" else _as_rgba(image)
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _as_rgba(image: Image.Image) -> Image.Image:
+    return image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+
+
+def _scaled_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    # (v + 128) // 257 is v / 257 to the nearest: 0 -> 0, 65535 -> 255.
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _scaled_integers(values: NDArray[Any], stored_as: str) -> NDArray[np.uint8]:
+    """8 and 16 bits keep their scale, so that dark images stay dark; anything wider is stretched."""
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        return _stretched(values.astype(np.float64), low, high)
+    # Pillow opens a 16-bit PGM as 32-bit integers over the 16-bit range, however dark it is.
+    return _scaled_16_bit(values) if high > 255 or stored_as == "PPM" else values.astype(np.uint8)
+
+
+def _scaled_floats(values: NDArray[Any], _stored_as: str) -> NDArray[np.uint8]:
+    """0 to 1 is taken as such; anything else is stretched over its finite range."""
+    finite = np.isfinite(values)
+    kept = np.where(finite, values, 0.0).astype(np.float64)
+    low, high = float(kept[finite].min(initial=np.inf)), float(kept[finite].max(initial=-np.inf))
+    inside = not finite.any() or (low >= 0.0 and high <= 1.0)
+    scaled = _stretched(kept, 0.0, 1.0) if inside else _stretched(kept, low, high)
+    return np.where(finite, scaled, np.uint8(0))
+
+
+def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    share = (values / 2 - low / 2) / max(high / 2 - low / 2, np.finfo(np.float64).tiny)
+    return np.asarray(np.rint(np.clip(share, 0.0, 1.0) * 255), dtype=np.uint8)
+
+
+_DEEP: dict[str, Callable[[NDArray[Any], str], NDArray[np.uint8]]] = {
+    "I": _scaled_integers,
+    "F": _scaled_floats,
+}
+
+
+# Pillow warns about damaged EXIF, odd palettes and large headers. Each of these is handled here, so the
+# warnings are noise, and under `-W error` they would even decide whether an image decodes.
+# `warnings.catch_warnings` swaps the filters of the whole process and is not safe in threads. So one filter
+# is put in front, and it only matches in a thread that is inside `open_rgb`: a host program's own filters
+# stay in force everywhere else.
+class _Decoding(threading.local):
+    active = False
+
+
+_decoding = _Decoding()
+_filter_lock = threading.Lock()
+
+
+class _InsideDecoder(type):
+    def __subclasscheck__(cls, _category: type) -> bool:
+        return _decoding.active
+
+
+class _WarningWhileDecoding(Warning, metaclass=_InsideDecoder):
+    """Stands for any warning of a thread that is decoding."""
+
+
+def _quiet_pillow() -> None:
+    if warnings.filters and warnings.filters[0][2] is _WarningWhileDecoding:
+        return
+    with _filter_lock:
+        # `simplefilter` asks issubclass(category, Warning), which the metaclass does not answer for.
+        warnings.simplefilter("ignore", category=_WarningWhileDecoding)

@@ -1,0 +1,116 @@
+"""What every form of labelled images has in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from unicodedata import normalize
+
+import numpy as np
+
+from automl_vision.config import DataSettings
+from automl_vision.data.manifest import Manifest
+from automl_vision.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One form in which labelled images come.
+
+    Attributes:
+        what: the form in a few words, for messages.
+        accepts: whether a path has this form; called in the order of the table, so a later reader may rely on
+            what earlier ones refused.
+        read: the manifest of such a path; raises DataError.
+    """
+
+    what: str
+    accepts: Callable[[Path], bool]
+    read: Callable[[Path, DataSettings], Manifest]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled image: path as the manifest keeps it, label, and the user's own columns."""
+
+    path: str
+    label: str
+    split: str | None = None
+    group: str | None = None
+    is_augmented: bool | None = None
+
+
+@dataclass
+class Reading:
+    """What a reader has met so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    empty_classes: set[str] = field(default_factory=set)
+
+
+def to_manifest(root: Path, reading: Reading, settings: DataSettings) -> Manifest:
+    """Sort the rows by path and number their classes.
+
+    Raises:
+        DataError: two class names differ by case or Unicode form alone.
+    """
+    rows = sorted(reading.rows, key=lambda row: row.path)
+    class_names = tuple(sorted({row.label for row in rows}))
+    if not settings.label_map:
+        check_class_names(class_names)
+    index = {name: number for number, name in enumerate(class_names)}
+    return Manifest(
+        root=root,
+        paths=tuple(row.path for row in rows),
+        labels=np.array([index[row.label] for row in rows], dtype=np.int64),
+        class_names=class_names,
+        split=_column(row.split for row in rows),
+        group=_column(row.group for row in rows),
+        is_augmented=_column(row.is_augmented for row in rows),
+        ignored=dict(sorted(reading.ignored.items())),
+        empty_classes=tuple(sorted(reading.empty_classes - set(class_names))),
+    )
+
+
+_T = TypeVar("_T")
+
+
+def _column(values: Iterable[_T | None]) -> tuple[_T | None, ...] | None:
+    column = tuple(values)
+    return None if all(value is None for value in column) else column
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Refuse names that a person would read as one class.
+
+    Raises:
+        DataError: naming every such pair.
+    """
+    seen: dict[str, str] = {}
+    alike: list[str] = []
+    for name in names:
+        first = seen.setdefault(normalize("NFC", name).casefold(), name)
+        if first != name:
+            alike.append(f"{first!a} and {name!a}")
+    if alike:
+        raise DataError(
+            "class names differ only by case or Unicode form",
+            value=", ".join(alike[:10]),
+            fix="rename them to one name, or merge them with --label-map",
+        )
+
+
+def printable(name: str) -> str:
+    """A name from the file system as text that every writer accepts: undecodable bytes become `\\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def most_common(counts: Mapping[str, int], limit: int = 5) -> str:
+    """The largest counts as text: "12 .txt, 3 .pdf"."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(ranked) - limit} other kinds" if len(ranked) > limit else ""
+    return ", ".join(f"{count} {name}" for name, count in ranked[:limit]) + more

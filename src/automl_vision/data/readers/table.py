@@ -1,0 +1,340 @@
+"""CSV, TSV and Parquet tables with a column of image paths and a column of labels."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from automl_vision.config import DataSettings
+from automl_vision.data.manifest import SET_NAMES, Manifest
+from automl_vision.data.readers.delimited import Line, read_lines
+from automl_vision.data.readers.reader import Reading, Row, to_manifest
+from automl_vision.data.readers.scan import ending, is_image_name
+from automl_vision.errors import DataError
+
+#: Usual names of the columns, the likelier first; compared in lower case, blanks and dashes as underscores.
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "image": (
+        *(
+            "image_path",
+            "filepath",
+            "file_path",
+            "path",
+            "image",
+            "filename",
+            "file_name",
+            "file",
+            "img_path",
+        ),
+        *("image_file", "image_filename", "image_name", "img", "img_file", "picture", "photo", "image_id"),
+    ),
+    "label": (
+        *(
+            "label",
+            "class",
+            "category",
+            "target",
+            "species",
+            "class_name",
+            "label_name",
+            "breed",
+            "diagnosis",
+        ),
+        *("labels", "classes", "y"),
+    ),
+    "split": ("split",),
+    "group": ("group",),
+    "augmented": ("is_augmented", "augmented"),
+}
+_NEEDED = ("image", "label")
+_BOOLEANS: dict[str, bool | None] = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "1.0"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "0.0"), False),
+    "": None,
+}
+_SHOWN = 10
+
+MISSING_LABEL = "row without a label"
+MISSING_PATH = "row without an image path"
+REPEATED = "repeated row"
+
+
+class _Refused(Exception):
+    """One cell or row cannot be used; the message says why, without its line number."""
+
+
+@dataclass
+class _Table:
+    """A table being read.
+
+    Attributes:
+        file: the table.
+        root: its folder, from which relative paths start.
+        header: column names.
+        column: purpose ("image", "label", ...) -> position.
+        unit: "line" for text, "row" for Parquet.
+        problems: what is wrong, with line numbers.
+        first: path -> line and row on which it was met first.
+    """
+
+    file: Path
+    root: Path
+    header: list[str]
+    column: Mapping[str, int]
+    unit: str
+    settings: DataSettings
+    reading: Reading = field(default_factory=Reading)
+    problems: list[str] = field(default_factory=list)
+    first: dict[str, tuple[int, Row]] = field(default_factory=dict)
+    missing: int = 0
+
+
+class _Lines(NamedTuple):
+    header: list[str]
+    lines: list[Line]
+    unit: str
+
+
+def is_table(data: Path) -> bool:
+    """True for a file with an ending in `FORMATS`."""
+    return ending(data.name) in FORMATS and data.is_file()
+
+
+def read_table(data: Path, settings: DataSettings) -> Manifest:
+    """A table whose relative paths start from its own folder.
+
+    Raises:
+        DataError: a column is not found; or, all at once with line numbers, every row that cannot be used.
+    """
+    header, lines, unit = FORMATS[ending(data.name)](data)
+    column = _columns(data, header, lines, settings)
+    file = data.resolve()
+    table = _Table(file, file.parent, header, column, unit, settings)
+    for number, fields in lines:
+        _take(table, number, fields)
+    _raise_problems(table)
+    return to_manifest(table.root, table.reading, settings)
+
+
+def _text_table(file: Path) -> _Lines:
+    lines = read_lines(file)
+    if not lines:
+        raise DataError("the table is empty", value=file, fix="write a header line and one line per image")
+    return _Lines(lines[0][1], lines[1:], "line")
+
+
+def _parquet_table(file: Path) -> _Lines:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            "cannot read the table", value=f"{file} ({reason})", fix="write the Parquet file again"
+        ) from None
+    columns = [[_text_of(value) for value in column.to_pylist()] for column in table.columns]
+    rows = zip(*columns, strict=True) if columns else ()
+    return _Lines(list(table.column_names), [(n, list(row)) for n, row in enumerate(rows, 1)], "row")
+
+
+def _text_of(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    # A whole-number column with gaps arrives as floats: class 3.0 is class 3.
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+#: File name ending -> what reads it into a header and rows of text.
+FORMATS: dict[str, Callable[[Path], _Lines]] = {
+    ".csv": _text_table,
+    ".tsv": _text_table,
+    ".parquet": _parquet_table,
+    ".pq": _parquet_table,
+}
+
+
+def _columns(file: Path, header: list[str], lines: list[Line], settings: DataSettings) -> dict[str, int]:
+    """Position of each column that there is, by purpose."""
+    asked = {purpose: getattr(settings, f"{purpose}_column") for purpose in USUAL_NAMES}
+    problems: list[str] = []
+    found: dict[str, int] = {}
+    for purpose, name in asked.items():
+        position = _named(header, name, problems) if name else _usual(header, purpose)
+        if position is not None:
+            found[purpose] = position
+        elif not name and purpose in _NEEDED:
+            problems.append(f"there is no {purpose} column; name it with --{purpose}-column")
+    if problems:
+        shown = f"{file} (columns: {', '.join(header)})"
+        raise DataError("; ".join(problems), value=shown, fix=_header_fix(header, lines))
+    return found
+
+
+def _header_fix(header: list[str], lines: list[Line]) -> str:
+    if any(is_image_name(name) for name in header):
+        return "the first line looks like data: put a line like image,label above it"
+    return "give names from the list of columns" if lines else "write one line per image below the header"
+
+
+def _named(header: list[str], name: str, problems: list[str]) -> int | None:
+    count = header.count(name)
+    if count == 1:
+        return header.index(name)
+    near = difflib.get_close_matches(name, header, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    problems.append(f"there are {count} columns '{name}'" if count else f"there is no column '{name}'{hint}")
+    return None
+
+
+def _usual(header: list[str], purpose: str) -> int | None:
+    plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in header]
+    return next((plain.index(name) for name in USUAL_NAMES[purpose] if name in plain), None)
+
+
+def _take(table: _Table, number: int, fields: list[str]) -> None:
+    """Add one row, or note what is wrong with it."""
+    if len(fields) > len(table.header):
+        extra = (
+            f"{len(fields)} fields under {len(table.header)} columns; put quotes round a field with a comma"
+        )
+        table.problems.append(f"{table.unit} {number}: {extra}")
+        return
+    cells = {p: fields[at] if at < len(fields) else "" for p, at in table.column.items()}
+    if table.settings.skip_bad_rows and (reason := _nothing_to_use(cells)):
+        table.reading.ignored[reason] += 1
+        return
+    row = _checked(table, number, cells)
+    if row is not None:
+        _add_once(table, number, row)
+
+
+def _nothing_to_use(cells: Mapping[str, str]) -> str:
+    if not cells["image"]:
+        return MISSING_PATH
+    return "" if cells["label"] else MISSING_LABEL
+
+
+def _checked(table: _Table, number: int, cells: Mapping[str, str]) -> Row | None:
+    """The row, or None after noting every problem of its cells."""
+    values: dict[str, Any] = {}
+    wrong: list[str] = []
+    for purpose, text in cells.items():
+        try:
+            values[purpose] = _CELLS[purpose](table, text)
+        except _Refused as refused:
+            wrong.append(str(refused))
+    table.problems += [f"{table.unit} {number}: {each}" for each in wrong]
+    if wrong:
+        return None
+    return Row(
+        path=values["image"],
+        label=values["label"],
+        split=values.get("split"),
+        group=values.get("group"),
+        is_augmented=values.get("augmented"),
+    )
+
+
+def _add_once(table: _Table, number: int, row: Row) -> None:
+    before, known = table.first.setdefault(row.path, (number, row))
+    if known is row:
+        table.reading.rows.append(row)
+    elif known == row:
+        table.reading.ignored[REPEATED] += 1
+    else:
+        differ = next(n for n in Row.__slots__ if getattr(known, n) != getattr(row, n))
+        ours, theirs = getattr(row, differ), getattr(known, differ)
+        what = f"{row.path!a} has {differ} {ours!a} here and {theirs!a} in {table.unit} {before}"
+        table.problems.append(f"{table.unit} {number}: {what}")
+
+
+def _image(table: _Table, text: str) -> str:
+    """Path of an image as the manifest keeps it."""
+    if not text:
+        raise _Refused("no image path")
+    if "://" in text[:12]:
+        raise _Refused(f"{text!a} is an address: download it and give its path")
+    path = _inside(table, text)
+    if _exists(table, path):
+        return path
+    if "\\" in text and _exists(table, other := _inside(table, text.replace("\\", "/"))):
+        return other
+    table.missing += 1
+    if not table.settings.skip_bad_rows:
+        raise _Refused(f"missing file {text!a}")
+    return path
+
+
+def _exists(table: _Table, path: str) -> bool:
+    try:
+        return (table.root / path).exists()
+    except (OSError, ValueError):  # no permission on the way, a name that no file can have
+        return False
+
+
+def _inside(table: _Table, text: str) -> str:
+    """Relative to the table's folder where the path is inside it, else absolute if that is allowed."""
+    root = table.root.as_posix()
+    path = posixpath.normpath(posixpath.join(root, text))
+    if path.startswith(root.rstrip("/") + "/"):
+        return path[len(root.rstrip("/")) + 1 :]
+    if not table.settings.allow_outside:
+        raise _Refused(f"{text!a} leads out of the table's folder (--allow-outside accepts it)")
+    return path
+
+
+def _label(_table: _Table, text: str) -> str:
+    if not text:
+        raise _Refused("empty label")
+    return text
+
+
+def _split(_table: _Table, text: str) -> str | None:
+    if text and text.lower() not in SET_NAMES:
+        raise _Refused(f"unknown set {text!a}; use train, val or test")
+    return SET_NAMES[text.lower()] if text else None
+
+
+def _group(_table: _Table, text: str) -> str | None:
+    return text or None
+
+
+def _augmented(_table: _Table, text: str) -> bool | None:
+    if text.lower() not in _BOOLEANS:
+        raise _Refused(f"{text!a} is neither true nor false")
+    return _BOOLEANS[text.lower()]
+
+
+#: Purpose of a column -> what its cells mean; each raises _Refused.
+_CELLS: dict[str, Callable[[_Table, str], Any]] = {
+    "image": _image,
+    "label": _label,
+    "split": _split,
+    "group": _group,
+    "augmented": _augmented,
+}
+
+
+def _raise_problems(table: _Table) -> None:
+    count = len(table.problems)
+    if count:
+        more = [f"... and {count - _SHOWN} more"] if count > _SHOWN else []
+        listed = "\n  - ".join([str(table.file), *table.problems[:_SHOWN], *more])
+        fix = f"correct them; paths start from {table.root}"
+        if table.missing:
+            fix += ", and --skip-bad-rows goes on without missing files"
+        raise DataError(f"{count} problem{'s' * (count > 1)} in the table", value=listed, fix=fix)
+    rows = table.reading.rows
+    if not rows:
+        raise DataError("no row of the table can be used", value=table.file, fix="write one line per image")
+    if table.missing == len(table.first):
+        value = f"{table.file} (first: {rows[0].path!a})"
+        raise DataError("none of the files is there", value=value, fix=f"paths start from {table.root}")

@@ -1,0 +1,123 @@
+"""Looking into every file once: digests of the bytes, facts about the image, and its squares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_vision.data.decode import open_rgb
+from automl_vision.data.facts import FACT_COLUMNS
+from automl_vision.data.files import read_bytes
+from automl_vision.data.preprocess import square
+from automl_vision.errors import DataError, ImageReadError
+
+Fact = dict[str, Any]
+Squares = tuple[NDArray[np.uint8], ...]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+#: What is known of a file that could not even be read.
+NOTHING_KNOWN: Fact = {
+    **dict.fromkeys(FACT_COLUMNS, ""),
+    "bytes": 0,
+    "width": 0,
+    "height": 0,
+    "frames": 0,
+    "exif_rotated": False,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is at the path of one manifest row.
+
+    Attributes:
+        digest: blake2b-128 of the bytes, hex; empty where they cannot be read.
+        kind, detail: the fault where they cannot be read, else empty.
+    """
+
+    digest: str = ""
+    kind: str = ""
+    detail: str = ""
+
+
+def find_files(paths: Sequence[Path], threads: int) -> list[Found]:
+    """One `Found` per path, in order. Nothing is decoded."""
+    return list(in_order(_find, paths, threads))
+
+
+def _find(path: Path) -> Found:
+    try:
+        return Found(digest=_digest(read_bytes(path)))
+    except ImageReadError as error:
+        return Found(kind=error.kind, detail=error.detail)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def look_into(path: Path, digest: str, sizes: Sequence[int]) -> tuple[Fact, Squares | None]:
+    """Decode one file: its facts, and one square per size; no squares where it is quarantined.
+
+    Raises:
+        DataError: the file is not the one any more whose digest was taken.
+    """
+    data = _unchanged(path, digest)
+    known = NOTHING_KNOWN | {"file_digest": digest, "bytes": len(data)}
+    try:
+        image = open_rgb(data)
+    except ImageReadError as error:
+        return known | {"fault": error.kind, "detail": error.detail}, None
+    seen = {name: getattr(image, name) for name in ("width", "height", "format", "mode", "frames")}
+    seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": _pixel_digest(image.pixels)}
+    return known | seen, tuple(square(image.pixels, size) for size in sizes)
+
+
+def _unchanged(path: Path, digest: str) -> bytes:
+    try:
+        data = read_bytes(path)
+    except ImageReadError:
+        data = b""
+    if _digest(data) != digest:
+        raise DataError(
+            "an image changed while it was being read",
+            value=ascii(str(path)),
+            fix="run again when nothing writes to the data",
+        )
+    return data
+
+
+def _pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
+    """Results of `function` in the order of the items, computed in threads.
+
+    At most two items per thread are under way or waiting to be taken: memory does not grow with their number.
+    """
+    threads = max(1, threads)
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
