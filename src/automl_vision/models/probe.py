@@ -1,4 +1,4 @@
-"""Linear probe: multinomial logistic regression on frozen features, its penalty chosen by cross-validation."""
+"""Linear probe: multinomial logistic regression on frozen features, penalty chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ class Probe:
         strengths: the penalties that were tried.
         cv_log_loss: mean held-out log loss of each.
         cv_accuracy: held-out accuracy of each.
-        out_of_fold: (n, C) float32, probabilities from models of the chosen penalty that did not see the row's
-            group.
+        out_of_fold: (n, C) float32, probabilities from models that did not see the row's group.
     """
 
     weight: NDArray[np.float32]

@@ -122,8 +122,9 @@ def read_weights(path: Path) -> StateDict:
         pickle.UnpicklingError,
         SafetensorError,
     ) as error:
+        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"these weights cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"these weights cannot be read ({type(error).__name__}{reason and ': '}{reason})",
             value=path,
             fix="fetch the file again, or save it as .safetensors",
         ) from error
@@ -165,7 +166,10 @@ def _ask(endpoint: str) -> bool:
     except urllib.error.HTTPError as error:
         # A mirror without a front page is a hub too; a proxy that refuses is none.
         return error.code in {404, 405}
-    except (OSError, ValueError):
+    except (  # type: ignore[misc]  # safetensors is compiled, and without types
+        OSError,
+        ValueError,
+    ):
         return False
 
 
@@ -232,7 +236,11 @@ def _download(repository: str) -> Path:
             path = hf_hub_download(
                 repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5
             )
-        except (OSError, EntryNotFoundError, *_transport_errors()) as error:
+        except (  # type: ignore[misc]  # safetensors is compiled, and without types
+            OSError,
+            EntryNotFoundError,
+            *_transport_errors(),
+        ) as error:
             problem = problem or error
         else:
             return Path(path)
