@@ -1,0 +1,126 @@
+"""A backbone and a head: from images to one score per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from automl_vision.errors import UsageError, WeightsError
+from automl_vision.models.backbones import (
+    Backbone,
+    backbone,
+    classifier_prefixes,
+    create_network,
+    feature_dim,
+    set_resolution,
+    translate_checkpoint,
+)
+from automl_vision.models.heads import HEADS
+
+
+class Classifier(nn.Module):
+    """(B, 3, S, S) normalised images to (B, C) scores.
+
+    Attributes:
+        backbone: images to (B, D) features.
+        head: features to scores.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) float to (B, C)."""
+        scores: torch.Tensor = self.head(self.backbone(images))
+        return scores
+
+
+def build_classifier(
+    backbone_name: str,
+    num_classes: int,
+    *,
+    resolution: int,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    head: str = "linear",
+    drop_path: float = 0.0,
+    seed: int = 0,
+) -> Classifier:
+    """A classifier on the CPU, in training mode.
+
+    Args:
+        backbone_name: a name that `models.backbones.backbone` knows.
+        num_classes: C >= 1.
+        resolution: side of the input in pixels.
+        weights: pretrained weights as `models.weights.load_weights` gives them; None for random ones.
+        head: a name of `HEADS`.
+        drop_path: stochastic depth rate, in [0, 1).
+        seed: random weights depend on it and nothing else; torch's global generator is left as it is.
+
+    Raises:
+        UsageError: unknown backbone or head, or a resolution that the backbone cannot take.
+        WeightsError: the weights are another network's.
+    """
+    row = backbone(backbone_name)
+    if head not in HEADS:
+        raise UsageError("unknown head", value=repr(head), fix=f"use one of {', '.join(HEADS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = create_network(row, drop_path=drop_path)
+        if weights is not None:
+            load_backbone(net, row, weights)
+        set_resolution(net, row, resolution)
+        return Classifier(net, HEADS[head](feature_dim(net, resolution), num_classes))
+
+
+def load_backbone(net: nn.Module, row: Backbone, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy pretrained weights into a network without a classifier; every tensor of it must be there.
+
+    Raises:
+        WeightsError: tensors are missing or have other shapes.
+    """
+    prefixes = tuple(f"{prefix}." for prefix in classifier_prefixes(row))
+    usable = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)}
+    mismatch = _mismatch(net, usable)
+    if mismatch:
+        usable = translate_checkpoint(row, usable, net)
+        mismatch = _mismatch(net, usable)
+    if mismatch:
+        raise WeightsError(
+            f"these weights do not fit {row.timm_name}",
+            value=mismatch,
+            fix=f"use weights of {row.timm_name}, or name their backbone",
+        )
+    net.load_state_dict(usable, strict=False)
+
+
+def set_linear_head(classifier: Classifier, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+    """Start a linear head from a probe's weight (C, D) and bias (C).
+
+    Raises:
+        ValueError: the head is not linear, or has another shape.
+    """
+    head = classifier.head
+    if not isinstance(head, nn.Linear) or tuple(head.weight.shape) != weight.shape:
+        raise ValueError(f"a linear head of shape {weight.shape} was expected, got {head}")
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+
+
+def _mismatch(net: nn.Module, weights: Mapping[str, torch.Tensor]) -> str:
+    """What keeps `weights` from filling the network; empty where nothing does."""
+    wanted = {name: t for name, t in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    missing = [name for name in wanted if name not in weights]
+    if missing:
+        return f"{len(missing)} tensors are missing, the first is {missing[0]}"
+    other = [name for name in wanted if wanted[name].shape != weights[name].shape]
+    if other:
+        first = other[0]
+        return f"{first} has shape {tuple(weights[first].shape)} instead of {tuple(wanted[first].shape)}"
+    return ""

@@ -1,0 +1,46 @@
+"""What networks need from a store of decoded images, whoever built it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+
+class ImageSource(Protocol):
+    """Decoded images in a few square sizes, fetched by row."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Stored sides in pixels, ascending."""
+        ...
+
+    def plane_for(self, size: int) -> int:
+        """The smallest stored side that is at least `size`, else the largest."""
+        ...
+
+    def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        """(B) int64 rows to (B, 3, size, size) uint8, channels_last; `size` is a stored side."""
+        ...
+
+
+def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, 3, P, P) uint8 to (B, 3, size, size) uint8, bilinear with antialiasing."""
+    if batch.shape[-1] == size:
+        return batch
+    if batch.device.type == "cpu":
+        return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
+    # Only the CPU has an 8-bit kernel.
+    resized = F.interpolate(batch.float(), (size, size), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def resized_batches(
+    source: ImageSource, rows: torch.Tensor, size: int, batch_size: int
+) -> Iterator[torch.Tensor]:
+    """Batches of (<= batch_size, 3, size, size) uint8 in the order of `rows`."""
+    plane = source.plane_for(size)
+    for part in torch.split(rows, batch_size):
+        yield resize(source.fetch(part, plane), size)

@@ -1,0 +1,233 @@
+"""Linear probe: multinomial logistic regression on frozen features, penalty chosen by cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: L2 penalties that are tried: the objective is mean cross-entropy + strength / 2 * |weight|^2, with the
+#: weight on standardised features.
+STRENGTHS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+_ITERATIONS = 60
+#: Directions with less than this share of the largest variance are noise of the arithmetic.
+_RANK_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted linear classifier on raw (not standardised) features.
+
+    Attributes:
+        weight: (C, D) float32.
+        bias: (C) float32.
+        strength: the chosen penalty, one of `strengths`.
+        strengths: the penalties that were tried.
+        cv_log_loss: mean held-out log loss of each.
+        cv_accuracy: held-out accuracy of each.
+        out_of_fold: (n, C) float32, probabilities from models that did not see the row's group.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    strength: float
+    strengths: tuple[float, ...]
+    cv_log_loss: tuple[float, ...]
+    cv_accuracy: tuple[float, ...]
+    out_of_fold: NDArray[np.float32]
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(m, D) features to (m, C) probabilities."""
+        scores = torch.from_numpy(features @ self.weight.T + self.bias)
+        return scores.softmax(dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class _Rotated:
+    """Standardised features in the basis of their principal directions; exact under an L2 penalty.
+
+    scores (n, r) = (features - mean) / std @ basis; basis (D, r) has orthonormal columns, r <= min(n - 1, D).
+    """
+
+    scores: torch.Tensor
+    basis: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def fold_in(self, solution: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A solution (r + 1, C) as weight (C, D) and bias (C) on raw features."""
+        weight = (self.basis @ solution[:-1].double()).T / self.std
+        bias = solution[-1].double() - weight @ self.mean
+        return weight.float().numpy(), bias.float().numpy()
+
+
+def fit_probe(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    num_classes: int,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    folds: int = 5,
+    seed: int = 0,
+) -> Probe:
+    """Fit one linear classifier; among the penalties, the least held-out log loss wins.
+
+    Args:
+        features: (n, D) finite.
+        labels: (n) class indices below `num_classes`.
+        groups: (n) rows of one group are held out together.
+        num_classes: C >= 2; classes may be absent.
+        strengths: penalties > 0.
+        folds: of the cross-validation; fewer where there are fewer groups.
+        seed: deals the groups to folds.
+
+    Raises:
+        ValueError: features that are not finite, or fewer than two groups.
+    """
+    if not np.isfinite(features).all():
+        raise ValueError("features must be finite")
+    fold = deal_folds(labels, groups, folds, seed)
+    rotated = _rotate(features)
+    targets = torch.from_numpy(labels)
+    held_out = torch.stack([torch.from_numpy(fold == k) for k in range(fold.max() + 1)])
+    # One problem per fold and one on all rows, solved together: they share every matrix product.
+    seen = torch.cat([~held_out, torch.ones(1, len(labels), dtype=torch.bool)]).float()
+    chosen: tuple[float, torch.Tensor, torch.Tensor] | None = None
+    figures: dict[float, tuple[float, float]] = {}
+    solution = torch.zeros(len(seen), rotated.scores.shape[1] + 1, num_classes)
+    best = np.inf
+    for strength in sorted(strengths, reverse=True):
+        solution = _solve(rotated.scores, targets, seen, strength, start=solution)
+        predicted = _held_out_log_probabilities(rotated.scores, solution, held_out)
+        figures[strength] = _figures(predicted, targets)
+        if figures[strength][0] < best:
+            best, chosen = figures[strength][0], (strength, solution[-1], predicted)
+    if chosen is None:
+        raise ValueError(f"no penalty gave a finite log loss, got {tuple(strengths)=}")
+    strength, final, predicted = chosen
+    weight, bias = rotated.fold_in(final)
+    return Probe(
+        weight=weight,
+        bias=bias,
+        strength=strength,
+        strengths=tuple(strengths),
+        cv_log_loss=tuple(figures[each][0] for each in strengths),
+        cv_accuracy=tuple(figures[each][1] for each in strengths),
+        out_of_fold=predicted.exp().numpy(),
+    )
+
+
+def deal_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
+) -> NDArray[np.int64]:
+    """(n) fold of each row: no group straddles, and every class is spread as evenly as groups allow.
+
+    Raises:
+        ValueError: fewer than two groups.
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    counts = np.zeros((group_of.max(initial=-1) + 1, labels.max(initial=0) + 1), dtype=np.int64)
+    np.add.at(counts, (group_of, labels), 1)
+    if len(counts) < 2:
+        raise ValueError(f"cross-validation needs at least two groups, got {len(counts)}")
+    dealt = np.zeros((min(folds, len(counts)), counts.shape[1]), dtype=np.int64)
+    fold_of_group = np.zeros(len(counts), dtype=np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(counts))
+    # Large groups first: small ones can still even out what they leave uneven.
+    for group in shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]:
+        own = counts[group] > 0
+        crowding = dealt[:, own].sum(axis=1) + dealt.sum(axis=1) / (dealt.sum() + 1)
+        fold_of_group[group] = np.argmin(crowding)
+        dealt[fold_of_group[group]] += counts[group]
+    return _without_gaps(fold_of_group)[group_of]
+
+
+def _without_gaps(folds: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.unique(folds, return_inverse=True)[1].astype(np.int64)
+
+
+def _rotate(features: NDArray[np.float32]) -> _Rotated:
+    raw = torch.from_numpy(features).double()
+    mean, std = raw.mean(dim=0), raw.std(dim=0, correction=0)
+    std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
+    standard = (raw - mean) / std
+    wide = standard.shape[0] <= standard.shape[1]
+    gram = standard @ standard.T if wide else standard.T @ standard
+    variances, directions = torch.linalg.eigh(gram)
+    kept = variances > _RANK_TOLERANCE * variances.max().clamp_min(1e-300)
+    directions = directions[:, kept]
+    basis = standard.T @ directions / variances[kept].sqrt() if wide else directions
+    return _Rotated((standard @ basis).float(), basis, mean, std)
+
+
+def _solve(
+    scores: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor, strength: float, *, start: torch.Tensor
+) -> torch.Tensor:
+    """Minimise P logistic regressions at once with L-BFGS.
+
+    Args:
+        scores: (n, r) uncorrelated columns.
+        targets: (n) class indices.
+        seen: (P, n) weight of each row in each problem.
+        strength: penalty on all but the last row of a solution, which is the bias.
+        start: (P, r + 1, C).
+
+    Returns:
+        (P, r + 1, C).
+    """
+    n, rank = scores.shape
+    inputs = torch.cat([scores, torch.ones(n, 1)], dim=1)
+    penalty = torch.full((rank + 1, 1), strength)
+    penalty[-1] = 0.0
+    # Columns are uncorrelated, so that Boehning's bound on the curvature, 1/2 X'X, is a diagonal: scaled by
+    # it, all directions are about equally steep.
+    scale = (0.5 * inputs.square().mean(dim=0).unsqueeze(1) + penalty).rsqrt()
+    shares = seen / seen.sum(dim=1, keepdim=True)
+    scaled = (start / scale).requires_grad_()
+    solver = torch.optim.LBFGS(
+        [scaled],
+        max_iter=_ITERATIONS,
+        history_size=10,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        solution = scaled * scale
+        losses = -_log_probabilities(inputs, solution).gather(
+            2, targets.view(1, -1, 1).expand(len(seen), -1, 1)
+        )
+        total = (losses.squeeze(2) * shares).sum() + 0.5 * (penalty * solution.square()).sum()
+        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        return total
+
+    solver.step(loss)  # type: ignore[no-untyped-call]  # as above
+    return (scaled * scale).detach()
+
+
+def _log_probabilities(inputs: torch.Tensor, solution: torch.Tensor) -> torch.Tensor:
+    """(n, r + 1) inputs and (P, r + 1, C) solutions to (P, n, C)."""
+    problems, rank, classes = solution.shape
+    flat = inputs @ solution.permute(1, 0, 2).reshape(rank, problems * classes)
+    return flat.view(-1, problems, classes).permute(1, 0, 2).log_softmax(dim=2)
+
+
+def _held_out_log_probabilities(
+    scores: torch.Tensor, solution: torch.Tensor, held_out: torch.Tensor
+) -> torch.Tensor:
+    """(n, C): each row from the problem that did not see it."""
+    inputs = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
+    predicted = _log_probabilities(inputs, solution[:-1])
+    return predicted[held_out.int().argmax(dim=0), torch.arange(len(scores))]
+
+
+def _figures(predicted: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+    log_loss = -predicted.gather(1, targets.unsqueeze(1)).mean()
+    return float(log_loss), float((predicted.argmax(dim=1) == targets).float().mean())

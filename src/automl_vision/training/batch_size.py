@@ -1,0 +1,41 @@
+"""The micro-batch: how many images fit at once, while the effective batch stays what the recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from automl_vision.models.memory import free_memory, is_out_of_memory
+
+__all__ = ["MicroBatch", "is_out_of_memory"]
+
+
+@dataclass
+class MicroBatch:
+    """Runs a step, in smaller parts once memory has proved too small for it.
+
+    Attributes:
+        size: images at once, >= 1; only ever halved.
+        device: whose memory it is.
+    """
+
+    size: int
+    device: torch.device
+
+    def run(self, step: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        """`step(size)`; where memory runs out, again with half the size. The step must start from scratch.
+
+        Raises:
+            RuntimeError: a single image does not fit either.
+        """
+        while True:
+            try:
+                return step(self.size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.size == 1:
+                    raise
+            # Outside of the handler: the traceback of the error would keep the activations alive.
+            self.size = (self.size + 1) // 2
+            free_memory(self.device)

@@ -1,0 +1,382 @@
+"""The training loop: one candidate, epoch by epoch, with every step under its own name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from automl_vision.data.preprocess import Preprocessing, normalize
+from automl_vision.models.classifier import Classifier
+from automl_vision.models.image_source import ImageSource, resized_batches
+from automl_vision.models.inference import autocast, logits, softmax
+from automl_vision.runtime import Runtime
+from automl_vision.training.augment import AUGMENTATIONS
+from automl_vision.training.batch_size import MicroBatch
+from automl_vision.training.ema import WeightAverage
+from automl_vision.training.losses import LOSSES
+from automl_vision.training.optimizers import make_optimizer, set_learning_rate
+from automl_vision.training.randomness import epoch_order, keyed_generator, seeded_globals
+from automl_vision.training.recipe import Recipe
+from automl_vision.training.schedule import SCHEDULES
+
+Finished = Literal["", "horizon", "patience", "deadline"]
+Objective = Callable[[NDArray[np.int64], NDArray[np.float32]], float]
+
+#: Seconds between two looks at the loss, each of which waits for the device.
+_LOSS_CHECK_SECONDS = 1.0
+#: Before the first validation was timed: its cost per image, as a share of a training step's.
+_VALIDATION_SHARE = 0.5
+
+
+class TrialFailed(Exception):
+    """This candidate cannot be trained on; the search goes on without it."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows one candidate is trained and judged on.
+
+    Attributes:
+        source: where the images are.
+        train_rows: (n) int64, rows of `source`.
+        train_labels: (n) int64, class indices.
+        val_rows: (m) int64.
+        val_labels: (m) int64.
+        num_classes: C.
+    """
+
+    source: ImageSource
+    train_rows: torch.Tensor
+    train_labels: torch.Tensor
+    val_rows: torch.Tensor
+    val_labels: torch.Tensor
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss: mean over the images trained on; NaN where the deadline left no time for one step.
+        val_loss: mean cross-entropy without smoothing.
+        score: the objective on the validation rows.
+        learning_rate: of the head, at the last step.
+        seconds: wall clock, validation included.
+        images: trained on in this epoch.
+        finished: why the candidate is done ("horizon", "patience", "deadline"), or "" where it can go on.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    score: float
+    learning_rate: float
+    seconds: float
+    images: int
+    finished: Finished
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: int
+    score: float
+    val_loss: float
+    weights: dict[str, torch.Tensor]
+    probabilities: NDArray[np.float32]
+
+
+class Trainer:
+    """Trains one classifier by one recipe.
+
+    Order and augmentation depend on (seed, epoch, step) only: a trainer that loads the state of another goes
+    on, on the CPU, exactly as that one would have.
+
+    Args:
+        recipe: how to train.
+        data: what on.
+        classifier: with its initial weights; moved to the runtime's device and changed in place.
+        preprocessing: input size, mean and std.
+        runtime: device and precision.
+        objective: (labels (m), probabilities (m, C)) to the score that is maximised.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        classifier: Classifier,
+        preprocessing: Preprocessing,
+        runtime: Runtime,
+        objective: Objective,
+    ) -> None:
+        self.recipe = recipe
+        self.data = data
+        self.preprocessing = preprocessing
+        self.runtime = runtime
+        self.objective = objective
+        self.classifier = classifier.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        self.optimizer = make_optimizer(self.classifier, recipe)
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.amp_dtype == "float16")
+        self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
+        self.micro_batch = MicroBatch(recipe.batch_size, runtime.device)
+        self.epoch = 0
+        self.finished: Finished = ""
+        self.probabilities: NDArray[np.float32] = np.zeros((0, data.num_classes), dtype=np.float32)
+        self._best: _Best | None = None
+        self._bar = -math.inf  # the score that patience compares with
+        self._stale = 0  # epochs since it was last passed
+        self._validation_seconds: float | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return len(self._batches(epoch=1))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps up to the horizon."""
+        return self.steps_per_epoch * self.recipe.epochs
+
+    def run_epoch(self, seconds_left: Callable[[], float] | None = None) -> EpochResult:
+        """Train one epoch and validate.
+
+        Args:
+            seconds_left: asked before every step; training ends where what is left is needed to validate.
+
+        Raises:
+            TrialFailed: the loss or the scores of the network are not finite.
+            RuntimeError: a single image does not fit into memory, or the candidate was finished before.
+        """
+        if self.finished:
+            raise RuntimeError(f"this candidate is finished, got {self.finished=}")
+        started = time.monotonic()
+        self.epoch += 1
+        train_loss, images, cut = self._train(seconds_left or _no_deadline)
+        val_loss, score = self._validate()
+        self._keep_best(score, val_loss)
+        self.finished = self._why_finished(score, cut)
+        return EpochResult(
+            epoch=self.epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            score=score,
+            learning_rate=self._learning_rate,
+            seconds=time.monotonic() - started,
+            images=images,
+            finished=self.finished,
+        )
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """State dict of the classifier at its best validated epoch, on the CPU."""
+        return self._require_best().weights
+
+    def best_probabilities(self) -> NDArray[np.float32]:
+        """(m, C) validation probabilities of the best epoch."""
+        return self._require_best().probabilities
+
+    @property
+    def best_score(self) -> float:
+        """The objective at the best epoch."""
+        return self._require_best().score
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs, as copies on the CPU: tensors and plain types only."""
+        best = self._best
+        live = {
+            "recipe": self.recipe.to_dict(),
+            "epoch": self.epoch,
+            "finished": self.finished,
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state() if self.average else None,
+            "micro_batch": self.micro_batch.size,
+            "patience": {"bar": self._bar, "stale": self._stale},
+            "validation_seconds": self._validation_seconds,
+            "best": vars(best) | {"probabilities": torch.from_numpy(best.probabilities)} if best else None,
+        }
+        copied: dict[str, Any] = _copied(live)
+        return copied
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, for the same recipe and data.
+
+        Raises:
+            ValueError: the state is of another recipe.
+        """
+        if state["recipe"] != self.recipe.to_dict():
+            raise ValueError("this state belongs to another recipe")
+        self.epoch, self.finished = state["epoch"], state["finished"]
+        self.classifier.load_state_dict(state["classifier"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state(state["average"])
+        self.micro_batch.size = state["micro_batch"]
+        self._bar, self._stale = state["patience"]["bar"], state["patience"]["stale"]
+        self._validation_seconds = state["validation_seconds"]
+        best = state["best"]
+        self._best = (
+            None if best is None else _Best(**best | {"probabilities": best["probabilities"].numpy()})
+        )
+
+    @property
+    def _learning_rate(self) -> float:
+        return max(float(group["lr"] / group["lr_scale"]) for group in self.optimizer.param_groups)
+
+    @property
+    def _validated(self) -> Classifier:
+        """The network whose weights are judged and kept."""
+        return self.average.net if self.average else self.classifier
+
+    def _batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """Positions in `train_rows`, one tensor per step."""
+        order = epoch_order(len(self.data.train_rows), self.recipe.seed, epoch)
+        parts = torch.split(order, self.recipe.batch_size)
+        # Batch norm cannot learn from a single image.
+        return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts
+
+    def _train(self, seconds_left: Callable[[], float]) -> tuple[float, int, bool]:
+        """Mean loss, images, and whether the deadline cut the epoch short."""
+        self._training_mode()
+        started = checked = time.monotonic()
+        total = torch.zeros((), device=self.runtime.device)
+        images = 0
+        cut = False
+        with seeded_globals(self.runtime.device, "forward", self.recipe.seed, self.epoch):
+            for step, positions in enumerate(self._batches(self.epoch)):
+                cut = seconds_left() <= self._reserve(time.monotonic() - started, images)
+                if cut:
+                    break
+                total += self._step(step, positions) * len(positions)
+                images += len(positions)
+                if time.monotonic() - checked > _LOSS_CHECK_SECONDS:
+                    _require_finite(total, self.epoch, step)
+                    checked = time.monotonic()
+        _require_finite(total, self.epoch, step)
+        return (float(total) / images if images else math.nan), images, cut
+
+    def _training_mode(self) -> None:
+        self.classifier.train()
+        for module in self.classifier.modules() if self.recipe.freeze_norm else ():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+    def _reserve(self, elapsed: float, images: int) -> float:
+        """Seconds that validation will need."""
+        if self._validation_seconds is not None:
+            return self._validation_seconds
+        return _VALIDATION_SHARE * elapsed * len(self.data.val_rows) / images if images else 0.0
+
+    def _step(self, step: int, positions: torch.Tensor) -> torch.Tensor:
+        """One optimizer step; the mean loss of its images, still on the device."""
+        self._schedule(step)
+        images, labels = self._batch(step, positions)
+        loss = self.micro_batch.run(lambda size: self._gradients(images, labels, size))
+        self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.classifier)
+        return loss
+
+    def _schedule(self, step: int) -> None:
+        done = ((self.epoch - 1) * self.steps_per_epoch + step + 0.5) / self.total_steps
+        factor = SCHEDULES[self.recipe.schedule](min(done, 1.0), self.recipe.warmup_fraction)
+        set_learning_rate(self.optimizer, self.recipe.learning_rate * factor)
+
+    def _batch(self, step: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augmented (B, 3, S, S) uint8 and (B) labels, on the device."""
+        device, source = self.runtime.device, self.data.source
+        augmentation = AUGMENTATIONS[self.recipe.augment]
+        size = self.preprocessing.size
+        plane = source.plane_for(augmentation.wanted_size(size))
+        pixels = source.fetch(self.data.train_rows[positions], plane).to(device, non_blocking=True)
+        generator = keyed_generator("augment", self.recipe.seed, self.epoch, step)
+        images = augmentation.transform(pixels, size, generator)
+        return images, self.data.train_labels[positions].to(device, non_blocking=True)
+
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+        """Gradients of the mean loss, gathered over parts of at most `size` images."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.runtime.device)
+        for part, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
+            loss = self._loss(part, targets) * (len(part) / len(images))
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+            total += loss.detach()
+        return total
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        inputs = normalize(images, self.preprocessing.mean, self.preprocessing.std)
+        with autocast(self.runtime):
+            scores = self.classifier(inputs)
+        return LOSSES["cross_entropy"](scores.float(), labels, self.recipe.label_smoothing)
+
+    def _clip(self) -> None:
+        if self.recipe.clip_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), self.recipe.clip_norm)
+
+    def _validate(self) -> tuple[float, float]:
+        """Mean cross-entropy and score; leaves `probabilities` (m, C) of this epoch."""
+        started = time.monotonic()
+        data, size = self.data, self.preprocessing.size
+        batches = resized_batches(data.source, data.val_rows, size, 2 * self.recipe.batch_size)
+        scores = logits(self._validated, batches, self.preprocessing, self.runtime)
+        if not np.isfinite(scores).all():
+            raise TrialFailed(f"scores on the validation rows are not finite in epoch {self.epoch}")
+        self.probabilities = softmax(scores)
+        score = self.objective(data.val_labels.numpy(), self.probabilities)
+        self._validation_seconds = time.monotonic() - started
+        return float(F.cross_entropy(torch.from_numpy(scores), data.val_labels)), score
+
+    def _keep_best(self, score: float, val_loss: float) -> None:
+        best = self._best
+        if best is None or (score, -val_loss) > (best.score, -best.val_loss):
+            weights = _copied(self._validated.state_dict())
+            self._best = _Best(self.epoch, score, val_loss, weights, self.probabilities)
+
+    def _why_finished(self, score: float, cut: bool) -> Finished:
+        gained = score > self._bar + self.recipe.min_improvement
+        self._stale = 0 if gained else self._stale + 1
+        self._bar = score if gained else self._bar
+        if cut:
+            return "deadline"
+        if self.epoch >= self.recipe.epochs:
+            return "horizon"
+        return "patience" if 0 < self.recipe.patience <= self._stale else ""
+
+    def _require_best(self) -> _Best:
+        if self._best is None:
+            raise RuntimeError("no epoch was validated yet")
+        return self._best
+
+
+def _no_deadline() -> float:
+    return math.inf
+
+
+def _require_finite(total: torch.Tensor, epoch: int, step: int) -> None:
+    if not math.isfinite(float(total)):
+        raise TrialFailed(f"loss is not finite in epoch {epoch}, at or before step {step + 1}")
+
+
+def _copied(value: Any) -> Any:
+    """Copies of all tensors, on the CPU, inside dicts, lists and tuples of them."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from automl_vision.models.probe import deal_folds, fit_probe
+
+
+def blobs(n: int, dims: int, classes: int, seed: int = 0, spread: float = 1.0):
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(n) % classes).astype(np.int64)
+    centres = rng.normal(size=(classes, dims)) * spread
+    features = (centres[labels] + rng.normal(size=(n, dims))) * rng.uniform(0.1, 10, dims) + 5
+    return features.astype(np.float32), labels
+
+
+@pytest.mark.parametrize(("n", "dims"), [(60, 8), (40, 100)])
+def test_it_is_the_logistic_regression_of_the_textbook(n: int, dims: int) -> None:
+    features, labels = blobs(n, dims, 3, spread=0.3)
+    strength = 0.1
+    probe = fit_probe(features, labels, np.arange(n), 3, strengths=[strength])
+    std = features.std(axis=0)
+    standard = (features - features.mean(axis=0)) / std
+    reference = LogisticRegression(C=1 / (n * strength), max_iter=5000, tol=1e-8).fit(standard, labels)
+    assert np.allclose(probe.probabilities(features), reference.predict_proba(standard), atol=2e-3)
+    assert np.allclose(probe.weight * std, reference.coef_, atol=2e-3)
+
+
+def test_held_out_rows_were_not_seen() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 200)).astype(np.float32)
+    labels = rng.integers(0, 2, 60)
+    probe = fit_probe(features, labels, np.arange(60), 2, strengths=[0.001])
+    assert (
+        probe.probabilities(features).argmax(axis=1) == labels
+    ).mean() > 0.95  # it can learn noise by heart
+    assert probe.cv_accuracy[0] < 0.75  # and does not pretend to know it
+
+
+def test_copies_in_a_group_do_not_help() -> None:
+    rng = np.random.default_rng(1)
+    features = np.repeat(rng.normal(size=(40, 100)), 3, axis=0).astype(np.float32)
+    labels, groups = np.repeat(rng.integers(0, 2, 40), 3), np.repeat(np.arange(40), 3)
+    apart = fit_probe(features, labels, np.arange(120), 2, strengths=[0.01])
+    together = fit_probe(features, labels, groups, 2, strengths=[0.01])
+    assert apart.cv_accuracy[0] > 0.9 > 0.8 > together.cv_accuracy[0]
+
+
+def test_the_least_log_loss_wins() -> None:
+    features, labels = blobs(90, 30, 3, spread=0.3)
+    probe = fit_probe(features, labels, np.arange(90), 3)
+    assert probe.strength == probe.strengths[int(np.argmin(probe.cv_log_loss))]
+    chosen = -np.log(probe.out_of_fold[np.arange(90), labels]).mean()
+    assert chosen == pytest.approx(min(probe.cv_log_loss), rel=1e-4)
+
+
+def test_nine_images_of_three_classes() -> None:
+    features, labels = blobs(9, 1280, 3)
+    probe = fit_probe(features, labels, np.arange(9), 3)
+    assert (probe.probabilities(features).argmax(axis=1) == labels).all()
+    assert probe.out_of_fold.shape == (9, 3)
+    assert probe.out_of_fold.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_two_classes_one_of_them_a_single_group() -> None:
+    features, labels = blobs(12, 5, 2)
+    groups = np.where(labels == 1, 99, np.arange(12))
+    probe = fit_probe(features, labels, groups, 2)
+    assert np.isfinite(probe.weight).all() and np.isfinite(probe.cv_log_loss).all()
+
+
+def test_constant_features_and_absent_classes_are_harmless() -> None:
+    features, labels = blobs(20, 4, 2)
+    features[:, 1] = 3.0
+    probe = fit_probe(features, labels, np.arange(20), 5)
+    assert probe.weight.shape == (5, 4)
+    assert np.isfinite(probe.weight).all() and np.isfinite(probe.bias).all()
+    constant = fit_probe(np.ones((6, 3), np.float32), np.arange(6) % 2, np.arange(6), 2)
+    assert constant.probabilities(np.ones((1, 3), np.float32)) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_same_input_gives_the_same_probe() -> None:
+    features, labels = blobs(30, 50, 3)
+    first, again = (fit_probe(features, labels, np.arange(30), 3, seed=3) for _ in range(2))
+    assert np.array_equal(first.weight, again.weight)
+
+
+def test_bad_input_is_refused() -> None:
+    features, labels = blobs(6, 3, 2)
+    with pytest.raises(ValueError, match="two groups"):
+        fit_probe(features, labels, np.zeros(6, np.int64), 2)
+    features[0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        fit_probe(features, labels, np.arange(6), 2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=2, max_size=40),
+    folds=st.integers(2, 6),
+    seed=st.integers(0, 9),
+)
+def test_groups_never_straddle_folds(rows: list[tuple[int, int]], folds: int, seed: int) -> None:
+    labels, groups = (np.array(column) for column in zip(*rows, strict=True))
+    if len(set(groups)) < 2:
+        return
+    fold = deal_folds(labels, groups, folds, seed)
+    assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
+    assert set(fold) == set(range(fold.max() + 1))
+    assert 2 <= fold.max() + 1 <= min(folds, len(set(groups)))
+
+
+def test_classes_are_spread_over_folds() -> None:
+    labels = np.repeat([0, 1, 2], [50, 10, 5])
+    fold = deal_folds(labels, np.arange(65), 5, seed=0)
+    counts = np.array([[np.sum((fold == k) & (labels == c)) for c in range(3)] for k in range(5)])
+    assert (counts == [10, 2, 1]).all()

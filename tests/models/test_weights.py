@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from automl_vision.errors import WeightsError
+from automl_vision.models import weights as weights_module
+from automl_vision.models.backbones import backbone
+from automl_vision.models.classifier import build_classifier
+from automl_vision.models.weights import (
+    WEIGHT_SOURCES,
+    find_weights,
+    hub_reachable,
+    load_weights,
+    require_weights,
+    weights_here,
+)
+
+TINY = "test_efficientnet.r160_in1k"
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    weights_module._answers.cache_clear()
+    yield
+    weights_module._answers.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def tiny_state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    return timm.create_model(TINY, pretrained=False).state_dict()
+
+
+def lay_out_cache(cache: Path, name: str, state: dict[str, torch.Tensor]) -> None:
+    revision = "0" * 40
+    repository = cache / f"models--timm--{name}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(revision)
+    snapshot = repository / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    save_file(state, snapshot / "model.safetensors")
+
+
+@pytest.fixture
+def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def silent_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield
+
+
+def test_the_embedded_package_is_loaded_by_position() -> None:
+    row = backbone("efficientnet_lite0")
+    source = find_weights(row, offline=True)
+    assert source is not None and source.kind == "package"
+    weights = load_weights(source, row)
+    raw = torch.load(source.location, weights_only=True)
+    assert len(weights) == 296
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights.values(), raw.values(), strict=True))
+    classifier = build_classifier("efficientnet_lite0", 3, resolution=64, weights=weights)
+    assert torch.equal(classifier.backbone.conv_stem.weight, weights["conv_stem.weight"])
+
+
+def test_the_hub_cache_is_read(tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
+    lay_out_cache(tmp_path / "hub", TINY, tiny_state)
+    row = backbone(TINY)
+    source = find_weights(row, offline=True)
+    assert source is not None and source.kind == "cache"
+    classifier = build_classifier(TINY, 4, resolution=32, weights=load_weights(source, row))
+    loaded = classifier.backbone.state_dict()
+    assert all(torch.equal(loaded[name], tiny_state[name]) for name in loaded)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_users_file_comes_first(tmp_path: Path, tiny_state: dict[str, torch.Tensor], suffix: str) -> None:
+    lay_out_cache(tmp_path / "hub", TINY, {"x": torch.zeros(1)})
+    file = tmp_path / f"mine{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": {f"module.{name}": t for name, t in tiny_state.items()}}, file)
+    else:
+        save_file(tiny_state, file)
+    row = backbone(TINY)
+    source = find_weights(row, {"test_efficientnet": str(file)})
+    assert source is not None and source.kind == "file"
+    loaded = load_weights(source, row)
+    assert loaded.keys() == tiny_state.keys()
+    assert all(torch.equal(loaded[name], tiny_state[name]) for name in loaded)
+
+
+def test_a_users_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="nowhere"):
+        find_weights(backbone(TINY), {TINY: str(tmp_path / "nowhere.pth")})
+
+
+class _Touch:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (self.path,))
+
+
+def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
+    file, mark = tmp_path / "bad.pth", tmp_path / "was_here"
+    torch.save({"weight": _Touch(str(mark))}, file)
+    source = find_weights(backbone(TINY), {TINY: str(file)})
+    assert source is not None
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_weights(source, backbone(TINY))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\0\0\0\0\0\0\0{}      "])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_damaged_file_is_a_weights_error(tmp_path: Path, content: bytes, suffix: str) -> None:
+    file = tmp_path / f"bad{suffix}"
+    file.write_bytes(content)
+    source = find_weights(backbone(TINY), {TINY: str(file)})
+    assert source is not None
+    with pytest.raises(WeightsError):
+        load_weights(source, backbone(TINY))
+
+
+def test_another_networks_weights_are_refused(tiny_state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(WeightsError, match="do not fit test_resnet"):
+        build_classifier("test_resnet", 3, resolution=32, weights=tiny_state)
+    wrong = tiny_state | {"conv_stem.weight": torch.zeros(1, 3, 3, 3)}
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight has shape"):
+        build_classifier(TINY, 3, resolution=32, weights=wrong)
+
+
+@pytest.mark.parametrize("endpoint", ["closed_port", "silent_port"])
+def test_an_unreachable_hub_is_told_within_seconds(endpoint: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(endpoint)
+    started = time.monotonic()
+    with pytest.raises(WeightsError) as caught:
+        require_weights(backbone("convnext_tiny"))
+    assert time.monotonic() - started < 5
+    message = str(caught.value)
+    assert "efficientnet_lite0" in message
+    assert "--no-pretrained" in message and "--weights convnext_tiny=" in message
+    started = time.monotonic()
+    assert not hub_reachable()
+    assert time.monotonic() - started < 0.1  # remembered
+
+
+def test_offline_never_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "_ask", lambda endpoint: pytest.fail("asked"))
+    assert find_weights(backbone("convnext_tiny"), offline=True) is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert find_weights(backbone("convnext_tiny")) is None
+
+
+def test_an_address_that_is_none_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
+    assert not hub_reachable()
+
+
+def test_what_is_here_is_listed() -> None:
+    assert "efficientnet_lite0" in weights_here()
+    assert list(WEIGHT_SOURCES) == ["file", "package", "cache", "hub"]

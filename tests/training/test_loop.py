@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from automl_vision.data.preprocess import Preprocessing
+from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.models.image_source import ImageSource
+from automl_vision.runtime import Runtime
+from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
+from automl_vision.training.losses import LOSSES
+from automl_vision.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups
+from automl_vision.training.recipe import Recipe
+from automl_vision.training.schedule import SCHEDULES
+
+PREPROCESSING = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+RECIPE = Recipe(
+    kind="finetune",
+    backbone="test_efficientnet",
+    resolution=32,
+    epochs=3,
+    batch_size=8,
+    learning_rate=1e-3,
+    layer_decay=1.0,
+)
+
+
+def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+class Stripes:
+    """Classes that differ in the direction of their stripes."""
+
+    sizes = (32, 40)
+
+    def plane_for(self, size: int) -> int:
+        return next((each for each in self.sizes if each >= size), 40)
+
+    def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        wave = ((torch.arange(size) // 4) % 2 * 200).to(torch.uint8)
+        upright, lying = wave.expand(3, size, size), wave.view(-1, 1).expand(3, size, size)
+        noise = torch.randint(
+            0, 50, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
+        )
+        images = [(lying if row % 2 else upright) + noise.roll(int(row), 2) for row in rows]
+        return torch.stack(images).contiguous(memory_format=torch.channels_last)
+
+
+def stripes(train: int = 21, val: int = 10) -> TrainingData:
+    rows = torch.arange(train + val)
+    return TrainingData(Stripes(), rows[:train], rows[:train] % 2, rows[train:], rows[train:] % 2, 2)
+
+
+def trainer(
+    cpu: Runtime,
+    data: TrainingData | None = None,
+    objective: Callable[..., float] = accuracy,
+    **changes: Any,
+) -> Trainer:
+    recipe = dataclasses.replace(RECIPE, **changes)
+    net = build_classifier(recipe.backbone, 2, resolution=32, drop_path=recipe.drop_path, seed=recipe.seed)
+    return Trainer(recipe, data or stripes(), net, PREPROCESSING, cpu, objective)
+
+
+def run(trainer: Trainer) -> list[EpochResult]:
+    results = []
+    while not trainer.finished:
+        results.append(trainer.run_epoch())
+    return results
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_it_learns(cpu: Runtime) -> None:
+    trained = trainer(cpu, stripes(64, 16), freeze_norm=False, epochs=6, learning_rate=3e-3)
+    results = run(trained)
+    assert results[-1].train_loss < results[0].train_loss
+    assert trained.best_score == max(result.score for result in results) >= 0.9
+    assert results[-1].finished == "horizon"
+    assert [result.epoch for result in results] == list(range(1, 7))
+    assert trained.best_probabilities().shape == (16, 2)
+    assert accuracy(trained.data.val_labels.numpy(), trained.best_probabilities()) == trained.best_score
+
+
+VARIANTS = {
+    "adamw": {},
+    "sgd": {"optimizer": "sgd", "momentum": 0.8, "augment": "trivial"},
+    "batch norm": {"freeze_norm": False, "ema": False, "clip_norm": 0.0},
+    "drop path": {"backbone": "test_vit", "drop_path": 0.5, "layer_decay": 0.7, "schedule": "one_cycle"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_trial_is_the_undisturbed_one_to_the_last_bit(cpu: Runtime, variant: str) -> None:
+    changes = VARIANTS[variant]
+    straight = trainer(cpu, **changes)
+    expected = run(straight)
+
+    torch.manual_seed(99)
+    first = trainer(cpu, **changes)
+    got = [first.run_epoch()]
+    file = io.BytesIO()
+    torch.save(first.state(), file)
+    torch.rand(17)  # whatever else the process draws must not matter
+    first.run_epoch()  # nor what the first trainer does later
+    second = trainer(cpu, **changes)
+    file.seek(0)
+    second.load_state(torch.load(file, weights_only=True))
+    got += run(second)
+
+    for mine, theirs in zip(got, expected, strict=True):
+        assert dataclasses.replace(mine, seconds=0) == dataclasses.replace(theirs, seconds=0)
+    assert same(second.classifier.state_dict(), straight.classifier.state_dict())
+    assert same(second.best_weights(), straight.best_weights())
+    assert np.array_equal(second.probabilities, straight.probabilities)
+    assert np.array_equal(second.best_probabilities(), straight.best_probabilities())
+
+
+def test_the_global_generator_is_left_alone(cpu: Runtime) -> None:
+    torch.manual_seed(3)
+    trained = trainer(cpu, backbone="test_vit", drop_path=0.5)
+    before = torch.get_rng_state()
+    trained.run_epoch()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_state_is_a_copy(cpu: Runtime) -> None:
+    trained = trainer(cpu)
+    trained.run_epoch()
+    state = trained.state()
+    kept = {key: tensor.clone() for key, tensor in state["classifier"].items()}
+    trained.run_epoch()
+    assert same(state["classifier"], kept)
+
+
+def test_a_state_of_another_recipe_is_refused(cpu: Runtime) -> None:
+    state = trainer(cpu).state()
+    with pytest.raises(ValueError, match="another recipe"):
+        trainer(cpu, learning_rate=1e-2).load_state(state)
+
+
+def test_the_micro_batch_halves_and_the_result_stays(cpu: Runtime) -> None:
+    straight = trainer(cpu, epochs=1)
+    run(straight)
+    tight = trainer(cpu, epochs=1)
+    forward, sizes = tight.classifier.forward, []
+
+    def limited(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return forward(images)
+
+    tight.classifier.forward = limited  # type: ignore[method-assign]
+    run(tight)
+    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2
+    assert tight.state()["micro_batch"] == 2
+    ours, theirs = tight.classifier.state_dict(), straight.classifier.state_dict()
+    assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in ours)
+
+
+def test_other_errors_are_not_swallowed(cpu: Runtime) -> None:
+    broken = trainer(cpu)
+
+    def fail(images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a mistake")
+
+    broken.classifier.forward = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a mistake"):
+        broken.run_epoch()
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 1e30, "clip_norm": 0.0, "warmup_fraction": 0.0}])
+def test_a_loss_that_is_not_finite_fails_the_trial(cpu: Runtime, changes: dict[str, Any]) -> None:
+    with pytest.raises(TrialFailed, match="not finite"):
+        run(trainer(cpu, optimizer="sgd", **changes))
+
+
+def test_weights_that_are_not_finite_fail_the_trial(cpu: Runtime) -> None:
+    broken = trainer(cpu)
+    with torch.no_grad():
+        broken.classifier.head.weight.fill_(math.nan)
+    with pytest.raises(TrialFailed, match="loss is not finite in epoch 1"):
+        broken.run_epoch()
+
+
+def test_patience_ends_a_trial_and_the_best_epoch_stays(cpu: Runtime) -> None:
+    scores = iter([0.5, 0.7, 0.71, 0.6, 0.65, 0.9])
+    trained = trainer(cpu, objective=lambda *_: next(scores), epochs=6, patience=2, min_improvement=0.05)
+    results = run(trained)
+    assert [result.finished for result in results] == ["", "", "", "patience"]
+    assert trained.best_score == 0.71
+    with pytest.raises(RuntimeError, match="finished"):
+        trained.run_epoch()
+
+
+def test_the_best_weights_are_of_the_best_epoch(cpu: Runtime) -> None:
+    scores = iter([0.2, 0.9, 0.3])
+    trained = trainer(cpu, objective=lambda *_: next(scores))
+    trained.run_epoch()
+    trained.run_epoch()
+    best = {key: tensor.clone() for key, tensor in trained.best_weights().items()}
+    probabilities = trained.probabilities
+    trained.run_epoch()
+    assert same(trained.best_weights(), best)
+    assert np.array_equal(trained.best_probabilities(), probabilities)
+
+
+def test_the_deadline_cuts_an_epoch_that_is_still_validated(cpu: Runtime) -> None:
+    left = iter([100.0, 100.0, 0.0])
+    trained = trainer(cpu)
+    result = trained.run_epoch(lambda: next(left))
+    assert (result.finished, result.images) == ("deadline", 16)
+    assert math.isfinite(result.train_loss) and math.isfinite(result.score)
+    assert trained.best_probabilities().shape == (10, 2)
+
+
+def test_time_for_validation_is_kept(cpu: Runtime) -> None:
+    trained = trainer(cpu)
+    trained.run_epoch()
+    trained._validation_seconds = 5.0
+    result = trained.run_epoch(lambda: 4.0)
+    assert (result.finished, result.images) == ("deadline", 0)
+    assert math.isnan(result.train_loss)
+
+
+def test_frozen_norms_keep_their_statistics(cpu: Runtime) -> None:
+    for freeze in (True, False):
+        trained = trainer(cpu, freeze_norm=freeze, ema=False)
+        before = trained.classifier.backbone.bn1.running_mean.clone()
+        trained.run_epoch()
+        assert torch.equal(before, trained.classifier.backbone.bn1.running_mean) == freeze
+
+
+def test_a_last_batch_of_one_image_is_left_out(cpu: Runtime) -> None:
+    assert trainer(cpu, stripes(train=17)).run_epoch().images == 16
+    assert trainer(cpu, stripes(train=18)).run_epoch().images == 18
+    assert trainer(cpu, stripes(train=1)).run_epoch().images == 1
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_what_is_validated_is_what_is_kept(cpu: Runtime, ema: bool) -> None:
+    trained = trainer(cpu, ema=ema, epochs=20)
+    trained.run_epoch()
+    assert same(trained.best_weights(), trained.classifier.state_dict()) != ema
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_optimizer_follows_every_schedule(cpu: Runtime, optimizer: str, schedule: str) -> None:
+    trained = trainer(cpu, stripes(8, 2), optimizer=optimizer, schedule=schedule, epochs=2, layer_decay=0.5)
+    results = run(trained)
+    for result in results:
+        assert result.learning_rate == pytest.approx(
+            1e-3 * SCHEDULES[schedule]((result.epoch - 0.5) / 2, RECIPE.warmup_fraction)
+        )
+
+
+def test_parameter_groups_hold_everything_once(cpu: Runtime) -> None:
+    recipe = dataclasses.replace(RECIPE, backbone="test_vit", layer_decay=0.5, weight_decay=0.1)
+    classifier: Classifier = build_classifier("test_vit", 2, resolution=32)
+    groups = parameter_groups(classifier, recipe)
+    where = {id(p): group for group in groups for p in group["params"]}
+    assert len(where) == sum(len(group["params"]) for group in groups) == len(list(classifier.parameters()))
+    head, position = where[id(classifier.head.weight)], where[id(classifier.backbone.pos_embed)]
+    assert (head["lr_scale"], head["weight_decay"]) == (1.0, 0.1)
+    assert position["lr_scale"] < 0.1 and position["weight_decay"] == 0.0
+    assert where[id(classifier.head.bias)]["weight_decay"] == 0.0
+    make_optimizer(classifier, recipe)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_prefer_the_right_class(loss: str) -> None:
+    labels = torch.tensor([0, 1])
+    right, wrong = torch.tensor([[5.0, 0], [0, 5]]), torch.tensor([[0.0, 5], [5, 0]])
+    assert LOSSES[loss](right, labels, 0.1) < LOSSES[loss](wrong, labels, 0.1)
+
+
+def test_sources_are_interchangeable(cpu: Runtime, source: ImageSource) -> None:
+    data = TrainingData(
+        source, torch.arange(8), torch.arange(8) % 3, torch.arange(8, 12), torch.arange(4) % 3, 3
+    )
+    net = build_classifier("test_resnet", 3, resolution=32)
+    recipe = dataclasses.replace(RECIPE, backbone="test_resnet", epochs=1)
+    assert Trainer(recipe, data, net, PREPROCESSING, cpu, accuracy).run_epoch().finished == "horizon"
