@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -38,9 +39,11 @@ class Lineage:
         role: (N) "original", "copy" or "unsure".
         orphan: (N) True for a copy whose original was not found: nobody knows which set it would leak into.
         links: the evidence behind every merge.
+        reasons: row -> why it is an orphan or unsure, one line, for the reader of the audit.
     """
 
     group: NDArray[np.int64]
     role: NDArray[np.str_]
     orphan: NDArray[np.bool_]
     links: tuple[Link, ...] = ()
+    reasons: Mapping[int, str] = field(default_factory=dict)

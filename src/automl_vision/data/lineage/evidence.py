@@ -1,0 +1,155 @@
+"""The table of evidence: every way to learn that images belong together, strongest first.
+
+A row of `EVIDENCE` reads the manifest and the facts and answers with links (which rows belong together) and
+claims (which rows are originals or copies). `groups.trace_lineage` merges the links and lets the strongest claim win.
+Evidence that compares what pictures show (registration of near-duplicates) is one more row, after `pixels_equal`; it
+would look first at the `candidates` that weaker evidence leaves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_vision.config import DataSettings
+from automl_vision.data.facts import Facts
+from automl_vision.data.lineage.lineage import Link
+from automl_vision.data.lineage.names import read_names
+from automl_vision.data.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one row of the table found.
+
+    Attributes:
+        claims: (N) "original", "copy", "unsure" (one of several files is the original), or "" for no claim.
+        links: pairs that belong together.
+        reason: why, for rows that `reasons` does not name.
+        reasons: row -> why, where each row has its own reason.
+        candidates: pairs that may be the same picture; never merged, left for evidence that sees the pixels.
+    """
+
+    claims: NDArray[np.str_]
+    links: tuple[Link, ...] = ()
+    reason: str = ""
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    candidates: tuple[Link, ...] = ()
+
+
+def columns(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
+    """The user's own columns: a group keeps rows together, `is_augmented` tells copies from originals.
+
+    A group (patient, video) says nothing about roles: its members are originals that must stay together.
+    """
+    del facts, settings
+    claims = _no_claims(len(manifest))
+    if manifest.is_augmented is not None:
+        said = {True: "copy", False: "original", None: ""}
+        claims = np.array([said[value] for value in manifest.is_augmented], dtype="U8")
+    links = _linked_by_key(manifest.group, "columns", "group") if manifest.group is not None else ()
+    return Evidence(claims, links, reason="the column of augmented images says so")
+
+
+def patterns(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
+    """The user's regular expressions, searched in the path relative to the root.
+
+    The first round brackets of `group_regex` name the group; what `original_regex` matches is an original,
+    everything else a copy.
+    """
+    del facts
+    claims, links = _no_claims(len(manifest)), ()
+    if settings.original_regex:
+        is_original = re.compile(settings.original_regex).search
+        claims = np.array(["original" if is_original(p) else "copy" for p in manifest.paths], dtype="U8")
+    if settings.group_regex:
+        found = map(re.compile(settings.group_regex).search, manifest.paths)
+        keys = [match[1] if match else None for match in found]
+        links = _linked_by_key(keys, "patterns", "group")
+    return Evidence(claims, links, reason="--original-regex does not match its path")
+
+
+def names(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
+    """File and folder names as known tools write them, see `names.NAME_RULES`."""
+    del facts, settings
+    read = read_names(manifest)
+    return Evidence(read.claims, read.links, "named like a copy", read.reasons, read.candidates)
+
+
+def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
+    """Equal pixels (equal files are among them): the first by `precedence` stays, the others are copies."""
+    del settings
+    digests = facts.pixel_digests
+    rows = np.flatnonzero(facts.usable & (digests != ""))
+    _, inverse, counts = np.unique(as_bytes(digests[rows]), return_inverse=True, return_counts=True)
+    shared = rows[counts[inverse] > 1]
+    first: dict[str, int] = {}
+    claims, links = _no_claims(len(manifest)), []
+    for row in precedence(manifest, facts, shared):
+        keeper = first.setdefault(digests[row], row)
+        if keeper != row:
+            claims[row] = "copy"
+            links.append(Link(min(keeper, row), max(keeper, row), "pixels_equal", "same pixels"))
+    return Evidence(claims, tuple(links), reason="the same pixels as another image")
+
+
+EvidenceFunction = Callable[[Manifest, Facts, DataSettings], Evidence]
+
+EVIDENCE: dict[str, EvidenceFunction] = {
+    "columns": columns,
+    "patterns": patterns,
+    "names": names,
+    "pixels_equal": pixels_equal,
+}
+
+#: What the setting `data.lineage` looks at. "off" is what the user says, and what is true by definition.
+LINEAGE_MODES: dict[str, tuple[str, ...]] = {
+    "names": ("columns", "patterns", "names", "pixels_equal"),
+    "off": ("columns", "patterns", "pixels_equal"),
+}
+
+#: Evidence that keeps rows together without saying that they show the same picture.
+KEEPS_TOGETHER = frozenset({"columns", "patterns"})
+
+
+def precedence(manifest: Manifest, facts: Facts, rows: NDArray[np.int64]) -> list[int]:
+    """`rows` in the order in which equal pictures are taken for the original.
+
+    A row in the user's own test set comes first, so that of two equal pictures it is the one in train that
+    leaves; then the file digest, so that the choice depends on content; then the plainer path.
+    """
+    rank = {"test": 0, "val": 1}
+    sets = manifest.split or (None,) * len(manifest)
+    digests = facts.table["file_digest"].to_numpy(dtype=object)
+
+    def key(row: int) -> tuple[int, str, int, str]:
+        path = manifest.paths[row]
+        return rank.get(sets[row] or "", 2), digests[row], len(path), path
+
+    return sorted((int(row) for row in rows), key=key)
+
+
+def as_bytes(digests: NDArray[np.object_]) -> NDArray[np.bytes_]:
+    """Hex digests as fixed-width bytes, which numpy sorts many times faster than objects."""
+    return np.array(digests.tolist(), dtype=np.bytes_) if len(digests) else np.empty(0, dtype="S1")
+
+
+def _no_claims(n: int) -> NDArray[np.str_]:
+    return np.zeros(n, dtype="U8")
+
+
+def _linked_by_key(keys: Sequence[str | None], evidence: str, what: str) -> tuple[Link, ...]:
+    first: dict[str, int] = {}
+    return tuple(_star(keys, first, evidence, what))
+
+
+def _star(
+    keys: Sequence[str | None], first: dict[str, int], evidence: str, what: str
+) -> Iterable[Link]:
+    for row, key in enumerate(keys):
+        if key is not None and (hub := first.setdefault(key, row)) != row:
+            yield Link(hub, row, evidence, f"{what} {key}")

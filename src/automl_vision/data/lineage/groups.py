@@ -1,0 +1,114 @@
+"""From evidence to groups and roles: links are merged, and the strongest claim on a row wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_vision.config import DataSettings
+from automl_vision.data.facts import Facts
+from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidence, as_bytes, precedence
+from automl_vision.data.lineage.lineage import Lineage, Link
+from automl_vision.data.manifest import Manifest
+
+
+def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> Lineage:
+    """Groups, roles and orphans of all rows, from every row of `EVIDENCE` that `settings.lineage` allows.
+
+    A row without any claim is an original. In a group whose original is known, files of one source are its copies.
+    A copy in a group without an original is an orphan.
+    """
+    found = {name: EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES[settings.lineage]}
+    links = tuple(link for evidence in found.values() for link in evidence.links)
+    group = _numbered(connected(len(manifest), links), manifest, facts)
+    decided = _decided_by(found, len(manifest))
+    role = _roles(found, decided, group)
+    _promote_equal_pixels(role, decided == "pixels_equal", group, manifest, facts)
+    orphan = (role == "copy") & ~_in_marked_group(group, role == "original")
+    return Lineage(group, role, orphan, links, _reasons(found, decided, orphan | (role == "unsure")))
+
+
+def connected(n: int, links: Iterable[Link]) -> NDArray[np.int64]:
+    """(n) the smallest row that each row is linked to, directly or through others."""
+    pairs = np.array([(link.first, link.second) for link in links], dtype=np.int64).reshape(-1, 2)
+    root = np.arange(n, dtype=np.int64)
+    while True:
+        ends = root[pairs]
+        low = ends.min(axis=1)
+        if (ends == low[:, None]).all():
+            return root
+        for side in (0, 1):
+            np.minimum.at(root, ends[:, side], low)
+        while (root[root] != root).any():
+            root = root[root]
+
+
+def content_order(manifest: Manifest, facts: Facts) -> NDArray[np.int64]:
+    """(N) rank of each row by its pixels; equal pixels share a rank. Quarantined rows come last, by path."""
+    rank = np.zeros(len(manifest), dtype=np.int64)
+    usable = facts.usable
+    rank[usable] = np.unique(as_bytes(facts.pixel_digests[usable]), return_inverse=True)[1]
+    rest = sorted(np.flatnonzero(~usable).tolist(), key=manifest.paths.__getitem__)
+    rank[rest] = len(manifest) + np.arange(len(rest))
+    return rank
+
+
+def _numbered(root: NDArray[np.int64], manifest: Manifest, facts: Facts) -> NDArray[np.int64]:
+    roots, inverse = np.unique(root, return_inverse=True)
+    first = np.full(len(roots), np.iinfo(np.int64).max)
+    np.minimum.at(first, inverse, content_order(manifest, facts))
+    number = np.empty(len(roots), dtype=np.int64)
+    number[np.argsort(first, kind="stable")] = np.arange(len(roots))
+    return number[inverse]
+
+
+def _decided_by(found: dict[str, Evidence], n: int) -> NDArray[np.str_]:
+    decided = np.zeros(n, dtype="U16")
+    for name, evidence in found.items():
+        decided[(decided == "") & (evidence.claims != "")] = name
+    return decided
+
+
+def _roles(
+    found: dict[str, Evidence], decided: NDArray[np.str_], group: NDArray[np.int64]
+) -> NDArray[np.str_]:
+    role = np.full(len(decided), "original", dtype="U8")
+    for name, evidence in found.items():
+        rows = decided == name
+        role[rows] = evidence.claims[rows]
+    known = _in_marked_group(group, (role == "original") & (decided != ""))
+    role[(role == "unsure") & known] = "copy"
+    return role
+
+
+def _promote_equal_pixels(
+    role: NDArray[np.str_],
+    only_equal: NDArray[np.bool_],
+    group: NDArray[np.int64],
+    manifest: Manifest,
+    facts: Facts,
+) -> None:
+    """Where names took the kept one of equal pictures for a copy, and no original is left, the next one is it."""
+    bereft = only_equal & (role == "copy") & ~_in_marked_group(group, role == "original")
+    seen: set[str] = set()
+    for row in precedence(manifest, facts, np.flatnonzero(bereft)):
+        digest = facts.pixel_digests[row]
+        if digest not in seen:
+            role[row] = "original"
+            seen.add(digest)
+
+
+def _in_marked_group(group: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N) True for every row whose group has a marked row."""
+    has = np.zeros(int(group.max(initial=-1)) + 1, dtype=np.bool_)
+    has[group[marked]] = True
+    return has[group]
+
+
+def _reasons(
+    found: dict[str, Evidence], decided: NDArray[np.str_], rows: NDArray[np.bool_]
+) -> dict[int, str]:
+    chosen = ((int(row), found[str(decided[row])]) for row in np.flatnonzero(rows))
+    return {row: evidence.reasons.get(row, evidence.reason) for row, evidence in chosen}
