@@ -7,62 +7,30 @@ Nothing is printed here: what happens is told to a listener, and the result is r
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from automl_vision import run_dir
-from automl_vision.bundle import Bundle, save_bundle
-from automl_vision.calibration import apply_temperature, fit_temperature
 from automl_vision.config import Settings, load_settings, setting_names
-from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
-from automl_vision.data.preprocess import Preprocessing
-from automl_vision.data.split import split_table
-from automl_vision.errors import BudgetExhausted, DataError, Interrupted, RunError
-from automl_vision.events import Note, Progress, StageStarted, Tell, TrialChanged, silent
-from automl_vision.executors import EXECUTORS
-from automl_vision.metrics import objective_for
-from automl_vision.models.backbones import backbone, statistics
-from automl_vision.models.classifier import Classifier
-from automl_vision.models.image_source import ImageSource, resized_batches
-from automl_vision.models.inference import logits
-from automl_vision.models.weights import WeightSource, find_weights, require_weights
+from automl_vision.errors import DataError
+from automl_vision.events import Note, Progress, StageStarted, Tell, silent
+from automl_vision.plan import make_plan
 from automl_vision.predictor import Model, load
 from automl_vision.report.predictions import Predictions
-from automl_vision.run_dir import RunDir
-from automl_vision.runtime import Clock, Runtime, environment, make_runtime
-from automl_vision.search.costs import CostModel
-from automl_vision.search.planner import POOLS, MachinePower, plan_backbones, plan_resolutions, stored_sizes
-from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
-from automl_vision.search.samplers import export_study
-from automl_vision.search.search import Search, SearchEnded, SearchTask
-from automl_vision.search.trial import Trial, best_trial
-from automl_vision.search.trial_files import TrialFiles
-from automl_vision.training.loop import TrainingData
+from automl_vision.report.report import test_section
+from automl_vision.run_dir import RunDir, cannot_write
+from automl_vision.runtime import Clock, make_runtime
+from automl_vision.search.planner import stored_sizes
+from automl_vision.session import Session, StopRequest
 
-__all__ = ["Model", "Run", "StopRequest", "inspect", "load", "resume_search", "run_search", "search"]
-
-#: Seconds kept for the plots and the report; measured on two cores, see docs/benchmarks.md.
-REPORT_SECONDS = 8.0
-INFERENCE_BATCH = 128
-
-
-@dataclass
-class StopRequest:
-    """Set by a signal handler to end a run tidily with the best model so far."""
-
-    requested: bool = False
+__all__ = ["Model", "Run", "StopRequest", "evaluate", "inspect", "load", "resume_search", "run_search", "search"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +75,7 @@ def search(data: str | Path, budget: str | None = None, *, out: str | Path | Non
         BudgetExhausted: the budget ended before one usable model.
     """
     names = setting_names()
-    overrides = {names.get(key, f"unknown.{key}"): value for key, value in settings.items()}
+    overrides = {names.get(key, f"search.{key}"): value for key, value in settings.items()}
     chosen = load_settings(overrides={**overrides, "search.budget": budget})
     return run_search(Path(data), chosen, out=Path(out) if out else None)
 
@@ -131,11 +99,13 @@ def run_search(
         stop: may be set at any time to end the run tidily.
         started: monotonic seconds from which the budget counts; now by default.
     """
-    started = time.monotonic() if started is None else started
     if not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
+    clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
+    manifest = read_manifest(data, settings)  # before the folder is made: a wrong path leaves nothing behind
     run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
-    return _held(run, Session(run, data, settings, tell, stop or StopRequest(), started))
+    del manifest
+    return _go(Session(run, data, settings, tell, stop or StopRequest(), clock))
 
 
 def resume_search(
@@ -146,14 +116,44 @@ def resume_search(
     Raises:
         RunError: there is no run, another process works in it, or its data changed.
     """
-    started = time.monotonic() if started is None else started
     run = RunDir.open(path)
-    finished = run.report
-    if finished is not None and finished["stop_reason"] != "interrupted":
+    done = run.report
+    if done is not None and done["stop_reason"] != "interrupted":
         run.close()
-        tell(Note(f"This run is complete ({finished['stop_reason']}); nothing is left to do."))
-        return Run(path, finished)
-    return _held(run, Session(run, Path(run.about["data"]), run.settings, tell, stop or StopRequest(), started))
+        tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
+        return Run(path, done)
+    settings = run.settings
+    begun = (time.monotonic() if started is None else started) - run.spent
+    session = Session(
+        run, Path(run.about["data"]), settings, tell, stop or StopRequest(), Clock(begun, settings.budget_seconds)
+    )
+    return _go(session)
+
+
+def _go(session: Session) -> Run:
+    """All stages of one run, in their order."""
+    try:
+        with session.stage("read"):
+            manifest = session.read()
+        with session.stage("plan"):
+            runtime, plan = session.plan(manifest)
+        prepared = session.decode(manifest, plan, runtime)
+        try:
+            with session.stage("search", session.objective(prepared)):
+                search, reason, runner = session.search(prepared, plan, runtime)
+            with session.stage("finish"):
+                finished = session.finish(prepared, search, reason, runner)
+            with session.stage("test", f"{len(prepared.split.rows('test')):,} originals, opened for the first time"):
+                looked = session.look(prepared, finished, runner)
+            with session.stage("report"):
+                report = session.ship(prepared, finished, looked, runner)
+        finally:
+            prepared.store.close()
+        return Run(session.run.path, report)
+    except OSError as error:
+        raise cannot_write(session.run.path, error) from error
+    finally:
+        session.run.close()
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
@@ -166,52 +166,72 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     manifest = read_manifest(data, settings)
     runtime = make_runtime("cpu", "float32", settings.machine.threads)
     plan = make_plan(manifest, settings, runtime, offline=True)
-    tell(StageStarted("decode"))
-    store, facts = decode(
-        manifest, settings, stored_sizes(plan.resolutions), runtime.threads, lambda n, of: tell(Progress(n, of))
-    )
+    tell(StageStarted("decode", f"{len(manifest):,} images"))
+    sizes = stored_sizes(plan.resolutions)
+    store, facts = decode(manifest, settings, sizes, runtime.threads, lambda n, of: tell(Progress(n, of)))
     tell(StageStarted("audit"))
     return prepare(manifest, facts, store, settings)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is going to be tried.
+def evaluate(
+    model: Path, data: Path, settings: Settings, *, tell: Tell = silent
+) -> tuple[dict[str, Any], Predictions, list[tuple[str, str]]]:
+    """Measure a model on another labelled set.
 
-    Attributes:
-        backbones: in the order in which they are probed.
-        weights: where the pretrained weights of each are; none for those that start from random weights.
-        resolutions: sides of the input in pixels, best first.
-        notes: what the user should know.
-    """
+    Args:
+        model: the model file.
+        data: folder or table of labelled images; its classes must be among those of the model.
+        settings: how the data are read, and where it runs.
+        tell: listener for events.
 
-    backbones: tuple[str, ...]
-    weights: dict[str, WeightSource]
-    resolutions: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-
-def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offline: bool = False) -> Plan:
-    """Backbones, weights and resolutions for these data on this machine.
+    Returns:
+        figures as under `test` in report.json, the predictions, and (path, reason) of each image that failed.
 
     Raises:
-        UsageError: an unknown backbone.
-        WeightsError: none of the backbones that the user named has weights within reach.
+        DataError: the set has classes that the model does not know, or no readable image.
     """
-    wanted, pretrained = settings.search.backbones, settings.search.pretrained
-    power = MachinePower(gpu=runtime.device.type != "cpu", threads=runtime.threads)
-    asked = wanted or [*dict.fromkeys(name for pool in POOLS.values() for name in pool)]
-    found = _find_all_weights(asked, settings, offline) if pretrained else {}
-    backbones, notes = _with_weights(
-        plan_backbones(wanted, found, power, pretrained=pretrained), found, settings, named=bool(wanted)
+    tell(StageStarted("read"))
+    manifest = read_manifest(data, settings)
+    loaded = load(model, device=settings.machine.device)
+    labels = _labels_of_model(manifest.class_names, loaded.class_names)
+    tell(StageStarted("test", f"{len(manifest):,} images"))
+    probabilities, failed, rows = [], [], []
+    for row, prediction in enumerate(loaded.stream(manifest.file(row) for row in range(len(manifest)))):
+        tell(Progress(row + 1, len(manifest)))
+        if prediction.probabilities is None:
+            failed.append((manifest.paths[row], prediction.error))
+        else:
+            rows.append(row)
+            probabilities.append(prediction.probabilities)
+    if not rows:
+        raise DataError("none of the images can be read", value=str(data), fix="look at the reasons with inspect")
+    predictions = Predictions(
+        paths=tuple(manifest.paths[row] for row in rows),
+        labels=labels[manifest.labels[rows]],
+        groups=np.arange(len(rows)),
+        probabilities=np.stack(probabilities),
+        class_names=loaded.class_names,
     )
-    resolutions = plan_resolutions(
-        settings.search.resolutions,
-        backbones,
-        power,
-        budget=settings.budget_seconds,
-        images=len(manifest),
-        typical_side=typical_side(manifest),
-    )
-    weights = {name: source for name in backbones if (source := found.get(name)) is not None}
-    return Plan(backbones, weights, resolutions, notes)
+    return test_section(predictions, settings.machine.seed), predictions, failed
+
+
+def _labels_of_model(names: tuple[str, ...], known: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise DataError(
+            "the set has classes that the model does not know",
+            value=", ".join(unknown[:10]),
+            fix=f"rename or merge them with --label-map; the model knows {', '.join(known[:20])}",
+        )
+    return np.array([known.index(name) for name in names], dtype=np.int64)
+
+
+def _run_path(data: Path, settings: Settings) -> Path:
+    if settings.output.name:
+        return Path(settings.output.runs) / settings.output.name
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.resolve().stem).strip("-.") or "data"
+    wanted = Path(settings.output.runs) / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = wanted, 2
+    while path.exists():
+        path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return path

@@ -118,6 +118,16 @@ class RunDir:
         """What the run works on."""
         return dict(self._read(RUN, {}))
 
+    def add_about(self, **facts: Any) -> None:
+        """Keep facts about what the run works on, so that a resumed run can hold to them."""
+        write_json(self.path / RUN, {**self.about, **facts})
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """The content of report.json, None before there is one."""
+        report: dict[str, Any] | None = self._read(REPORT_JSON, None)
+        return report
+
     @property
     def spent(self) -> float:
         """Seconds of the budget that earlier sessions of this run used."""

@@ -111,3 +111,22 @@ def _amp_dtype(device: torch.device, precision: str) -> str | None:
     if precision != "auto":
         return precision
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def environment(runtime: Runtime) -> dict[str, str]:
+    """What a reader needs to judge or repeat a run: versions, system, device, precision, threads."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    gpu = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else ""
+    packages = ("automl-vision", "torch", "torchvision", "timm", "optuna", "scikit-learn", "pillow", "numpy")
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": gpu or str(runtime.device),
+        "precision": runtime.amp_dtype or "float32",
+        "threads": str(runtime.threads),
+        **{name: version(name) for name in packages},
+    }

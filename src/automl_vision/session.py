@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -20,22 +21,24 @@ from automl_vision.calibration import apply_temperature, fit_temperature
 from automl_vision.config import Settings
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
-from automl_vision.data.preprocess import Preprocessing
 from automl_vision.data.split import split_table
 from automl_vision.data.store import ImageStore
 from automl_vision.errors import BudgetExhausted, Interrupted, RunError
-from automl_vision.events import Event, Note, Progress, StageStarted, Tell, TrialChanged
+from automl_vision.events import Note, Progress, StageStarted, Tell, TrialChanged
 from automl_vision.executors import EXECUTORS
-from automl_vision.files import write_text
+from automl_vision.files import write_json, write_text
 from automl_vision.metrics import objective_for
-from automl_vision.models.backbones import backbone, statistics
-from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.models.backbones import backbone
+from automl_vision.models.classifier import Classifier
 from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits
 from automl_vision.plan import Plan, make_plan
+from automl_vision.report.html import render_html
+from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
+from automl_vision.report.report import ReportInputs, build_report
 from automl_vision.run_dir import RunDir
-from automl_vision.runtime import Clock, Runtime, make_runtime
+from automl_vision.runtime import Clock, Runtime, environment, make_runtime
 from automl_vision.search.costs import CostModel
 from automl_vision.search.planner import stored_sizes
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
@@ -44,11 +47,12 @@ from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import TrainingData
-from automl_vision.training.recipe import Recipe
 
 #: Seconds kept for the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
 REPORT_SECONDS = 8.0
 INFERENCE_BATCH = 128
+#: Writing the study for optuna-dashboard takes about this long; it is left out when less is left of the budget.
+STUDY_SECONDS = 3.0
 
 
 @dataclass
@@ -86,6 +90,12 @@ class Looked:
     augmented_val: Predictions | None
     baselines: dict[str, NDArray[np.float64]]
     looks: list[dict[str, Any]]
+
+    @property
+    def by_set(self) -> dict[str, Predictions]:
+        """The predictions that are written to files, by set."""
+        sets = {"test": self.test, "val": self.val, "augmented_val": self.augmented_val}
+        return {name: predictions for name, predictions in sets.items() if predictions is not None}
 
 
 @dataclass
@@ -387,6 +397,73 @@ class Session:
             baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
         return baselines
 
+    # --- report -------------------------------------------------------------------------------------------------
+
+    def ship(self, prepared: Prepared, finished: Finished, looked: Looked, runner: TrialRunner) -> dict[str, Any]:
+        """Write the model with its test figures, the predictions, the tables and the report; gives report.json."""
+        folder = self.run.path
+        report = build_report(self._report_inputs(prepared, finished, looked, runner))
+        figures = {name: report["test"][name] for name in ("n", "accuracy", "macro_f1")}
+        provenance = {**finished.bundle.provenance, "test": figures, "looks": looked.looks}
+        save_bundle(replace(finished.bundle, provenance=provenance), folder / run_dir.MODEL)
+        for name, predictions in looked.by_set.items():
+            predictions.to_csv(folder / run_dir.predictions_file(name))
+        self._write_trials(finished.search)
+        plots = draw_plots(report)
+        report["seconds"] = {**self.seconds, "total": self.clock.elapsed}
+        write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
+        write_json(folder / run_dir.REPORT_JSON, report)
+        self.run.note_spent(self.clock.elapsed)
+        return report
+
+    def _report_inputs(
+        self, prepared: Prepared, finished: Finished, looked: Looked, runner: TrialRunner
+    ) -> ReportInputs:
+        net = finished.net
+        return ReportInputs(
+            name=self.run.path.name,
+            created=run_dir.now(),
+            test=looked.test,
+            validation=looked.val,
+            objective=runner.objective,
+            augmented_validation=looked.augmented_val,
+            baselines=looked.baselines,
+            seed=self.settings.machine.seed,
+            data=data_section(prepared, self.data),
+            looks=tuple(looked.looks),
+            stop_reason=finished.stop_reason,
+            budget_seconds=None if math.isinf(self.clock.budget) else self.clock.budget,
+            seconds={**self.seconds, "total": self.clock.elapsed},
+            trials=trials_section(finished.search.trials),
+            model={
+                "file": run_dir.MODEL,
+                "trial": finished.trial.number,
+                "backbone": finished.trial.recipe.backbone,
+                "kind": finished.trial.recipe.kind,
+                "resolution": finished.trial.recipe.resolution,
+                "parameters": sum(parameter.numel() for parameter in net.parameters()),
+                "temperature": finished.bundle.temperature,
+                "recipe": finished.trial.recipe.to_dict(),
+            },
+            environment={
+                **environment(runner.runtime),
+                "data_fingerprint": prepared.manifest.fingerprint,
+                "seed": self.settings.machine.seed,
+            },
+        )
+
+    def _write_trials(self, search: Search) -> None:
+        table = pd.DataFrame(
+            {
+                **{key: row[key] for key in ("number", "origin", "kind", "state", "epochs", "score", "seconds")},
+                **row["hyperparameters"],
+            }
+            for row in trials_section(search.trials)["table"]
+        )
+        write_text(self.run.path / run_dir.TRIALS_CSV, table.to_csv(index=False, lineterminator="\n"))
+        if self.clock.remaining > STUDY_SECONDS:
+            export_study(self.run.path / run_dir.STUDY, search.task.space, search.trials, name=self.run.path.name)
+
     def _how_to_resume(self) -> str:
         return f"go on with: automl-vision search --resume {self.run.path}"
 
@@ -399,6 +476,70 @@ def predict_rows(
         return np.empty((0, len(bundle.class_names)))
     batches = resized_batches(store, torch.from_numpy(rows), bundle.preprocessing.size, INFERENCE_BATCH)
     return apply_temperature(logits(net, batches, bundle.preprocessing, runtime).astype(np.float64), bundle.temperature)
+
+
+def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
+    """What the report says of the data: counts by set and class, and the findings."""
+    manifest, lineage, dealt = prepared.manifest, prepared.audit.lineage, prepared.split
+    classes = len(manifest.class_names)
+    sets = {name: dealt.rows(name) for name in ("train", "val", "test", "aside", "quarantine")}
+    return {
+        "source": str(data),
+        "images": len(manifest),
+        "class_counts": {
+            name: np.bincount(manifest.labels[rows], minlength=classes).tolist() for name, rows in sets.items()
+        },
+        "quarantined": len(sets["quarantine"]),
+        "aside": len(sets["aside"]),
+        "copies": int((lineage.role == "copy").sum()),
+        "unsure": int((lineage.role == "unsure").sum()),
+        "groups": len(np.unique(lineage.group)),
+        "conflicts": int(prepared.audit.label_conflict.sum()),
+        "eligible": int(dealt.eligible.sum()),
+        "leaks": len(dealt.leaks),
+        "dropped_classes": list(prepared.dropped_classes),
+        "findings": [
+            {
+                "kind": finding.kind,
+                "severity": finding.severity,
+                "path": manifest.paths[finding.row] if finding.row >= 0 else "",
+                "detail": finding.message,
+                "fix": finding.fix,
+            }
+            for finding in prepared.audit.findings
+        ],
+    }
+
+
+def trials_section(trials: list[Trial]) -> dict[str, Any]:
+    """Counts by state, and one row per trial."""
+    states = [trial.state for trial in trials]
+    return {
+        "total": len(trials),
+        **{state: states.count(state) for state in ("complete", "stopped", "paused", "failed")},
+        "table": [_trial_row(trial) for trial in trials],
+    }
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    recipe = trial.recipe
+    return {
+        "number": trial.number,
+        "origin": trial.origin,
+        "kind": recipe.kind,
+        "backbone": recipe.backbone,
+        "resolution": recipe.resolution,
+        "epochs": trial.epochs_done,
+        "score": trial.score,
+        "loss": trial.loss,
+        "seconds": trial.seconds,
+        "state": trial.state,
+        "error": trial.error,
+        "hyperparameters": {**dict(trial.notes), **(recipe.to_dict() if recipe.kind == "finetune" else {})},
+        "curve": [
+            {key: getattr(epoch, key) for key in ("epoch", "score", "train_loss", "val_loss")} for epoch in trial.epochs
+        ],
+    }
 
 
 def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:

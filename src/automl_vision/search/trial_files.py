@@ -71,6 +71,10 @@ class TrialFiles:
         file = self._folder(number) / "validation.npy"
         write_atomically(file, lambda handle: np.save(handle, probabilities, allow_pickle=False))
 
+    def has_weights(self, number: int) -> bool:
+        """Whether the best weights of a trial are kept."""
+        return (self._folder(number) / "weights.pt").exists()
+
     def load_weights(self, number: int) -> dict[str, torch.Tensor] | None:
         """The best weights of a trial, or None where they were given up or cannot be read."""
         return _load(self._folder(number) / "weights.pt")
