@@ -1,7 +1,7 @@
-"""Everything that is wrong or remarkable about the data, as one table of findings, before anything is trained.
+"""Everything that is wrong or remarkable about the data, as one table of findings, before any training.
 
-Findings never stop a run by themselves: what cannot be used is quarantined or set aside by the split, which raises
-an error where too little is left.
+Findings never stop a run by themselves: what cannot be used is quarantined or set aside by the split, which
+raises an error where too little is left.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "too_few_originals": ("error", "add images, merge classes with --label-map, or use --drop-small-classes"),
     "tiny_class": ("warning", "add images: the figures of this class will be rough"),
     "class_counts": ("info", ""),
-    "imbalance": ("warning", "mind macro-F1 rather than accuracy; more images of the small classes help most"),
+    "imbalance": (
+        "warning",
+        "mind macro-F1 rather than accuracy; more images of the small classes help most",
+    ),
     "duplicate_file": ("info", "nothing: copies stay with their original"),
     "duplicate_pixels": ("info", "nothing: copies stay with their original"),
     "label_conflict": ("warning", "decide on one label and remove the other file; until then none is used"),
@@ -177,7 +180,8 @@ def _label_conflict(manifest: Manifest, lineage: Lineage) -> NDArray[np.bool_]:
 def _eligible(facts: Facts, lineage: Lineage, conflict: NDArray[np.bool_]) -> NDArray[np.bool_]:
     unsure = np.zeros(len(facts) + 1, dtype=np.bool_)
     unsure[lineage.group[lineage.role == "unsure"]] = True
-    return facts.usable & (lineage.role == "original") & ~conflict & ~unsure[lineage.group]
+    sure = (lineage.role == "original") & ~unsure[lineage.group]
+    return np.asarray(facts.usable & sure & ~conflict, dtype=np.bool_)
 
 
 def _class_counts(
@@ -337,7 +341,8 @@ def _modes(scene: _Scene) -> Iterator[Finding]:
     inside = table.div(table.sum(axis=1), axis=0)
     others = table.sum(axis=0) - table
     outside = others.div(others.sum(axis=1).clip(lower=1), axis=0)
-    for label, name in ((i, n) for i in table.index for n in table.columns):
+    said_once = {"colour"} if len(table) == 2 else set()  # the other class is named already
+    for label, name in ((i, n) for i in table.index for n in table.columns if n not in said_once):
         telling = inside.loc[label, name] >= 0.9 and outside.loc[label, name] <= 0.1
         if telling and table.loc[label].sum() >= 5 and others.loc[label].sum():
             yield _finding(

@@ -1,9 +1,9 @@
 """The table of evidence: every way to learn that images belong together, strongest first.
 
 A row of `EVIDENCE` reads the manifest and the facts and answers with links (which rows belong together) and
-claims (which rows are originals or copies). `groups.trace_lineage` merges the links and lets the strongest claim win.
-Evidence that compares what pictures show (registration of near-duplicates) is one more row, after `pixels_equal`; it
-would look first at the `candidates` that weaker evidence leaves.
+claims (which rows are originals or copies). `groups.trace_lineage` merges the links and lets the strongest
+claim win. Evidence that compares what pictures show (registration of near-duplicates) is one more row, after
+`pixels_equal`; it would look first at the `candidates` that weaker evidence leaves.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def patterns(manifest: Manifest, facts: Facts, settings: DataSettings) -> Eviden
     everything else a copy.
     """
     del facts
-    claims, links = _no_claims(len(manifest)), ()
+    claims = _no_claims(len(manifest))
+    links: tuple[Link, ...] = ()
     if settings.original_regex:
         is_original = re.compile(settings.original_regex).search
         claims = np.array(["original" if is_original(p) else "copy" for p in manifest.paths], dtype="U8")
@@ -147,9 +148,7 @@ def _linked_by_key(keys: Sequence[str | None], evidence: str, what: str) -> tupl
     return tuple(_star(keys, first, evidence, what))
 
 
-def _star(
-    keys: Sequence[str | None], first: dict[str, int], evidence: str, what: str
-) -> Iterable[Link]:
+def _star(keys: Sequence[str | None], first: dict[str, int], evidence: str, what: str) -> Iterable[Link]:
     for row, key in enumerate(keys):
         if key is not None and (hub := first.setdefault(key, row)) != row:
             yield Link(hub, row, evidence, f"{what} {key}")

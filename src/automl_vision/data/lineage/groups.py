@@ -17,8 +17,8 @@ from automl_vision.data.manifest import Manifest
 def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> Lineage:
     """Groups, roles and orphans of all rows, from every row of `EVIDENCE` that `settings.lineage` allows.
 
-    A row without any claim is an original. In a group whose original is known, files of one source are its copies.
-    A copy in a group without an original is an orphan.
+    A row without any claim is an original. In a group whose original is known, files of one source are its
+    copies. A copy in a group without an original is an orphan.
     """
     found = {name: EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES[settings.lineage]}
     links = tuple(link for evidence in found.values() for link in evidence.links)
@@ -90,7 +90,7 @@ def _promote_equal_pixels(
     manifest: Manifest,
     facts: Facts,
 ) -> None:
-    """Where names took the kept one of equal pictures for a copy, and no original is left, the next one is it."""
+    """Where names call the kept one of equal pictures a copy, and no original is left, the next one is it."""
     bereft = only_equal & (role == "copy") & ~_in_marked_group(group, role == "original")
     seen: set[str] = set()
     for row in precedence(manifest, facts, np.flatnonzero(bereft)):

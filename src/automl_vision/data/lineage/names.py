@@ -1,8 +1,8 @@
 """What file and folder names say about copies, as the usual augmentation tools write them.
 
-A name alone is weak: `dark_knight.jpg` is no darkened `knight.jpg`, and `photo_2.jpg` may be another photo. So every
-rule needs an anchor (the file it would be a copy of, or other files made from it), unless no human writes such a
-name. Rules never join files of two labels.
+A name alone is weak: `dark_knight.jpg` is no darkened `knight.jpg`, and `photo_2.jpg` may be another photo.
+So every rule needs an anchor (the file it would be a copy of, or other files made from it), unless no human
+writes such a name. Rules never join files of two labels.
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ from automl_vision.data.manifest import Manifest
 Says = Literal["copy", "same source", "hint"]
 Anchor = Literal["stem", "siblings", "kin", "none"]
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 #: Words that people write for an augmentation and hardly ever for anything else.
-SURE_OPERATIONS = """
-    aug augm augmented augmentation imgaug albu albumentation albumentations autoaugment randaugment trivialaugment
+SURE_OPERATIONS = _words("""
+    aug augm augmented augmentation imgaug albu albumentation albumentations autoaugment randaugment
+    trivialaugment
     hflip vflip hvflip fliph flipv fliplr flipud flipped horizontalflip verticalflip mirrored
     rotated rotate rotation rot90 rot180 rot270 randomrotate90 rotation90 rotate90 transposed
     brightened darkened brightnesscontrast randombrightnesscontrast colorjitter colourjitter jittered
@@ -35,22 +41,22 @@ SURE_OPERATIONS = """
     cropped randomcrop centercrop randomresizedcrop rrc rescaled shifted translated sheared skewed
     shiftscalerotate affine randomaffine elastic elastictransform griddistortion opticaldistortion distorted
     warped squashed cutout erased randomerasing coarsedropout
-""".split()
+""")
 
 #: Words that are also parts of ordinary names: they count only beside the file they would be a copy of.
-LIKELY_OPERATIONS = """
-    flip mirror rot transpose bright brighter brightness dark darker darkness contrast autocontrast gamma exposure
-    hue sat saturation saturate jitter gray grey bw invert inv negative equalize equalise histeq blur gauss gaussian
-    defocus sharp sharpen emboss noise salt pepper speckle jpeg jpg compress compressed crop zoom zoomin zoomout
-    scale scaled resize resized rescale pad padded padding shift translate translation shear skew perspective persp
-    warp distort distortion squash stretch stretched erase erasing dropout occlude occluded downscale downscaled
-    upscale upscaled lowres sunflare watermark transform transformed trans tta
-""".split()
+LIKELY_OPERATIONS = _words("""
+    flip mirror rot transpose bright brighter brightness dark darker darkness contrast autocontrast gamma
+    exposure hue sat saturation saturate jitter gray grey bw invert inv negative equalize equalise histeq blur
+    gauss gaussian defocus sharp sharpen emboss noise salt pepper speckle jpeg jpg compress compressed crop
+    zoom zoomin zoomout scale scaled resize resized rescale pad padded padding shift translate translation shear
+    skew perspective persp warp distort distortion squash stretch stretched erase erasing dropout occlude occluded
+    downscale downscaled upscale upscaled lowres sunflare watermark transform transformed trans tta
+""")
 
 #: Words that start an ordinary name too often (`snow_leopard`, `light_bulb`): read only at the end of a name.
-TRAILING_OPERATIONS = """
+TRAILING_OPERATIONS = _words("""
     light lighter shadow fog rain snow color colour rgb channel motion median grain quality turned
-""".split()
+""")
 
 
 def _any_of(words: Iterable[str]) -> str:
@@ -64,7 +70,8 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 _SEP = r"[_\-. ]+"
-_MORE = r"(?:h|v|hv|lr|ud|x|y|cw|ccw|left|right|up|down|horizontal|vertical|random|low|high|deg|degrees|\d{1,5}(?:deg|px|pct)?)"
+_MORE_WORDS = r"h|v|hv|lr|ud|x|y|cw|ccw|left|right|up|down|horizontal|vertical|random|low|high|deg|degrees"
+_MORE = rf"(?:{_MORE_WORDS}|\d{{1,5}}(?:deg|px|pct)?)"
 _SURE = _any_of(SURE_OPERATIONS)
 _LEADING = _any_of(SURE_OPERATIONS + LIKELY_OPERATIONS)
 _ANY = _any_of(SURE_OPERATIONS + LIKELY_OPERATIONS + TRAILING_OPERATIONS)
@@ -149,7 +156,7 @@ _MONTHS = frozenset({"jan", "feb", "mar", "apr", "may", "jun", "jul", "sep", "oc
 
 
 def augmented_twin(name: str) -> str | None:
-    """The plain name of a folder called like an augmented twin: "cats_aug" -> "cats"; None for other names."""
+    """The plain name of a folder named as an augmented twin: "cats_aug" -> "cats"; else None."""
     match = _AUG_TWIN.fullmatch(name)
     return (match["a"] or match["b"]) if match else None
 
@@ -166,7 +173,7 @@ class NamesRead:
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder as the rules see it: `home` is the folder without the parts that only say augmented or original."""
+    """A folder as the rules see it; `home` is without the parts that only say augmented or original."""
 
     home: str
     augmented: str = ""  # the part that says so
@@ -314,7 +321,7 @@ class _Scene:
         family = self.siblings.get((name.label, match.key, match.extension), [])
         siblings = tuple(family[:1]) if rule.anchor in ("siblings", "none") and match.key else ()
         reason = f"its name is written like {rule.tool} does"
-        if sources or name.place.augmented and rule.says == "copy" and rule.anchor == "none":
+        if sources:
             return _Verdict("copy", sources, siblings, reason)
         if rule.says == "same source":
             alone = "copy" if name.place.augmented else "original"

@@ -1,0 +1,57 @@
+"""Manifests and facts without files, for tests of lineage, audit and split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from automl_vision.data.facts import FACT_COLUMNS, Facts
+from automl_vision.data.manifest import Manifest
+
+
+def digest(text: object) -> str:
+    return hashlib.blake2b(str(text).encode(), digest_size=16).hexdigest()
+
+
+def make_manifest(paths: Sequence[str], labels: Sequence[str] | None = None, **columns: Any) -> Manifest:
+    """Labels are the first folder unless they are given."""
+    labels = labels if labels is not None else [path.split("/")[0] for path in paths]
+    names = tuple(sorted(set(labels)))
+    numbers = np.array([names.index(label) for label in labels], dtype=np.int64)
+    return Manifest(Path("/data"), tuple(paths), numbers, names, **columns)
+
+
+def make_facts(
+    manifest: Manifest,
+    pixels: Sequence[object] | None = None,
+    files: Sequence[object] | None = None,
+    faults: Sequence[str] | None = None,
+    **columns: Any,
+) -> Facts:
+    """Every file has pixels of its own unless `pixels` says which are equal."""
+    n = len(manifest)
+    faults = faults or [""] * n
+    pixels = pixels if pixels is not None else manifest.paths
+    files = files if files is not None else manifest.paths
+    table = pd.DataFrame(
+        {
+            "file_digest": [digest(("file", each)) for each in files],
+            "pixel_digest": ["" if f else digest(("px", p)) for p, f in zip(pixels, faults, strict=True)],
+            "bytes": 1000,
+            "width": [0 if fault else 32 for fault in faults],
+            "height": [0 if fault else 32 for fault in faults],
+            "format": "JPEG",
+            "mode": "RGB",
+            "frames": 1,
+            "exif_rotated": False,
+            "fault": faults,
+            "detail": ["broken" if fault else "" for fault in faults],
+        },
+        columns=list(FACT_COLUMNS),
+    )
+    return Facts(table.assign(**columns))
