@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -19,7 +20,7 @@ from typing import Any
 from automl_vision.errors import ConfigError
 from automl_vision.rules import (
     DEVICE,
-    DURATION,
+    OPTIONAL_DURATION,
     FOLDER_NAME,
     NAMES,
     REGEX,
@@ -33,6 +34,10 @@ from automl_vision.rules import (
     one_of,
 )
 from automl_vision.rules import parse_duration as parse_duration
+
+
+#: Where neither a budget nor a number of trials is given.
+DEFAULT_BUDGET = "10m"
 
 
 def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:
@@ -98,8 +103,12 @@ class SplitSettings:
 class SearchSettings:
     """What is searched, and for how long."""
 
-    budget: str = _setting("10m", "Wall-clock budget from start to report: 90s, 10m, 1h30m.", DURATION)
-    trials: int = _setting(0, "Stop after this many trials (0: the budget decides).", at_least(0))
+    budget: str = _setting(
+        "",
+        "Wall-clock budget from start to report: 90s, 10m, 1h30m (empty: 10m, or none where trials is set).",
+        OPTIONAL_DURATION,
+    )
+    trials: int = _setting(0, "Stop after this many fine-tunes (0: the budget decides).", at_least(0))
     objective: str = _setting(
         "auto",
         "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, "
@@ -186,8 +195,10 @@ class Settings:
 
     @property
     def budget_seconds(self) -> float:
-        """The budget in seconds."""
-        return parse_duration(self.search.budget)
+        """The budget in seconds; infinity where only the number of trials ends the search."""
+        if self.search.budget:
+            return parse_duration(self.search.budget)
+        return math.inf if self.search.trials else parse_duration(DEFAULT_BUDGET)
 
 
 TABLES: dict[str, type[Any]] = {
@@ -224,10 +235,24 @@ def list_settings() -> tuple[SettingInfo, ...]:
     return tuple(_info(table, each) for table in TABLES for each in _fields(table).values())
 
 
+def setting_names() -> dict[str, str]:
+    """Key -> dotted name, of every setting; keys are unique over all tables."""
+    return {setting.name.split(".")[1]: setting.name for setting in list_settings()}
+
+
 def setting_help(dotted: str) -> str:
     """Help text of a setting, by its dotted name ("search.budget"); `KeyError` for an unknown name."""
     table, _, key = dotted.partition(".")
     return str(_fields(table)[key].metadata["help"])
+
+
+def setting_hint(dotted: str) -> Any:
+    """Type of a setting, without the None of an optional one; `KeyError` for an unknown name."""
+    table, _, key = dotted.partition(".")
+    hint = typing.get_type_hints(TABLES[table])[key]
+    if isinstance(hint, types.UnionType):
+        return next(option for option in typing.get_args(hint) if option is not type(None))
+    return hint
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -19,12 +19,15 @@ import numpy as np
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
-from automl_vision.errors import DataError
+from automl_vision.errors import DataError, RunError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.plan import make_plan
 from automl_vision.predictor import Model, load
+from automl_vision.files import write_text
+from automl_vision.report.html import render_html
+from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
-from automl_vision.report.report import test_section
+from automl_vision.report.report import test_section, verify
 from automl_vision.run_dir import RunDir, cannot_write
 from automl_vision.runtime import Clock, make_runtime
 from automl_vision.search.planner import stored_sizes
@@ -102,9 +105,8 @@ def run_search(
     if not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
-    manifest = read_manifest(data, settings)  # before the folder is made: a wrong path leaves nothing behind
+    read_manifest(data, settings)  # before the folder is made: data that cannot be used leave nothing behind
     run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
-    del manifest
     return _go(Session(run, data, settings, tell, stop or StopRequest(), clock))
 
 
@@ -139,11 +141,11 @@ def _go(session: Session) -> Run:
             runtime, plan = session.plan(manifest)
         prepared = session.decode(manifest, plan, runtime)
         try:
-            with session.stage("search", session.objective(prepared)):
+            with session.stage("search", f"validation maximises {session.objective(prepared)}"):
                 search, reason, runner = session.search(prepared, plan, runtime)
             with session.stage("finish"):
                 finished = session.finish(prepared, search, reason, runner)
-            with session.stage("test", f"{len(prepared.split.rows('test')):,} originals, opened for the first time"):
+            with session.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
                 looked = session.look(prepared, finished, runner)
             with session.stage("report"):
                 report = session.ship(prepared, finished, looked, runner)
@@ -235,3 +237,31 @@ def _run_path(data: Path, settings: Settings) -> Path:
     while path.exists():
         path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
     return path
+
+
+def render_again(path: Path) -> Path:
+    """Render report.html of a run from its report.json.
+
+    Raises:
+        RunError: there is no run with a report in this folder.
+    """
+    report = _report_of(path)
+    write_text(path / run_dir.REPORT_HTML, render_html(report, draw_plots(report)))
+    return path / run_dir.REPORT_HTML
+
+
+def verify_run(path: Path) -> list[str]:
+    """Differences between the test figures in report.json and those that follow from predictions_test.csv.
+
+    Raises:
+        RunError: there is no run with a report in this folder.
+        DataError: the predictions cannot be read.
+    """
+    return verify(_report_of(path), Predictions.from_csv(path / run_dir.predictions_file("test")))
+
+
+def _report_of(path: Path) -> dict[str, Any]:
+    report = run_dir.read_report(path)
+    if report is None:
+        raise RunError("there is no report in this folder", value=str(path), fix="give the folder of a finished run")
+    return report

@@ -102,7 +102,7 @@ def one_of(*names: str) -> Rule:
     return must_be(f"one of {', '.join(names)}", lambda value: value in names)
 
 
-DURATION = Rule("a duration: 90s, 10m, 1h30m", _check_duration)
+OPTIONAL_DURATION = Rule("a duration: 90s, 10m, 1h30m", lambda text: _check_duration(text) if text else "")
 REGEX = Rule("a regular expression", _check_regex)
 REGEX_WITH_KEY = Rule("a regular expression with a group", _check_regex_with_key)
 SIDES = must_be("sides from 16 to 4096", lambda sides: all(16 <= side <= 4096 for side in sides))

@@ -125,8 +125,7 @@ class RunDir:
     @property
     def report(self) -> dict[str, Any] | None:
         """The content of report.json, None before there is one."""
-        report: dict[str, Any] | None = self._read(REPORT_JSON, None)
-        return report
+        return read_report(self.path)
 
     @property
     def spent(self) -> float:
@@ -155,17 +154,28 @@ class RunDir:
             file.write(f"{now()} {line}\n")
 
     def _read(self, name: str, default: Any) -> Any:
-        file = self.path / name
-        if not file.exists():
-            return default
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(
-                "a file of the run is damaged",
-                value=f"{file} ({error})",
-                fix="restore it from a copy, or start a new run",
-            ) from None
+        return _read_json(self.path / name, default)
+
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """The content of report.json of the run in `path`, None before there is one; takes no lock.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    report: dict[str, Any] | None = _read_json(path / REPORT_JSON, None)
+    return report
+
+
+def _read_json(file: Path, default: Any) -> Any:
+    if not file.exists():
+        return default
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            "a file of the run is damaged", value=f"{file} ({error})", fix="restore it from a copy, or start a new run"
+        ) from None
 
 
 def now() -> str:

@@ -164,6 +164,12 @@ class Session:
         self.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})
         return runtime, plan
 
+    def objective(self, prepared: Prepared) -> str:
+        """What validation maximises: a name of `METRICS`."""
+        train = prepared.split.rows("train")
+        counts = np.bincount(prepared.labels(train), minlength=len(prepared.manifest.class_names))
+        return objective_for(counts.tolist(), self.settings.search.objective)
+
     def decode(self, manifest: Manifest, plan: Plan, runtime: Runtime) -> Prepared:
         """Decode every image once, check them all, trace copies and deal the sets."""
         with self.stage("decode", f"{len(manifest):,} images"):
@@ -174,10 +180,7 @@ class Session:
             self.note(text, warning=True)
         with self.stage("audit"):
             prepared = prepare(manifest, facts, store, self.settings)
-            table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
-            write_text(self.run.path / run_dir.SPLIT, table.to_csv(index=False, lineterminator="\n"))
-            findings = prepared.audit.to_frame(prepared.manifest)
-            write_text(self.run.path / run_dir.AUDIT, findings.to_csv(index=False, lineterminator="\n"))
+            write_tables(prepared, self.run.path)
         return prepared
 
     def _progress(self, done: int, total: int) -> None:
@@ -235,7 +238,7 @@ class Session:
         return TrialRunner(
             data=data,
             train_groups=prepared.groups(train),
-            objective=objective_for(counts.tolist(), self.settings.search.objective),
+            objective=self.objective(prepared),
             runtime=runtime,
             files=files,
             weights=plan.weights,
@@ -476,6 +479,18 @@ def predict_rows(
         return np.empty((0, len(bundle.class_names)))
     batches = resized_batches(store, torch.from_numpy(rows), bundle.preprocessing.size, INFERENCE_BATCH)
     return apply_temperature(logits(net, batches, bundle.preprocessing, runtime).astype(np.float64), bundle.temperature)
+
+
+def write_tables(prepared: Prepared, folder: Path) -> None:
+    """Write split.csv and audit.csv.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
+    write_text(folder / run_dir.SPLIT, table.to_csv(index=False, lineterminator="\n"))
+    findings = prepared.audit.to_frame(prepared.manifest)
+    write_text(folder / run_dir.AUDIT, findings.to_csv(index=False, lineterminator="\n"))
 
 
 def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:

@@ -1,58 +1,120 @@
-"""Options that override settings: their help is the help of the setting, so that it is written once."""
+"""Options that override settings, made from the settings themselves: name, type and help are written once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from automl_vision.config import Settings, load_settings, parse_duration, setting_help
+from automl_vision.config import TABLES, list_settings, setting_help, setting_hint
 from automl_vision.errors import ConfigError
 
+#: Options that are not simply named after their setting.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "search.budget": ("--budget", "-b"),
+    "split.test": ("--test-share",),
+    "split.val": ("--val-share",),
+    "search.offline": ("--offline/--online",),
+    "data.drop_small_classes": ("--drop-small-classes/--keep-small-classes",),
+    "output.runs": ("--runs",),
+}
+#: Titles under which `--help` groups the options.
+PANELS: dict[str, str] = {
+    "data": "Data",
+    "split": "Sets",
+    "search": "Search",
+    "training": "Training (pins a value for every candidate)",
+    "machine": "Machine",
+    "output": "Output",
+}
 
-def setting_option(dotted: str, *names: str, panel: str | None = None) -> Any:
-    """A typer option whose help text is that of the setting `dotted` ("search.budget")."""
-    return typer.Option(*names, help=setting_help(dotted), show_default=False, rich_help_panel=panel)
+
+def with_settings(*tables: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option per setting of `tables`; it receives those given as `overrides` by dotted name."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command)
+        hints = typing.get_type_hints(command, include_extras=True)
+        added = {key: dotted for dotted in _settings_of(tables) for key in (_parameter(dotted),)}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            overrides = {dotted: _value(dotted, given.pop(name)) for name, dotted in added.items()}
+            command(**given, overrides=overrides)
+
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            for name, parameter in own.parameters.items()
+            if name != "overrides"
+        ]
+        parameters += [_as_parameter(name, dotted) for name, dotted in added.items()]
+        run.__signature__ = own.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined] # typer reads it
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
-def settings_from(config: Path | None, overrides: Mapping[str, Any]) -> Settings:
-    """Settings of a file with the given options on top; options that were not given are None."""
-    return load_settings(config, overrides)
+def _settings_of(tables: tuple[str, ...]) -> list[str]:
+    wanted = {table for table in tables if table in TABLES}
+    return [each.name for each in list_settings() if each.name.split(".")[0] in wanted or each.name in tables]
 
 
-def comma_separated(text: str | None) -> list[str] | None:
-    """`a,b` -> `["a", "b"]`; None stays None."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _parameter(dotted: str) -> str:
+    return dotted.split(".")[1]
 
 
-def whole_numbers(text: str | None, option: str) -> list[int] | None:
-    """`96,128` -> `[96, 128]`.
+def _as_parameter(name: str, dotted: str) -> inspect.Parameter:
+    kind = _option_type(dotted)
+    option = typer.Option(
+        *_flags(dotted, is_switch=kind is bool),
+        help=setting_help(dotted),
+        show_default=False,
+        rich_help_panel=PANELS[dotted.split(".")[0]],
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
 
-    Raises:
-        ConfigError: a part is no whole number.
-    """
-    parts = comma_separated(text)
+
+def _flags(dotted: str, *, is_switch: bool) -> tuple[str, ...]:
+    if dotted in FLAGS:
+        return FLAGS[dotted]
+    name = _parameter(dotted).replace("_", "-")
+    return (f"--{name}/--no-{name}",) if is_switch else (f"--{name}",)
+
+
+def _option_type(dotted: str) -> Any:
+    """How a setting is typed on the command line: lists as comma-separated text, tables as repeated NAME=VALUE."""
+    hint = setting_hint(dotted)
+    return {list: str, dict: list[str]}.get(typing.get_origin(hint), hint)
+
+
+def _value(dotted: str, given: Any) -> Any:
+    if given is None:
+        return None
+    hint = setting_hint(dotted)
+    origin = typing.get_origin(hint)
+    if origin is list:
+        return _listed(_flags(dotted, is_switch=False)[0], given, typing.get_args(hint)[0])
+    return _named(_flags(dotted, is_switch=False)[0], given) if origin is dict else given
+
+
+def _listed(option: str, text: str, kind: type) -> list[Any]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return None if parts is None else [int(part) for part in parts]
+        return [kind(part) for part in parts]
     except ValueError:
         raise ConfigError(f"{option} takes whole numbers", value=repr(text), fix="write them like 96,128") from None
 
 
-def named_paths(pairs: list[str] | None, option: str) -> dict[str, str] | None:
-    """`["name=path"]` -> `{"name": "path"}`.
-
-    Raises:
-        ConfigError: an entry has no `=`.
-    """
-    if not pairs:
-        return None
+def _named(option: str, pairs: list[str]) -> dict[str, str] | None:
     named = dict(pair.partition("=")[::2] for pair in pairs)
-    wrong = [name for name, path in named.items() if not path]
+    wrong = [name for name, value in named.items() if not value]
     if wrong:
         raise ConfigError(f"{option} takes NAME=PATH", value=repr(wrong[0]), fix="write it like resnet18=weights.pth")
-    return named
-
-
-__all__ = ["comma_separated", "named_paths", "parse_duration", "setting_option", "settings_from", "whole_numbers"]
+    return named or None

@@ -151,6 +151,19 @@ def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedIma
         _decoding.active = False
 
 
+def shorter_side(path: Path) -> int | None:
+    """The shorter side of an image in pixels, from its header alone; None where it cannot be read."""
+    _quiet_pillow()
+    _decoding.active = True
+    try:
+        with _identify(read_bytes(path)) as image:
+            return min(image.size)
+    except ImageReadError:
+        return None  # decoding it later will say why
+    finally:
+        _decoding.active = False
+
+
 def _open(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
     if isinstance(source, Image.Image):
         return _decode(source)

@@ -42,7 +42,3 @@ class Facts:
     def pixel_digests(self) -> NDArray[np.object_]:
         """(N) hex digest of the pixels, empty where the image did not decode."""
         return self.table["pixel_digest"].to_numpy(dtype=object)
-
-    def take(self, rows: NDArray[np.int64]) -> Facts:
-        """The facts of `rows` alone, in that order."""
-        return Facts(self.table.iloc[rows].reset_index(drop=True))

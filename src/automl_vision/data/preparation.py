@@ -93,12 +93,13 @@ def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Setti
     Raises:
         DataError: fewer than two classes, or a class with too few originals to be in every set.
     """
-    dropped: tuple[str, ...] = ()
     found = audit(manifest, facts, settings.data)
+    dropped: tuple[str, ...] = ()
     if settings.data.drop_small_classes:
-        rows, dropped = drop_small_classes(manifest, facts, found)
-        if dropped:
-            manifest, facts, store = manifest.without_classes(dropped), facts.take(rows), store.take(rows)
-            found = audit(manifest, facts, settings.data)
+        all_rows, names = {path: row for row, path in enumerate(manifest.paths)}, manifest.class_names
+        manifest, facts = drop_small_classes(manifest, facts, found)
+        dropped = tuple(name for name in names if name not in manifest.class_names)
+        store = store.take(np.array([all_rows[path] for path in manifest.paths], dtype=np.int64))
+        found = audit(manifest, facts, settings.data)
     dealt = split(manifest, facts, found, settings.split, seed=settings.machine.seed)
     return Prepared(manifest, facts, found, dealt, store, dropped)

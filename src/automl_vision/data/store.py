@@ -119,6 +119,11 @@ class ImageStore:
         hidden[self._within(rows)] = True
         return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
 
+    def take(self, rows: Rows) -> ImageStore:
+        """A view on the same memory for a manifest that keeps only `rows`, in that order."""
+        kept = self._within(rows)
+        return ImageStore(self._squares, self._plane_rows[kept], self._disk, self.notes, self._hidden[kept])
+
     def close(self) -> None:
         """Let go of the memory, for all views, and remove a temporary folder."""
         self._squares.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from automl_vision.config import DataSettings
@@ -28,6 +29,14 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     _promote_equal_pixels(role, decided == "pixels_equal", group, manifest, facts)
     orphan = (role == "copy") & ~_in_marked_group(group, role == "original")
     return Lineage(group, role, orphan, links, _reasons(found, decided, orphan | (role == "unsure")))
+
+
+def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
+    """(N) group keys from columns, patterns and names alone, before any file was opened."""
+    unopened = Facts(pd.DataFrame())
+    modes = [name for name in LINEAGE_MODES[settings.lineage] if name != "pixels_equal"]
+    links = (link for name in modes for link in EVIDENCE[name](manifest, unopened, settings).links)
+    return connected(len(manifest), links)
 
 
 def connected(n: int, links: Iterable[Link]) -> NDArray[np.int64]:

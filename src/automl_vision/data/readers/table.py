@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +118,26 @@ def read_table(data: Path, settings: DataSettings) -> Manifest:
         _take(table, number, fields)
     _raise_problems(table)
     return to_manifest(table.root, table.reading, settings)
+
+
+def image_paths(data: Path, image_column: str = "") -> Iterator[Path]:
+    """The paths in a table, relative ones from its own folder; no labels are needed.
+
+    Raises:
+        DataError: there is no column of paths.
+    """
+    header, lines, _ = FORMATS[ending(data.name)](data)
+    problems: list[str] = []
+    at = _named(header, image_column, problems) if image_column else _usual(header, "image")
+    if at is None:
+        raise DataError(
+            "; ".join(problems) or "there is no column with the paths of images",
+            value=f"{data} (columns: {', '.join(header)})",
+            fix="call the column 'image' or 'path'",
+        )
+    for _, fields in lines:
+        if at < len(fields) and fields[at].strip():
+            yield data.parent / fields[at].strip()
 
 
 def _text_table(file: Path) -> _Lines:

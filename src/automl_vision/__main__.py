@@ -1,0 +1,5 @@
+"""`python -m automl_vision`."""
+
+from automl_vision.cli.app import main
+
+main()

@@ -1,0 +1,143 @@
+"""`automl-vision predict`: classes and probabilities of images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from automl_vision.cli.terminal import safe, stderr, stdout
+from automl_vision.errors import PartialFailure, UsageError
+
+if TYPE_CHECKING:
+    from automl_vision.predictor import Prediction
+
+
+class Format(StrEnum):
+    """How predictions are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="The model.pt of a run.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders, patterns like 'imgs/*.jpg', or tables with a column of paths."),
+    ],
+    format: Annotated[  # noqa: A002 - the name of the option
+        Format, typer.Option("--format", "-f", help="table, csv, or json: one object per line.")
+    ] = Format.table,
+    top: Annotated[int, typer.Option("--top", "-k", help="Classes shown per image in the table.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per forward pass.", min=1)] = 64,
+) -> None:
+    """Predict the class of images. A broken image gives an error row; the others keep theirs, and the exit code is 3.
+
+    [bold]Examples[/bold]
+
+    automl-vision predict runs/imgs/model.pt photo.jpg
+
+    automl-vision predict runs/imgs/model.pt ./new --format json > predictions.jsonl
+    """
+    from automl_vision.data.listing import list_images
+    from automl_vision.predictor import load
+
+    loaded = load(model, device=device)
+    paths = list_images(images)
+    first = next(paths, None)
+    if first is None:
+        raise UsageError("there are no images to predict", value=" ".join(images), fix="name images or a folder of them")
+    failed = 0
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal failed
+        for prediction in loaded.stream(chain([first], paths), batch_size=batch_size):
+            failed += prediction.status != "ok"
+            yield prediction
+
+    _write(counted(), loaded.class_names, format, top, out)
+    if failed:
+        raise PartialFailure("images could not be read", value=str(failed), fix="their rows say why; the others are done")
+
+
+def _write(
+    predictions: Iterable[Prediction], class_names: tuple[str, ...], form: Format, top: int, out: Path | None
+) -> None:
+    lines = {Format.table: _table_lines, Format.csv: _csv_lines, Format.json: _json_lines}[form]
+    if out is None:
+        for line in lines(predictions, class_names, top):
+            typer.echo(line)
+        return
+    try:
+        with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.writelines(f"{line}\n" for line in lines(predictions, class_names, top))
+    except OSError as error:
+        raise UsageError("the output file cannot be written", value=f"{out} ({error.strerror})", fix="choose another --out") from None
+    stderr.print(f"Wrote {safe(str(out))}", highlight=False)
+
+
+def _json_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
+    for prediction in predictions:
+        yield json.dumps(as_json(prediction, class_names), ensure_ascii=True)
+
+
+def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """`path`, `status`, `label`, `probability`, `probabilities` by class; `error` where there is one."""
+    row: dict[str, Any] = {
+        "path": prediction.path,
+        "status": prediction.status,
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "probabilities": None
+        if prediction.probabilities is None
+        else dict(zip(class_names, prediction.probabilities.tolist(), strict=True)),
+    }
+    return row if prediction.status == "ok" else {**row, "error": prediction.error}
+
+
+def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
+    yield _csv_line(["path", "status", "label", "probability", *(f"p:{name}" for name in class_names), "error"])
+    for prediction in predictions:
+        none: list[Any] = [None] * len(class_names)
+        probabilities = none if prediction.probabilities is None else prediction.probabilities.tolist()
+        yield _csv_line(
+            [prediction.path, prediction.status, prediction.label, prediction.probability, *probabilities, prediction.error]
+        )
+
+
+def _csv_line(cells: list[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([_disarmed(cell) for cell in cells])
+    return line.getvalue().encode("utf-8", "backslashreplace").decode()
+
+
+def _disarmed(cell: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int) -> Iterator[str]:
+    from rich.text import Text
+
+    for prediction in predictions:
+        path = Text.from_markup(safe(prediction.path)).plain
+        if prediction.probabilities is None:
+            yield f"{path}  error: {Text.from_markup(safe(prediction.error)).plain}"
+            continue
+        best = prediction.probabilities.argsort()[::-1][:top]
+        shown = (f"{Text.from_markup(safe(class_names[i])).plain} {prediction.probabilities[i]:.3f}" for i in best)
+        yield f"{path}  {'  '.join(shown)}"
+
+
+__all__ = ["Format", "as_json", "predict", "stdout"]

@@ -1,0 +1,120 @@
+"""The result of a command on stdout: a compact table for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from automl_vision.cli.terminal import safe, seconds_text, stdout
+
+if TYPE_CHECKING:
+    from automl_vision.pipeline import Run
+
+CLASS_ROWS = 30
+
+#: Rows of the table of figures: name in the report, what a person calls it.
+FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "roc_auc": "ROC AUC",
+}
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, and nothing else."""
+    stdout.file.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def print_run(run: Run) -> None:
+    """The verdict, the figures, the classes, the warnings, and what to type next."""
+    report = run.report
+    test = report["test"]
+    accuracy = test["accuracy"]
+    stdout.print()
+    stdout.print(
+        f"[bold]Test accuracy {accuracy['value']:.1%}[/bold], 95 % interval {accuracy['low']:.1%} to "
+        f"{accuracy['high']:.1%}, on {test['n']:,} originals that nothing was chosen with.",
+        highlight=False,
+    )
+    stdout.print(_figures(report))
+    stdout.print(_classes(test))
+    for warning in report["warnings"]:
+        stdout.print(f"[yellow]![/yellow] {safe(warning)}", highlight=False)
+    _print_next(run)
+
+
+def print_section(section: Mapping[str, Any], title: str) -> None:
+    """The figures of one set."""
+    stdout.print(_figures({"test": section, "validation": None, "baselines": []}, title))
+    stdout.print(_classes(section))
+
+
+def _figures(report: Mapping[str, Any], title: str = "test") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in (title, "95 % interval"):
+        table.add_column(name, justify="right")
+    validation = report["validation"]
+    if validation:
+        table.add_column("validation", justify="right")
+    for name, words in FIGURES.items():
+        figure = report["test"].get(name)
+        if figure is None or figure["value"] is None:
+            continue
+        row = [words, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}"]
+        table.add_row(*row, *([_value(validation.get(name))] if validation else []))
+    for baseline in report["baselines"]:
+        figure = baseline["accuracy"]
+        table.add_row(
+            f"accuracy of the {safe(baseline['name'])}",
+            f"{figure['value']:.3f}",
+            f"{figure['low']:.3f} to {figure['high']:.3f}",
+            *([""] if validation else []),
+            style="dim",
+        )
+    return table
+
+
+def _value(figure: Mapping[str, Any] | None) -> str:
+    return "" if not figure or figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def _classes(test: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("class")
+    for name in ("precision", "recall", "F1", "images"):
+        table.add_column(name, justify="right")
+    rows = test["per_class"]
+    for row in rows[:CLASS_ROWS]:
+        cells = (f"{row[name]['value']:.3f}" for name in ("precision", "recall", "f1"))
+        table.add_row(safe(row["class"]), *cells, str(row["support"]))
+    if len(rows) > CLASS_ROWS:
+        table.add_row(f"... {len(rows) - CLASS_ROWS} more in the report", "", "", "", "", style="dim")
+    return table
+
+
+def _print_next(run: Run) -> None:
+    total = run.report["seconds"]["total"]
+    budget = run.report["budget_seconds"]
+    of_budget = f" of {seconds_text(budget)}" if budget else ""
+    stdout.print(
+        f"\n{seconds_text(total)}{of_budget}, {run.report['trials']['total']} trials, "
+        f"stopped by: {run.report['stop_reason']}",
+        style="dim",
+        highlight=False,
+    )
+    model = shlex.quote(str(run.model))
+    lines = {
+        "Report": str(run.path / "report.html"),
+        "Model": str(run.model),
+        "Predict": f"automl-vision predict {model} IMAGE",
+        "Test on other images": f"automl-vision evaluate {model} --data OTHER",
+    }
+    for name, text in lines.items():
+        stdout.print(f"{name}: {safe(text)}", highlight=False, soft_wrap=True)

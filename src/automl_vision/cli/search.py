@@ -1,0 +1,82 @@
+"""`automl-vision search`: from a folder of images to a model and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from automl_vision.cli.options import with_settings
+from automl_vision.config import load_settings
+from automl_vision.errors import Interrupted, LeakFound, UsageError
+from automl_vision.runtime import PROCESS_START
+
+if TYPE_CHECKING:
+    from automl_vision.pipeline import Run
+
+
+@with_settings("data", "split", "search", "training", "machine", "output")
+def search(
+    overrides: dict[str, Any],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="TOML file with settings; options win over it.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the run in this folder.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run (default: runs/NAME).", show_default=False)
+    ] = None,
+    fail_on_leak: Annotated[
+        bool, typer.Option("--fail-on-leak", help="Exit 4 where the split that came with the data leaks.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Search for the best classifier that the budget can buy; test it once, on images that no choice was made with.
+
+    [bold]Examples[/bold]
+
+    automl-vision search --data ./imgs --budget 10m
+
+    automl-vision search --data labels.csv --image-column file --label-column species --budget 1h
+
+    automl-vision search --resume runs/imgs-20260101-120000
+    """
+    if (data is None) == (resume is None):
+        raise UsageError("give either --data or --resume", fix="automl-vision search --data ./imgs --budget 10m")
+    if resume is not None and any(value is not None for value in (*overrides.values(), config, out)):
+        raise UsageError("a resumed run keeps its settings", value=str(resume), fix="give --resume alone")
+    settings = load_settings(config, overrides)
+
+    from automl_vision.cli.progress import listener, stop_on_signal
+    from automl_vision.cli.result import print_json, print_run
+    from automl_vision.pipeline import resume_search, run_search
+
+    with stop_on_signal() as stop, listener(quiet=quiet or json_output, budget=settings.budget_seconds) as tell:
+        if data is not None:
+            run = run_search(data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START)
+        elif resume is not None:
+            run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START)
+    print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
+    _leave(run, fail_on_leak=fail_on_leak)
+
+
+def _leave(run: Run, *, fail_on_leak: bool) -> None:
+    if run.interrupted:
+        raise Interrupted(
+            "the search was stopped early; the report tells what it had reached",
+            fix=f"go on with: automl-vision search --resume {run.path}",
+        )
+    leaks = run.report["data"]["leaks"]
+    if fail_on_leak and leaks:
+        raise LeakFound(
+            "the split that came with the data leaks",
+            value=f"{leaks} images",
+            fix=f"they were taken out for this run; {run.path / 'split.csv'} is a split without leaks",
+        )
