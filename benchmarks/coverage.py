@@ -70,8 +70,8 @@ def coverage(population: Population, n: int, draws: int, resamples: int) -> dict
     """Share of draws whose interval holds the truth, and the mean width, by figure."""
     rng = np.random.default_rng(0)
     truth = population.truth
-    held = {name: 0 for name in truth}
-    width = {name: 0.0 for name in truth}
+    held = dict.fromkeys(truth, 0)
+    width = dict.fromkeys(truth, 0.0)
     for number in range(draws):
         sample = draw(population, n, rng)
         found = metric_intervals(["accuracy", "macro_f1"], sample, resamples=resamples, seed=number)

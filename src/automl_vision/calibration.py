@@ -72,7 +72,7 @@ def _shifted(logits: Floats) -> Floats:
     best = values.max(axis=1, keepdims=True)
     if np.isneginf(best).any():
         raise ValueError("a row of logits holds nothing but -inf")
-    return np.maximum(values - best, _LOWEST)
+    return np.asarray(np.maximum(values - best, _LOWEST))
 
 
 def _undetermined(shifted: Floats, labels: NDArray[np.int64]) -> bool:

@@ -346,7 +346,7 @@ def _auc_influence(positive: NDArray[np.bool_], scores: Floats) -> Floats:
     below = mass_below(scores, np.stack([positive, ~positive]).astype(np.float64))
     won = np.where(positive, below[1] / (n - n_positive), 1 - below[0] / n_positive)
     area = won[positive].mean()
-    return (won - area) * np.where(positive, n / n_positive, n / (n - n_positive))
+    return np.asarray(won - area) * np.where(positive, n / n_positive, n / (n - n_positive))
 
 
 #: Metrics whose interval needs no resampling: always, or only where rows are independent.

@@ -38,7 +38,7 @@ _INK, _FAINT = "#010203", "#010204"
 _ON_PAGE = {_INK: "currentColor", _FAINT: "var(--faint, #8a8f98)"}
 _ACCENT, _SECOND, _THIRD = "#2f6fb5", "#c2603a", "#6b8e4e"
 
-_STYLE = {
+_STYLE: Any = {
     "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "automl-vision",
@@ -220,7 +220,13 @@ def _learning_curves(report: Report) -> Figure | None:
 
 def _curves_of(score: Axes, loss: Axes, row: Mapping[str, Any], *, best: bool) -> None:
     colour, alpha, order = (_ACCENT, 1.0, 3) if best else (_FAINT, 0.5, 2)
-    style = {"color": colour, "alpha": alpha, "zorder": order, "marker": "o", "markersize": 2.5}
+    style: dict[str, Any] = {
+        "color": colour,
+        "alpha": alpha,
+        "zorder": order,
+        "marker": "o",
+        "markersize": 2.5,
+    }
     epochs = [point["epoch"] for point in row["curve"]]
     score.plot(epochs, _column(row["curve"], "score"), "-", **style)
     loss.plot(epochs, _column(row["curve"], "train_loss"), "-", **style)

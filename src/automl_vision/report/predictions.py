@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Predictions:
             )
         if self.probabilities.dtype != np.float64:
             raise ValueError(f"probabilities must be float64, got {self.probabilities.dtype}")
-        if n and not (0 <= self.labels.min() and self.labels.max() < classes):
+        if n and not (self.labels.min() >= 0 and self.labels.max() < classes):
             raise ValueError(f"labels must be in 0..{classes - 1}")
         if not np.isfinite(self.probabilities).all():
             raise ValueError("probabilities must be finite")
@@ -61,7 +62,7 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """(N) index of the most probable class, the first of equals."""
-        return self.probabilities.argmax(axis=1).astype(np.int64)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     def to_csv(self, file: Path) -> None:
         """Write one row per image; `from_csv` gives back an equal value, to the last bit.
@@ -124,7 +125,7 @@ class Predictions:
             right = int(label == said)
             yield [_disarmed(path), names[label], names[said], right, chances[said], group, *chances]
 
-    def _quoting(self) -> csv._QuotingType:
+    def _quoting(self) -> Literal[0, 2]:
         # The csv module of Python before 3.13 leaves a bare carriage return unquoted, which ends the row.
         bare = any("\r" in text for text in (*self.paths, *self.class_names))
         return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
