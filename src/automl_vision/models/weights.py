@@ -166,10 +166,7 @@ def _ask(endpoint: str) -> bool:
     except urllib.error.HTTPError as error:
         # A mirror without a front page is a hub too; a proxy that refuses is none.
         return error.code in {404, 405}
-    except (  # type: ignore[misc]  # safetensors is compiled, and without types
-        OSError,
-        ValueError,
-    ):
+    except (OSError, ValueError):
         return False
 
 
@@ -230,17 +227,14 @@ def _download(repository: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    failures: tuple[type[BaseException], ...] = (OSError, EntryNotFoundError, *_transport_errors())
     problem: BaseException | None = None
     for name in _HUB_FILES:
         try:
             path = hf_hub_download(
                 repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5
             )
-        except (  # type: ignore[misc]  # safetensors is compiled, and without types
-            OSError,
-            EntryNotFoundError,
-            *_transport_errors(),
-        ) as error:
+        except failures as error:
             problem = problem or error
         else:
             return Path(path)
