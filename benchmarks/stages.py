@@ -109,9 +109,7 @@ def table(measurements: Sequence[Measurement]) -> str:
 
 def _accuracy_line(each: Measurement) -> str:
     value, low, high = (each.accuracy[key] for key in ("value", "low", "high"))
-    return (
-        f"test accuracy {value:.3f} [{low:.3f}, {high:.3f}], n = {each.test_images}; stop: {each.stop_reason}"
-    )
+    return f"test accuracy {value:.3f} [{low:.3f}, {high:.3f}], n = {each.test_images}; stop: {each.stop_reason}"
 
 
 def machine() -> dict[str, Any]:
@@ -140,9 +138,7 @@ def find_command() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--data", type=Path, default=ROOT / "examples" / "fashion")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quick.toml")

@@ -39,14 +39,10 @@ def write_holdout(source: Path, out: Path, *, count: int = 2000, seed: int = 0) 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of the four idx files")
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument(
-        "--count", type=int, default=2000, help="images in all (default 2000, at most about 9900)"
-    )
+    parser.add_argument("--count", type=int, default=2000, help="images in all (default 2000, at most about 9900)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     written = write_holdout(options.source, options.out, count=options.count, seed=options.seed)

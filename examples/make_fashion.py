@@ -119,9 +119,7 @@ def copy_name(tool: str, label: str, original: str, number: int, chance: random.
     return f"{original}_aug_{number}.png"
 
 
-def choose(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], per_class: int, seed: int
-) -> dict[str, list[int]]:
+def choose(images: NDArray[np.uint8], labels: NDArray[np.uint8], per_class: int, seed: int) -> dict[str, list[int]]:
     """Class name -> sorted rows of `images`, `per_class` each; no two chosen images have equal pixels."""
     order = list(range(len(labels)))
     random.Random(seed).shuffle(order)
@@ -163,9 +161,7 @@ def _copies(image: Pixels, label: str, original: str, chance: random.Random) -> 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of the four idx files")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "fashion")
     parser.add_argument("--originals", type=int, default=60, help="originals per class (default 60)")

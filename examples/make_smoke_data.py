@@ -85,9 +85,7 @@ def _copy(original: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[n
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--classes", type=int, default=3, choices=range(1, len(SHAPES) + 1))
     parser.add_argument("--images", type=int, default=7, help="originals per class (default 7)")

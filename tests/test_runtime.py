@@ -71,9 +71,7 @@ def test_cpu_runs_in_float32_on_the_threads_asked_for(torch_threads) -> None:
     assert torch_threads.get_num_threads() == 1
 
 
-@pytest.mark.parametrize(
-    ("precision", "amp"), [("float32", None), ("bfloat16", "bfloat16"), ("float16", "float16")]
-)
+@pytest.mark.parametrize(("precision", "amp"), [("float32", None), ("bfloat16", "bfloat16"), ("float16", "float16")])
 def test_a_precision_that_was_asked_for_is_used(torch_threads, precision: str, amp: str | None) -> None:
     assert make_runtime("cpu", precision, threads=1).amp_dtype == amp
 
@@ -86,9 +84,7 @@ def test_a_device_that_is_not_there_is_a_usage_error(torch_threads, monkeypatch:
         make_runtime("gpu")
 
 
-def test_a_gpu_number_beyond_the_last_is_a_usage_error(
-    torch_threads, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_number_beyond_the_last_is_a_usage_error(torch_threads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_threads.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch_threads.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="this machine has 2"):

@@ -38,9 +38,7 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     if _undetermined(shifted, labels):
         return 1.0
     low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
-    found = minimize_scalar(
-        lambda log_t: _loss(shifted, labels, math.exp(log_t)), bounds=(low, high), method="bounded"
-    )
+    found = minimize_scalar(lambda log_t: _loss(shifted, labels, math.exp(log_t)), bounds=(low, high), method="bounded")
     temperature = math.exp(found.x)
     return temperature if found.fun < _loss(shifted, labels, 1.0) else 1.0
 

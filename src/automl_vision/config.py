@@ -20,9 +20,9 @@ from typing import Any
 from automl_vision.errors import ConfigError
 from automl_vision.rules import (
     DEVICE,
-    OPTIONAL_DURATION,
     FOLDER_NAME,
     NAMES,
+    OPTIONAL_DURATION,
     REGEX,
     REGEX_WITH_KEY,
     SEED,
@@ -34,7 +34,6 @@ from automl_vision.rules import (
     one_of,
 )
 from automl_vision.rules import parse_duration as parse_duration
-
 
 #: Where neither a budget nor a number of trials is given.
 DEFAULT_BUDGET = "10m"
@@ -51,16 +50,10 @@ def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:
 class DataSettings:
     """What is read, and how rows are understood."""
 
-    image_column: str = _setting(
-        "", "Column with the image paths (tables only; found by name when left out)."
-    )
+    image_column: str = _setting("", "Column with the image paths (tables only; found by name when left out).")
     label_column: str = _setting("", "Column with the labels (tables only; found by name when left out).")
-    split_column: str = _setting(
-        "", "Column that says train, val or test (default: 'split' where there is one)."
-    )
-    group_column: str = _setting(
-        "", "Column of what must stay together: patient, video ... (default: 'group')."
-    )
+    split_column: str = _setting("", "Column that says train, val or test (default: 'split' where there is one).")
+    group_column: str = _setting("", "Column of what must stay together: patient, video ... (default: 'group').")
     augmented_column: str = _setting("", "Column that marks augmented copies (default: 'is_augmented').")
     label_map: str = _setting("", "CSV of two columns, fine label and coarse label: merges classes.")
     group_regex: str = _setting(
@@ -79,23 +72,17 @@ class DataSettings:
         "off: only columns, regular expressions and equal pixels.",
         one_of("names", "off"),
     )
-    max_samples: int = _setting(
-        0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0)
-    )
+    max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")
-    drop_small_classes: bool = _setting(
-        False, "Leave out classes with too few originals to split, and say so."
-    )
+    drop_small_classes: bool = _setting(False, "Leave out classes with too few originals to split, and say so.")
 
 
 @dataclass(frozen=True)
 class SplitSettings:
     """How much of the originals each set gets, where the data bring no split of their own."""
 
-    test: float = _setting(
-        0.2, "Share of the originals that is kept for the one final test.", between(0.01, 0.8)
-    )
+    test: float = _setting(0.2, "Share of the originals that is kept for the one final test.", between(0.01, 0.8))
     val: float = _setting(0.2, "Share of the originals that chooses between candidates.", between(0.01, 0.8))
 
 
@@ -111,17 +98,14 @@ class SearchSettings:
     trials: int = _setting(0, "Stop after this many fine-tunes (0: the budget decides).", at_least(0))
     objective: str = _setting(
         "auto",
-        "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, "
-        "else accuracy.",
+        "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, else accuracy.",
         one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
     )
     sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", one_of("tpe", "random"))
     backbones: list[str] = _setting(
         [], "Backbones to search: table names or any timm name (empty: chosen for you).", NAMES
     )
-    weights: dict[str, str] = _setting(
-        {}, "Local weights file per backbone: name -> path (.safetensors, .pth)."
-    )
+    weights: dict[str, str] = _setting({}, "Local weights file per backbone: name -> path (.safetensors, .pth).")
     pretrained: bool = _setting(True, "Start from pretrained weights.")
     resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).", SIDES)
     offline: bool = _setting(False, "Never ask the weight hub; use what is on this machine.")
@@ -137,24 +121,18 @@ class TrainingSettings:
     learning_rate: float | None = _setting(None, "Peak learning rate.", between(1e-7, 10.0))
     weight_decay: float | None = _setting(None, "Weight decay.", between(0.0, 1.0))
     momentum: float | None = _setting(None, "SGD momentum or Adam beta1.", below(0.0, 1.0))
-    layer_decay: float | None = _setting(
-        None, "Learning-rate factor per layer towards the input.", between(0.1, 1.0)
-    )
+    layer_decay: float | None = _setting(None, "Learning-rate factor per layer towards the input.", between(0.1, 1.0))
     schedule: str | None = _setting(
         None, "Learning-rate schedule.", one_of("cosine", "linear", "constant", "one_cycle", "trapezoid")
     )
     warmup_fraction: float | None = _setting(None, "Share of the steps that warm up.", between(0.0, 0.9))
-    augment: str | None = _setting(
-        None, "Augmentation of the training images.", one_of("none", "light", "trivial")
-    )
+    augment: str | None = _setting(None, "Augmentation of the training images.", one_of("none", "light", "trivial"))
     label_smoothing: float | None = _setting(None, "Label smoothing.", below(0.0, 1.0))
     ema: bool | None = _setting(None, "Validate and ship the running average of the weights.")
     clip_norm: float | None = _setting(None, "Largest gradient norm (0: no clipping).", at_least(0))
     freeze_norm: bool | None = _setting(None, "Keep batch-norm statistics as pretrained.")
     drop_path: float | None = _setting(None, "Stochastic depth rate.", below(0.0, 1.0))
-    patience: int | None = _setting(
-        None, "Stop a trial after this many epochs without gain (0: off).", at_least(0)
-    )
+    patience: int | None = _setting(None, "Stop a trial after this many epochs without gain (0: off).", at_least(0))
     min_improvement: float | None = _setting(None, "Smallest gain that counts as one.", at_least(0))
 
 
@@ -328,9 +306,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError(
-            "cannot read the settings file", value=f"{file} ({reason})", fix="check the path"
-        ) from None
+        raise ConfigError("cannot read the settings file", value=f"{file} ({reason})", fix="check the path") from None
     except UnicodeDecodeError:
         raise ConfigError("the settings file is not UTF-8", value=file, fix="save it as UTF-8") from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 5,000 digits

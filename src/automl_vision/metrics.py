@@ -223,9 +223,7 @@ def _calibration_error(labels: Ints, probabilities: Floats, weights: Floats) -> 
 NEEDS: dict[Need, Callable[[Ints, int], bool]] = {
     "rows": lambda labels, classes: len(labels) > 0,
     "two_classes": lambda labels, classes: len(labels) > 0 and classes == 2,
-    "every_class": lambda labels, classes: (
-        classes > 1 and bool((np.bincount(labels, minlength=classes) > 0).all())
-    ),
+    "every_class": lambda labels, classes: classes > 1 and bool((np.bincount(labels, minlength=classes) > 0).all()),
 }
 
 #: Figures that follow from the counts per class alone, so that one tally serves them all.

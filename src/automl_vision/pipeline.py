@@ -21,9 +21,9 @@ from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
 from automl_vision.errors import DataError, RunError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
+from automl_vision.files import write_text
 from automl_vision.plan import make_plan
 from automl_vision.predictor import Model, load
-from automl_vision.files import write_text
 from automl_vision.report.html import render_html
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.bundle import Bundle, load_bundle
-from automl_vision.calibration import probabilities_at
+from automl_vision.calibration import apply_temperature
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.preprocess import square
 from automl_vision.errors import DataError, ImageReadError
+from automl_vision.models.classifier import placed
 from automl_vision.models.inference import logits
 from automl_vision.runtime import Runtime, make_runtime
 
@@ -59,7 +60,7 @@ class Model:
     def __init__(self, bundle: Bundle, runtime: Runtime | None = None) -> None:
         self.bundle = bundle
         self._runtime = runtime or make_runtime()
-        self._net = bundle.classifier().to(self._runtime.device, memory_format=torch.channels_last)
+        self._net = placed(bundle.classifier(), self._runtime.device)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ class Model:
             return np.empty((0, len(self.class_names)))
         batch = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
         scores = logits(self._net, [batch], self.bundle.preprocessing, self._runtime)
-        return probabilities_at(scores, self.bundle.temperature)
+        return apply_temperature(scores.astype(np.float64), self.bundle.temperature)
 
     def _succeeded(self, source: Any, probabilities: NDArray[np.float64]) -> Prediction:
         best = int(probabilities.argmax())

@@ -29,7 +29,7 @@ from automl_vision.executors import EXECUTORS
 from automl_vision.files import write_json, write_text
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
-from automl_vision.models.classifier import Classifier
+from automl_vision.models.classifier import Classifier, placed
 from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits
 from automl_vision.plan import Plan, make_plan
@@ -207,10 +207,10 @@ class Session:
             self._task(prepared, plan),
             EXECUTORS["local"](runner),
             history,
-            seconds_left=lambda: self.clock.remaining - self._reserve(prepared, search, plan),
+            seconds_left=lambda: self.clock.remaining - self._reserve(prepared, search),
             interrupted=lambda: self.stop.requested,
         )
-        runner.seconds_left = self._trial_time(lambda: self.clock.remaining - self._reserve(prepared, search, plan))
+        runner.seconds_left = self._trial_time(lambda: self.clock.remaining - self._reserve(prepared, search))
         reason = "budget"
         shipped: Trial | None = None
         for event in search:
@@ -269,7 +269,7 @@ class Session:
 
         return ask
 
-    def _reserve(self, prepared: Prepared, search: Search, plan: Plan) -> float:
+    def _reserve(self, prepared: Prepared, search: Search) -> float:
         """Seconds that the stages after the search will need, from what this machine has shown so far."""
         best = best_trial(search.trials)
         if best is None:
@@ -309,7 +309,7 @@ class Session:
         if winner is None:
             raise self._no_model(search, reason)
         bundle = self._bundle(winner, runner, prepared)
-        net = bundle.classifier().to(runner.runtime.device, memory_format=torch.channels_last)
+        net = placed(bundle.classifier(), runner.runtime.device)
         return Finished(winner, bundle, net, search, reason)
 
     def _no_model(self, search: Search, reason: str) -> Exception:
@@ -396,7 +396,7 @@ class Session:
         probe = best_trial(probes)
         if probe is not None and probe.number != finished.trial.number:
             bundle = self._bundle(probe, runner, prepared)
-            net = bundle.classifier().to(runner.runtime.device, memory_format=torch.channels_last)
+            net = placed(bundle.classifier(), runner.runtime.device)
             baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
         return baselines
 

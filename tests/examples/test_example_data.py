@@ -17,9 +17,7 @@ from make_smoke_data import SHAPES, make_smoke_data
 
 FASHION = Path(__file__).parents[2] / "examples" / "fashion"
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
-AUGMENTOR = re.compile(
-    r"(?P<label>\w+)_original_(?P<key>\d{6})\.png_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.png"
-)
+AUGMENTOR = re.compile(r"(?P<label>\w+)_original_(?P<key>\d{6})\.png_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.png")
 ALBUMENTATIONS = re.compile(r"(?P<key>\d{6})_aug_[12]\.png")
 ORIGINAL = re.compile(r"(?P<key>\d{6})\.png")
 

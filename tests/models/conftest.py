@@ -12,9 +12,7 @@ class MemorySource:
 
     def __init__(self, images: torch.Tensor, sizes: tuple[int, ...]) -> None:
         self.sizes = sizes
-        self.planes = {
-            size: resize(images, size).contiguous(memory_format=torch.channels_last) for size in sizes
-        }
+        self.planes = {size: resize(images, size).contiguous(memory_format=torch.channels_last) for size in sizes}
 
     def plane_for(self, size: int) -> int:
         return next((each for each in self.sizes if each >= size), self.sizes[-1])
@@ -30,7 +28,5 @@ def cpu() -> Runtime:
 
 @pytest.fixture
 def source() -> MemorySource:
-    images = torch.randint(
-        0, 256, (12, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.randint(0, 256, (12, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return MemorySource(images, (32, 40))

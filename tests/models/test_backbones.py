@@ -109,9 +109,7 @@ def test_layer_scales_fall_towards_the_input() -> None:
     net = create_network(backbone("mobilenetv3_small_100"))
     scales = layer_scales(net, 0.5)
     assert set(scales) == {name for name, _ in net.named_parameters()}
-    assert (
-        scales["conv_stem.weight"] < scales["blocks.2.0.conv_pw.weight"] < scales["conv_head.weight"] == 0.5
-    )
+    assert scales["conv_stem.weight"] < scales["blocks.2.0.conv_pw.weight"] < scales["conv_head.weight"] == 0.5
     assert set(layer_scales(net, 1.0).values()) == {1.0}
 
 

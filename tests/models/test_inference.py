@@ -19,9 +19,7 @@ PREPROCESSING = Preprocessing(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)
 class Hungry(nn.Module):
     """Mean colours; runs out of memory above a number of images."""
 
-    def __init__(
-        self, limit: int, message: str = "[enforce fail] DefaultCPUAllocator: not enough memory"
-    ) -> None:
+    def __init__(self, limit: int, message: str = "[enforce fail] DefaultCPUAllocator: not enough memory") -> None:
         super().__init__()
         self.limit, self.message, self.sizes = limit, message, []
 
@@ -89,9 +87,7 @@ def test_the_head_on_features_gives_the_logits(source: ImageSource, cpu: Runtime
 def test_features_stop_when_told(source: ImageSource, cpu: Runtime) -> None:
     net = Hungry(limit=12)
     with pytest.raises(OutOfTime, match="2 of 12"):
-        extract_features(
-            net, source, torch.arange(12), PREPROCESSING, cpu, batch_size=2, should_stop=lambda: True
-        )
+        extract_features(net, source, torch.arange(12), PREPROCESSING, cpu, batch_size=2, should_stop=lambda: True)
     assert net.sizes == [2]
 
 

@@ -34,9 +34,7 @@ def test_held_out_rows_were_not_seen() -> None:
     features = rng.normal(size=(60, 200)).astype(np.float32)
     labels = rng.integers(0, 2, 60)
     probe = fit_probe(features, labels, np.arange(60), 2, strengths=[0.001])
-    assert (
-        probe.probabilities(features).argmax(axis=1) == labels
-    ).mean() > 0.95  # it can learn noise by heart
+    assert (probe.probabilities(features).argmax(axis=1) == labels).mean() > 0.95  # it can learn noise by heart
     assert probe.cv_accuracy[0] < 0.75  # and does not pretend to know it
 
 

@@ -47,9 +47,7 @@ class Stripes:
     def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
         wave = ((torch.arange(size) // 4) % 2 * 200).to(torch.uint8)
         upright, lying = wave.expand(3, size, size), wave.view(-1, 1).expand(3, size, size)
-        noise = torch.randint(
-            0, 50, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
-        )
+        noise = torch.randint(0, 50, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
         images = [(lying if row % 2 else upright) + noise.roll(int(row), 2) for row in rows]
         return torch.stack(images).contiguous(memory_format=torch.channels_last)
 
@@ -287,9 +285,7 @@ def test_losses_prefer_the_right_class(loss: str) -> None:
 
 
 def test_sources_are_interchangeable(cpu: Runtime, source: ImageSource) -> None:
-    data = TrainingData(
-        source, torch.arange(8), torch.arange(8) % 3, torch.arange(8, 12), torch.arange(4) % 3, 3
-    )
+    data = TrainingData(source, torch.arange(8), torch.arange(8) % 3, torch.arange(8, 12), torch.arange(4) % 3, 3)
     net = build_classifier("test_resnet", 3, resolution=32)
     recipe = dataclasses.replace(RECIPE, backbone="test_resnet", epochs=1)
     assert Trainer(recipe, data, net, PREPROCESSING, cpu, accuracy).run_epoch().finished == "horizon"

@@ -121,7 +121,9 @@ def _print_findings(findings: list[dict[str, str]]) -> None:
         where = f"{safe(finding['path'])}: " if finding["path"] else ""
         fix = f" [dim]{safe(finding['fix'])}[/dim]" if finding["fix"] and finding["severity"] != "info" else ""
         colour = colours[finding["severity"]]
-        stdout.print(f"[{colour}]{finding['severity']}[/{colour}] {where}{safe(finding['detail'])}.{fix}", highlight=False)
+        stdout.print(
+            f"[{colour}]{finding['severity']}[/{colour}] {where}{safe(finding['detail'])}.{fix}", highlight=False
+        )
     if len(ranked) > SHOWN_FINDINGS:
         stdout.print(f"... {len(ranked) - SHOWN_FINDINGS} more findings; --out writes all to audit.csv", style="dim")
 
@@ -129,6 +131,8 @@ def _print_findings(findings: list[dict[str, str]]) -> None:
 def _print_leaks(prepared: Prepared) -> None:
     leaks = prepared.split.leaks
     if leaks:
-        stdout.print(f"[red]{len(leaks):,} images leak across the split that came with the data:[/red]", highlight=False)
+        stdout.print(
+            f"[red]{len(leaks):,} images leak across the split that came with the data:[/red]", highlight=False
+        )
     for row, reason in leaks[:SHOWN_FINDINGS]:
         stdout.print(f"  {safe(prepared.manifest.paths[row])}: {safe(reason)}", highlight=False)

@@ -34,7 +34,7 @@ def predict(
         list[str],
         typer.Argument(help="Images, folders, patterns like 'imgs/*.jpg', or tables with a column of paths."),
     ],
-    format: Annotated[  # noqa: A002 - the name of the option
+    format: Annotated[
         Format, typer.Option("--format", "-f", help="table, csv, or json: one object per line.")
     ] = Format.table,
     top: Annotated[int, typer.Option("--top", "-k", help="Classes shown per image in the table.", min=1)] = 1,
@@ -57,7 +57,9 @@ def predict(
     paths = list_images(images)
     first = next(paths, None)
     if first is None:
-        raise UsageError("there are no images to predict", value=" ".join(images), fix="name images or a folder of them")
+        raise UsageError(
+            "there are no images to predict", value=" ".join(images), fix="name images or a folder of them"
+        )
     failed = 0
 
     def counted() -> Iterator[Prediction]:
@@ -68,7 +70,9 @@ def predict(
 
     _write(counted(), loaded.class_names, format, top, out)
     if failed:
-        raise PartialFailure("images could not be read", value=str(failed), fix="their rows say why; the others are done")
+        raise PartialFailure(
+            "images could not be read", value=str(failed), fix="their rows say why; the others are done"
+        )
 
 
 def _write(
@@ -83,7 +87,9 @@ def _write(
         with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.writelines(f"{line}\n" for line in lines(predictions, class_names, top))
     except OSError as error:
-        raise UsageError("the output file cannot be written", value=f"{out} ({error.strerror})", fix="choose another --out") from None
+        raise UsageError(
+            "the output file cannot be written", value=f"{out} ({error.strerror})", fix="choose another --out"
+        ) from None
     stderr.print(f"Wrote {safe(str(out))}", highlight=False)
 
 
@@ -112,7 +118,14 @@ def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], 
         none: list[Any] = [None] * len(class_names)
         probabilities = none if prediction.probabilities is None else prediction.probabilities.tolist()
         yield _csv_line(
-            [prediction.path, prediction.status, prediction.label, prediction.probability, *probabilities, prediction.error]
+            [
+                prediction.path,
+                prediction.status,
+                prediction.label,
+                prediction.probability,
+                *probabilities,
+                prediction.error,
+            ]
         )
 
 

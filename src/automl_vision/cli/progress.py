@@ -141,11 +141,19 @@ class LiveView:
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for title, side in (("trial", "right"), ("recipe", "left"), ("epochs", "right"), ("score", "right"), ("", "left")):
+        for title, side in (
+            ("trial", "right"),
+            ("recipe", "left"),
+            ("epochs", "right"),
+            ("score", "right"),
+            ("", "left"),
+        ):
             table.add_column(title, justify=side)  # type: ignore[arg-type] # a literal in the table above
         for trial in self._shown():
             style = "green" if self._best is not None and trial.number == self._best.number else ""
-            table.add_row(str(trial.number), recipe_text(trial), epochs_text(trial), score_text(trial), trial.state, style=style)
+            table.add_row(
+                str(trial.number), recipe_text(trial), epochs_text(trial), score_text(trial), trial.state, style=style
+            )
         return table
 
     def _shown(self) -> list[Trial]:

@@ -21,7 +21,9 @@ def search(
     overrides: dict[str, Any],
     data: Annotated[
         Path | None,
-        typer.Option("--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.", show_default=False),
+        typer.Option(
+            "--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.", show_default=False
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file with settings; options win over it.")

@@ -184,9 +184,7 @@ def _eligible(facts: Facts, lineage: Lineage, conflict: NDArray[np.bool_]) -> ND
     return np.asarray(facts.usable & sure & ~conflict, dtype=np.bool_)
 
 
-def _class_counts(
-    manifest: Manifest, facts: Facts, lineage: Lineage, eligible: NDArray[np.bool_]
-) -> pd.DataFrame:
+def _class_counts(manifest: Manifest, facts: Facts, lineage: Lineage, eligible: NDArray[np.bool_]) -> pd.DataFrame:
     def per_class(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.bincount(manifest.labels[rows], minlength=len(manifest.class_names)).astype(np.int64)
 

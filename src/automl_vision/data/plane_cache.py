@@ -23,9 +23,7 @@ Fill = Callable[[Path], None]
 def default_cache_dir() -> Path:
     """Folder for decoded images: $AUTOML_VISION_CACHE, else the user's cache folder."""
     given = os.environ.get("AUTOML_VISION_CACHE", "")
-    return (
-        Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("automl-vision")) / "images"
-    )
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("automl-vision")) / "images"
 
 
 class Disk:
@@ -47,9 +45,7 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def obtain(
-    key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill
-) -> tuple[Planes, Disk, tuple[str, ...]]:
+def obtain(key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill) -> tuple[Planes, Disk, tuple[str, ...]]:
     """The planes of `key` from the cache, or built into it, or built into a temporary folder.
 
     Args:

@@ -36,9 +36,7 @@ SetName = Literal["train", "val", "test", "aside", "quarantine"]
 #: Columns of `split.csv`; other programs rely on them.
 SPLIT_COLUMNS = ("path", "label", "split", "group", "role", "eligible")
 
-_SMALL_CLASS_FIX = (
-    "add images, merge classes with --label-map, or leave these classes out with --drop-small-classes"
-)
+_SMALL_CLASS_FIX = "add images, merge classes with --label-map, or leave these classes out with --drop-small-classes"
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,7 @@ def drop_small_classes(manifest: Manifest, facts: Facts, audit: Audit) -> tuple[
     kept = manifest.subset(rows)
     number = np.cumsum(~np.isin(np.arange(len(manifest.class_names)), small)) - 1
     left_out = {
-        f"class '{manifest.class_names[c]}' has too few originals": int((manifest.labels == c).sum())
-        for c in small
+        f"class '{manifest.class_names[c]}' has too few originals": int((manifest.labels == c).sum()) for c in small
     }
     smaller = Manifest(
         root=kept.root,

@@ -132,9 +132,7 @@ class ImageStore:
     def _within(self, rows: Rows) -> NDArray[np.int64]:
         index = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
         if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
-            raise ValueError(
-                f"rows must be a list of whole numbers, got {index.dtype} of shape {index.shape}"
-            )
+            raise ValueError(f"rows must be a list of whole numbers, got {index.dtype} of shape {index.shape}")
         index = index.astype(np.int64)
         if index.size and not 0 <= index.min() <= index.max() < len(self):
             raise ValueError(f"rows must be in 0..{len(self) - 1}, got {index.min()}..{index.max()}")

@@ -180,9 +180,7 @@ def layer_scales(net: nn.Module, layer_decay: float) -> dict[str, float]:
         return {name: 1.0 for name, _ in net.named_parameters()}
     names = {parameter: name for name, parameter in net.named_parameters()}
     groups = param_groups_layer_decay(net, weight_decay=0.0, layer_decay=layer_decay)
-    return {
-        names[parameter]: group["lr_scale"] * layer_decay for group in groups for parameter in group["params"]
-    }
+    return {names[parameter]: group["lr_scale"] * layer_decay for group in groups for parameter in group["params"]}
 
 
 def undecayed(net: nn.Module) -> set[str]:

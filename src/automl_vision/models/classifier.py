@@ -78,6 +78,12 @@ def build_classifier(
         return Classifier(net, HEADS[head](feature_dim(net, resolution), num_classes))
 
 
+def placed(classifier: Classifier, device: torch.device) -> Classifier:
+    """The classifier moved to `device`, in the memory layout that convolutions are fastest in."""
+    moved: Classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks this form
+    return moved
+
+
 def load_backbone(net: nn.Module, row: Backbone, weights: Mapping[str, torch.Tensor]) -> None:
     """Copy pretrained weights into a network without a classifier; every tensor of it must be there.
 

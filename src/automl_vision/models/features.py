@@ -50,9 +50,7 @@ def extract_features(
     """
     parts: list[NDArray[np.float32]] = []
     done = 0
-    for part in outputs(
-        net, resized_batches(source, rows, preprocessing.size, batch_size), preprocessing, runtime
-    ):
+    for part in outputs(net, resized_batches(source, rows, preprocessing.size, batch_size), preprocessing, runtime):
         parts.append(part.numpy())
         done += len(part)
         if progress:

@@ -37,9 +37,7 @@ def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def resized_batches(
-    source: ImageSource, rows: torch.Tensor, size: int, batch_size: int
-) -> Iterator[torch.Tensor]:
+def resized_batches(source: ImageSource, rows: torch.Tensor, size: int, batch_size: int) -> Iterator[torch.Tensor]:
     """Batches of (<= batch_size, 3, size, size) uint8 in the order of `rows`."""
     plane = source.plane_for(size)
     for part in torch.split(rows, batch_size):

@@ -67,9 +67,7 @@ def _forward_within_memory(
 
 
 @torch.inference_mode()
-def _forward(
-    net: nn.Module, batch: torch.Tensor, preprocessing: Preprocessing, runtime: Runtime
-) -> torch.Tensor:
+def _forward(net: nn.Module, batch: torch.Tensor, preprocessing: Preprocessing, runtime: Runtime) -> torch.Tensor:
     pixels = batch.to(runtime.device, non_blocking=True)
     images = normalize(pixels, preprocessing.mean, preprocessing.std)
     with autocast(runtime):

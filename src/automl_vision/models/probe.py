@@ -122,9 +122,7 @@ def fit_probe(
     )
 
 
-def deal_folds(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
-) -> NDArray[np.int64]:
+def deal_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """(n) fold of each row: no group straddles, and every class is spread as evenly as groups allow.
 
     Raises:
@@ -201,9 +199,7 @@ def _solve(
     def loss() -> torch.Tensor:
         solver.zero_grad()
         solution = scaled * scale
-        losses = -_log_probabilities(inputs, solution).gather(
-            2, targets.view(1, -1, 1).expand(len(seen), -1, 1)
-        )
+        losses = -_log_probabilities(inputs, solution).gather(2, targets.view(1, -1, 1).expand(len(seen), -1, 1))
         total = (losses.squeeze(2) * shares).sum() + 0.5 * (penalty * solution.square()).sum()
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return total
@@ -219,9 +215,7 @@ def _log_probabilities(inputs: torch.Tensor, solution: torch.Tensor) -> torch.Te
     return flat.view(-1, problems, classes).permute(1, 0, 2).log_softmax(dim=2)
 
 
-def _held_out_log_probabilities(
-    scores: torch.Tensor, solution: torch.Tensor, held_out: torch.Tensor
-) -> torch.Tensor:
+def _held_out_log_probabilities(scores: torch.Tensor, solution: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
     """(n, C): each row from the problem that did not see it."""
     inputs = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
     predicted = _log_probabilities(inputs, solution[:-1])

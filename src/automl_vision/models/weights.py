@@ -47,9 +47,7 @@ class WeightSource:
     detail: str
 
 
-def find_weights(
-    row: Backbone, local: Mapping[str, str] | None = None, offline: bool = False
-) -> WeightSource | None:
+def find_weights(row: Backbone, local: Mapping[str, str] | None = None, offline: bool = False) -> WeightSource | None:
     """The first source that has weights for this backbone, without downloading anything.
 
     Args:
@@ -67,9 +65,7 @@ def find_weights(
     return None
 
 
-def require_weights(
-    row: Backbone, local: Mapping[str, str] | None = None, offline: bool = False
-) -> WeightSource:
+def require_weights(row: Backbone, local: Mapping[str, str] | None = None, offline: bool = False) -> WeightSource:
     """As `find_weights`.
 
     Raises:
@@ -231,9 +227,7 @@ def _download(repository: str) -> Path:
     problem: BaseException | None = None
     for name in _HUB_FILES:
         try:
-            path = hf_hub_download(
-                repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5
-            )
+            path = hf_hub_download(repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5)
         except failures as error:
             problem = problem or error
         else:
@@ -269,9 +263,7 @@ def _state_dict_in(content: object, path: Path) -> StateDict:
     if not isinstance(content, dict) or not content:
         raise WeightsError("this file holds no weights", value=path, fix="save a state dict: name -> tensor")
     if not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(
-            "this file holds more than weights", value=path, fix="save a state dict: name -> tensor"
-        )
+        raise WeightsError("this file holds more than weights", value=path, fix="save a state dict: name -> tensor")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 

@@ -43,9 +43,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         findings=capped(report["data"].get("findings", []), "findings"),
         confused=capped(report["test"]["confused"], "confused"),
         sections=_sections(report),
-        data_facts=[
-            (label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]
-        ],
+        data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
         environment=capped(list(flattened(report["environment"])), "facts"),
         model=capped(list(flattened(report["model"])), "facts"),
     )
@@ -62,9 +60,7 @@ def verdict(report: Report) -> str:
     ]
     for row in report["baselines"]:
         if row["name"] == "majority class":
-            sentences.append(
-                f"Always naming the largest class would be right in {percent(row['accuracy']['value'])}."
-            )
+            sentences.append(f"Always naming the largest class would be right in {percent(row['accuracy']['value'])}.")
     count = len(report["warnings"])
     doubts = {
         0: "No check found a reason to doubt these figures.",

@@ -116,10 +116,7 @@ def cluster_bootstrap(
         return math.nan, math.nan
     sample = Sample(labels, probabilities, groups)
     figures = np.concatenate(
-        [
-            chosen.weighted(labels, probabilities, weights)
-            for weights in group_weights(groups, resamples, seed)
-        ]
+        [chosen.weighted(labels, probabilities, weights) for weights in group_weights(groups, resamples, seed)]
     )
     return interval_from_resamples(chosen, value, figures, sample, confidence)
 
@@ -280,9 +277,7 @@ def sign_test(sample: Sample, other: Floats) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def difference_interval(
-    first: tuple[float, float, float], second: tuple[float, float, float]
-) -> tuple[float, float]:
+def difference_interval(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
     """Interval of first - second, each (value, low, high) of an independent sample (Newcombe 1998, method 10)."""
     (a, a_low, a_high), (b, b_low, b_high) = first, second
     return a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
@@ -335,9 +330,7 @@ def _auc_interval(value: float, sample: Sample, confidence: float) -> Interval:
     error = math.sqrt(groups / (groups - 1) * float((sums**2).sum())) / len(influence)
     spread = Spread(bias=np.zeros(1), error=np.array([error]))
     still = np.array([_independent_size(METRICS["roc_auc"], sample)])
-    low, high = score_interval(
-        np.array([value]), spread, np.array([float(len(influence))]), still, confidence
-    )
+    low, high = score_interval(np.array([value]), spread, np.array([float(len(influence))]), still, confidence)
     return float(low[0]), float(high[0])
 
 

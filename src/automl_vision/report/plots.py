@@ -117,9 +117,7 @@ def _for_page(svg: str, title: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Names that nothing refers to would appear once per drawing of the page.
     svg = re.sub(r'<g id="[A-Za-z.]+_\d+">', "<g>", svg)
-    svg = re.sub(
-        r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt"| width="[\d.]+pt"', "", svg, count=2
-    )
+    svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt"| width="[\d.]+pt"', "", svg, count=2)
     for sentinel, colour in _ON_PAGE.items():
         svg = svg.replace(sentinel, colour)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
@@ -187,9 +185,7 @@ def _class_counts(report: Report) -> Figure | None:
         axes.barh(rows, width, left=left, color=colour, height=0.72, label=set_name)
         left = left + width
     step = -(-len(names) // _LABELLED)
-    axes.set_yticks(
-        rows[::step], [plain(name) for name in names[::step]], fontsize=8.5 if len(names) <= 25 else 6.5
-    )
+    axes.set_yticks(rows[::step], [plain(name) for name in names[::step]], fontsize=8.5 if len(names) <= 25 else 6.5)
     axes.invert_yaxis()
     axes.set_xlabel("Images")
     axes.grid(axis="x")

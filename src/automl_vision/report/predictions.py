@@ -98,9 +98,7 @@ class Predictions:
             with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
                 rows = list(csv.reader(stream, strict=True))
         except (OSError, csv.Error) as error:
-            raise DataError(
-                "cannot read the predictions", value=f"{file} ({error})", fix="check the path"
-            ) from None
+            raise DataError("cannot read the predictions", value=f"{file} ({error})", fix="check the path") from None
         class_names = _class_names(file, rows[0] if rows else [])
         index = {name: i for i, name in enumerate(class_names)}
         body = [_parsed(file, row, cells, index) for row, cells in enumerate(rows[1:], start=1)]
@@ -108,18 +106,14 @@ class Predictions:
             paths=tuple(path for path, _, _, _ in body),
             labels=np.array([label for _, label, _, _ in body], dtype=np.int64),
             groups=np.array([group for _, _, group, _ in body], dtype=np.int64),
-            probabilities=np.array([p for _, _, _, p in body], dtype=np.float64).reshape(
-                -1, len(class_names)
-            ),
+            probabilities=np.array([p for _, _, _, p in body], dtype=np.float64).reshape(-1, len(class_names)),
             class_names=class_names,
         )
 
     def _cells(self) -> Iterator[list[str | int | float]]:
         yield [*COLUMNS, *(CLASS_PREFIX + name for name in self.class_names)]
         names = [_disarmed(name) for name in self.class_names]
-        values = zip(
-            self.paths, self.labels.tolist(), self.predicted.tolist(), self.groups.tolist(), strict=True
-        )
+        values = zip(self.paths, self.labels.tolist(), self.predicted.tolist(), self.groups.tolist(), strict=True)
         for row, (path, label, said, group) in zip(self.probabilities, values, strict=True):
             chances = row.tolist()
             right = int(label == said)
@@ -151,9 +145,7 @@ def _class_names(file: Path, header: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.removeprefix(CLASS_PREFIX) for name in classes)
 
 
-def _parsed(
-    file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
-) -> tuple[str, int, int, list[float]]:
+def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]) -> tuple[str, int, int, list[float]]:
     try:
         path, label, _, _, _, group, *texts = cells
         chances = [float(text) for text in texts]

@@ -118,9 +118,7 @@ def metrics_section(predictions: Predictions, seed: int) -> Section:
     names = [name for name in METRICS if name != "binary_f1" or len(predictions.class_names) == 2]
     intervals = metric_intervals(names, sample, seed=seed)
     figures = {
-        name: figure(
-            METRICS[name].function(sample.labels, sample.probabilities), intervals.get(name, (math.nan,) * 2)
-        )
+        name: figure(METRICS[name].function(sample.labels, sample.probabilities), intervals.get(name, (math.nan,) * 2))
         for name in names
     }
     return {"n": len(predictions), "groups": len(np.unique(predictions.groups)), **figures}
@@ -265,9 +263,7 @@ def _baselines(inputs: ReportInputs, test: Section) -> list[Section]:
     return [_baseline(name, test_predictions, chances, inputs) for name, chances in others.items()] + [winner]
 
 
-def _baseline(
-    name: str, test: Predictions, probabilities: NDArray[np.float64], inputs: ReportInputs
-) -> Section:
+def _baseline(name: str, test: Predictions, probabilities: NDArray[np.float64], inputs: ReportInputs) -> Section:
     sample = Sample(test.labels, np.asarray(probabilities, dtype=np.float64), test.groups)
     intervals = metric_intervals(BASELINE_METRICS, sample, seed=inputs.seed)
     return {

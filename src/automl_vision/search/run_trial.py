@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
-from automl_vision.models.classifier import Classifier, build_classifier, set_linear_head
+from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
 from automl_vision.models.weights import WeightSource, load_weights
@@ -119,8 +119,7 @@ class TrialRunner:
 
     def _probe(self, assignment: Assignment) -> Iterator[Trial]:
         trial, started = assignment.trial, time.monotonic()
-        net = self.classifier(trial.recipe)
-        net.to(self.runtime.device, memory_format=torch.channels_last)
+        net = placed(self.classifier(trial.recipe), self.runtime.device)
         train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows)
         val, _ = self._features(net, trial.recipe, self.data.val_rows)
         probe = fit_probe(
@@ -144,7 +143,7 @@ class TrialRunner:
             notes={"strength": probe.strength},
         )
 
-    def _features(self, net: Classifier, recipe: Recipe, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+    def _features(self, net: Classifier, recipe: Recipe, rows: torch.Tensor) -> tuple[NDArray[np.float32], float]:
         started = time.monotonic()
         try:
             features = extract_features(
@@ -189,7 +188,7 @@ class TrialRunner:
             net,
             self.preprocessing(recipe),
             self.runtime,
-            lambda labels, probabilities: self._figure(self.objective, probabilities),
+            lambda _labels, probabilities: self._figure(self.objective, probabilities),
         )
         checkpoint = self.files.load_checkpoint(trial.number)
         if checkpoint is None:
@@ -201,7 +200,7 @@ class TrialRunner:
         """Start from the head of the backbone's probe, so that fine-tuning begins where the probe ended."""
         weights = self.files.load_weights(self._probes[name]) if name in self._probes else None
         if weights is not None:
-            set_linear_head(net, weights["head.weight"], weights["head.bias"])
+            set_linear_head(net, weights["head.weight"].numpy(), weights["head.bias"].numpy())
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(

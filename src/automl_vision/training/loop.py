@@ -226,9 +226,7 @@ class Trainer:
         self._bar, self._stale = state["patience"]["bar"], state["patience"]["stale"]
         self._validation_seconds = state["validation_seconds"]
         best = state["best"]
-        self._best = (
-            None if best is None else _Best(**best | {"probabilities": best["probabilities"].numpy()})
-        )
+        self._best = None if best is None else _Best(**best | {"probabilities": best["probabilities"].numpy()})
 
     @property
     def _learning_rate(self) -> float:

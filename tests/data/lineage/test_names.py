@@ -147,9 +147,7 @@ def test_dates_among_keras_names_are_keras_names() -> None:
     assert claims(["cls/aug_12_2020.jpg", "cls/aug_3_9123.jpg"])["cls/aug_12_2020.jpg"] == "copy"
 
 
-@pytest.mark.parametrize(
-    "folder", ["augmented", "aug", "cls_aug", "aug_cls", "output", "preview", "generated"]
-)
+@pytest.mark.parametrize("folder", ["augmented", "aug", "cls_aug", "aug_cls", "output", "preview", "generated"])
 def test_a_folder_marks_copies_even_of_unknown_sources(folder: str) -> None:
     paths = ["cls/x.jpg", f"cls/{folder}/qwerty.jpg"]
     assert list(claims(paths).values()) == ["", "copy"]

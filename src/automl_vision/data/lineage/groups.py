@@ -80,9 +80,7 @@ def _decided_by(found: dict[str, Evidence], n: int) -> NDArray[np.str_]:
     return decided
 
 
-def _roles(
-    found: dict[str, Evidence], decided: NDArray[np.str_], group: NDArray[np.int64]
-) -> NDArray[np.str_]:
+def _roles(found: dict[str, Evidence], decided: NDArray[np.str_], group: NDArray[np.int64]) -> NDArray[np.str_]:
     role = np.full(len(decided), "original", dtype="U8")
     for name, evidence in found.items():
         rows = decided == name
@@ -116,8 +114,6 @@ def _in_marked_group(group: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDA
     return has[group]
 
 
-def _reasons(
-    found: dict[str, Evidence], decided: NDArray[np.str_], rows: NDArray[np.bool_]
-) -> dict[int, str]:
+def _reasons(found: dict[str, Evidence], decided: NDArray[np.str_], rows: NDArray[np.bool_]) -> dict[int, str]:
     chosen = ((int(row), found[str(decided[row])]) for row in np.flatnonzero(rows))
     return {row: evidence.reasons.get(row, evidence.reason) for row, evidence in chosen}

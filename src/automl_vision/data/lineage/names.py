@@ -221,8 +221,7 @@ def _places(folders: set[tuple[str, int]], manifest: Manifest) -> dict[tuple[str
     if not plain:  # everything lies under one such folder: its name tells nothing apart
         return {key: _Place(key[0]) for key in found}
     return {
-        key: place if place.sure or (place.home, key[1]) in plain else _Place(key[0])
-        for key, place in found.items()
+        key: place if place.sure or (place.home, key[1]) in plain else _Place(key[0]) for key, place in found.items()
     }
 
 

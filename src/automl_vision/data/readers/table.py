@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Iterator, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,9 +222,7 @@ def _usual(header: list[str], purpose: str) -> int | None:
 def _take(table: _Table, number: int, fields: list[str]) -> None:
     """Add one row, or note what is wrong with it."""
     if len(fields) > len(table.header):
-        extra = (
-            f"{len(fields)} fields under {len(table.header)} columns; put quotes round a field with a comma"
-        )
+        extra = f"{len(fields)} fields under {len(table.header)} columns; put quotes round a field with a comma"
         table.problems.append(f"{table.unit} {number}: {extra}")
         return
     cells = {p: fields[at] if at < len(fields) else "" for p, at in table.column.items()}
