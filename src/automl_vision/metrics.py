@@ -221,7 +221,7 @@ def _calibration_error(labels: Ints, probabilities: Floats, weights: Floats) -> 
 
 #: What the labels must hold for a metric to be defined.
 NEEDS: dict[Need, Callable[[Ints, int], bool]] = {
-    "rows": lambda labels, classes: len(labels) > 0,
+    "rows": lambda labels, _classes: len(labels) > 0,
     "two_classes": lambda labels, classes: len(labels) > 0 and classes == 2,
     "every_class": lambda labels, classes: classes > 1 and bool((np.bincount(labels, minlength=classes) > 0).all()),
 }

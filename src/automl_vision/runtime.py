@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from automl_vision.errors import UsageError
@@ -31,10 +31,20 @@ class Clock:
     budget: float
     now: Callable[[], float] = time.monotonic
 
+    _opened: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
+
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self.now() - self.start
+
+    @property
+    def wall_per_cpu_second(self) -> float:
+        """Wall seconds in which this process got one CPU second, since the clock was made; below 1 with many cores."""
+        wall, cpu = (
+            now - then for now, then in zip((time.monotonic(), time.process_time()), self._opened, strict=True)
+        )
+        return wall / cpu if cpu > 0 else 1.0
 
     @property
     def remaining(self) -> float:

@@ -190,7 +190,8 @@ def recipe_text(trial: Trial) -> str:
     recipe = trial.recipe
     if recipe.kind == "probe":
         return f"{safe(recipe.backbone)} at {recipe.resolution} px, linear probe"
-    return f"{safe(recipe.backbone)} at {recipe.resolution} px, {recipe.optimizer} {recipe.learning_rate:.1e}, {recipe.augment}"
+    optimizer = f"{recipe.optimizer} {recipe.learning_rate:.1e}"
+    return f"{safe(recipe.backbone)} at {recipe.resolution} px, {optimizer}, {recipe.augment}"
 
 
 def epochs_text(trial: Trial) -> str:

@@ -70,6 +70,8 @@ def _figures(report: Mapping[str, Any], title: str = "test") -> Table:
         row = [words, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}"]
         table.add_row(*row, *([_value(validation.get(name))] if validation else []))
     for baseline in report["baselines"]:
+        if baseline["gain"] is None:
+            continue  # the model itself, which stands above
         figure = baseline["accuracy"]
         table.add_row(
             f"accuracy of the {safe(baseline['name'])}",

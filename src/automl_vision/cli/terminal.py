@@ -26,7 +26,7 @@ def interactive() -> bool:
 
 def seconds_text(seconds: float) -> str:
     """`95` -> `1m 35s`."""
-    whole = max(int(round(seconds)), 0)
+    whole = max(round(seconds), 0)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     parts = [f"{hours}h"] * bool(hours) + [f"{minutes}m"] * bool(hours or minutes) + [f"{rest}s"] * (not hours)
     return " ".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import glob  # `Path.glob` takes no pattern with a root
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def _named(name: str) -> Iterator[Path]:
 
 
 def _matching(pattern: str) -> Iterator[Path]:
-    found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []
+    found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not found:
         raise DataError("there is no image at this path", value=pattern, fix="check the path or the pattern")
     for name in found:

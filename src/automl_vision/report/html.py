@@ -58,9 +58,11 @@ def verdict(report: Report) -> str:
         f"{percent(accuracy['value'])} of cases (95 % interval {between(accuracy)}). "
         f"Averaged over {len(test['classes']):,} classes its F1 is {percent(f1['value'])} ({between(f1)})."
     ]
-    for row in report["baselines"]:
-        if row["name"] == "majority class":
-            sentences.append(f"Always naming the largest class would be right in {percent(row['accuracy']['value'])}.")
+    sentences += [
+        f"Always naming the largest class would be right in {percent(row['accuracy']['value'])}."
+        for row in report["baselines"]
+        if row["name"] == "majority class"
+    ]
     count = len(report["warnings"])
     doubts = {
         0: "No check found a reason to doubt these figures.",

@@ -28,6 +28,9 @@ from automl_vision.training.recipe import Recipe
 #: Strengths of the ridge penalty that a probe tries; the cross-validation chooses.
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FEATURE_BATCH = 64
+#: A probe is cut down to fewer images where their features would take more than this share of the time left.
+PROBE_TIME = 0.5
+FEWEST_PER_CLASS = 10
 
 
 class TrialInterrupted(Exception):
@@ -120,12 +123,13 @@ class TrialRunner:
     def _probe(self, assignment: Assignment) -> Iterator[Trial]:
         trial, started = assignment.trial, time.monotonic()
         net = placed(self.classifier(trial.recipe), self.runtime.device)
-        train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows)
-        val, _ = self._features(net, trial.recipe, self.data.val_rows)
+        val, forward_seconds = self._features(net, trial.recipe, self.data.val_rows)
+        chosen = self._affordable(forward_seconds, trial.recipe.seed)
+        train, _ = self._features(net, trial.recipe, self.data.train_rows[chosen])
         probe = fit_probe(
             train,
-            self.data.train_labels.numpy(),
-            self.train_groups,
+            self.data.train_labels[chosen].numpy(),
+            self.train_groups[chosen],
             self.data.num_classes,
             strengths=PROBE_STRENGTHS,
             seed=trial.recipe.seed,
@@ -140,8 +144,19 @@ class TrialRunner:
             loss=self._figure("log_loss", probabilities),
             seconds=time.monotonic() - started,
             seconds_per_image=forward_seconds,
-            notes={"strength": probe.strength},
+            notes={"strength": probe.strength, "trained_on": len(chosen)},
         )
+
+    def _affordable(self, forward_seconds: float, seed: int) -> NDArray[np.int64]:
+        """Training rows whose features fit into a share of the time left: all of them, or as many of each class."""
+        labels = self.data.train_labels.numpy()
+        time_left = self.seconds_left()
+        if len(labels) * forward_seconds <= PROBE_TIME * time_left:
+            return np.arange(len(labels))
+        per_class = int(PROBE_TIME * time_left / forward_seconds / self.data.num_classes)
+        order = np.random.default_rng(seed).permutation(len(labels))
+        kept = [order[labels[order] == label][: max(per_class, FEWEST_PER_CLASS)] for label in np.unique(labels)]
+        return np.sort(np.concatenate(kept))
 
     def _features(self, net: Classifier, recipe: Recipe, rows: torch.Tensor) -> tuple[NDArray[np.float32], float]:
         started = time.monotonic()

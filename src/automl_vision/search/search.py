@@ -109,7 +109,7 @@ class Search:
         self._interrupted = interrupted
         self._trials = {trial.number: _adopted(trial) for trial in history}
         self._in_work: set[int] = set()
-        self._time = max(seconds_left(), 0.0)
+        self._time = 0.0  # seconds that the whole search has, known when it begins
 
     @property
     def trials(self) -> list[Trial]:
@@ -117,6 +117,7 @@ class Search:
         return [self._trials[number] for number in sorted(self._trials)]
 
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
+        self._time = max(self._seconds_left(), 0.0)
         yield from self._probe_backbones()
         yield from self._fine_tune()
         reason = self._reason_to_stop() or ("trials" if self._trials_used_up() else "budget")
