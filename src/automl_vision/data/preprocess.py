@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -49,8 +48,8 @@ class Preprocessing:
         object.__setattr__(self, "std", _channels("std", self.std, 1e-3, 10.0))
         if self.resize not in RESIZES:
             raise ValueError(f"resize must be one of {RESIZES}, got resize={self.resize!r}")
-        if self.interpolation not in INTERPOLATIONS:
-            known = tuple(INTERPOLATIONS)
+        known = tuple(INTERPOLATIONS)
+        if self.interpolation not in known:
             raise ValueError(
                 f"interpolation must be one of {known}, got interpolation={self.interpolation!r}"
             )
@@ -80,7 +79,7 @@ def _channels(name: str, values: object, low: float, high: float) -> Channels:
         raise ValueError(f"{name} must be three numbers, got {name}={values!r}")
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
+        if not number or not low <= value <= high:  # NaN is in no range
             raise ValueError(f"{name} must be three numbers from {low:g} to {high:g}, got {name}={values!r}")
     red, green, blue = (float(value) for value in values)
     return red, green, blue
