@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pictures import picture
 
 from automl_vision.config import DataSettings
@@ -214,6 +216,18 @@ def test_links_are_entered_once_and_never_lead_outside(tmp_path: Path) -> None:
     assert manifest.ignored["link to a folder outside"] == 1
     assert manifest.ignored["link to a folder that is read already"] == 3
     assert "fox/c.png" in read(root, DataSettings(allow_outside=True)).paths
+
+
+def test_set_folders_that_are_links(tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "cat" / "a.png")
+    picture(tmp_path / "data" / "train" / "cat" / "b.png")
+    (tmp_path / "data" / "test").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "val").symlink_to("train")
+    manifest = read(tmp_path / "data", PLAIN)
+    assert manifest.paths == ("train/cat/b.png",)
+    open_to_all = read(tmp_path / "data", DataSettings(allow_outside=True))
+    assert open_to_all.paths == ("test/cat/a.png", "train/cat/b.png")
+    assert open_to_all.split == ("test", "train")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -430,6 +444,32 @@ def test_numbers_are_labels_too(tmp_path: Path) -> None:
 def test_names_that_no_file_can_have_are_missing_files(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "t.csv", [("image", "label"), ("x" * 5000 + ".png", "cat")])
     assert "missing file" in refusal(table)
+
+
+@given(
+    header=st.lists(st.sampled_from(["image", "label", "split", "group", "augmented", ""]), max_size=6),
+    rows=st.lists(
+        st.lists(
+            st.one_of(st.sampled_from(["a.png", "cat", "train", "1", ""]), st.text(max_size=8)), max_size=6
+        ),
+        max_size=6,
+    ),
+    skip=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_table_is_a_manifest_or_one_error(
+    header: list[str], rows: list[list[str]], skip: bool, tmp_path: Path
+) -> None:
+    picture(tmp_path / "a.png", seed=0)
+    with (tmp_path / "t.csv").open("w", encoding="utf-8", errors="surrogatepass", newline="") as handle:
+        csv.writer(handle).writerows([header, *rows])
+    try:
+        manifest = read(tmp_path / "t.csv", DataSettings(skip_bad_rows=skip))
+    except DataError as error:
+        assert error.fix
+    else:
+        assert len(manifest) == len(manifest.labels) > 0
+        assert set(manifest.labels) == set(range(len(manifest.class_names)))
 
 
 def test_tables_of_excel_in_utf16(tmp_path: Path) -> None:

@@ -95,10 +95,16 @@ def square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size, 3) uint8.
     """
+    return squares(pixels, (size,))[0]
+
+
+def squares(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
+    """One `square` per size, each from the whole image and never from another square."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    method = INTERPOLATIONS["bilinear"]
     # No reducing_gap: the two-step shortcut gives other pixels, and these are what every export has to match.
-    resized = image.resize((size, size), INTERPOLATIONS["bilinear"], reducing_gap=None)
-    return np.array(resized, dtype=np.uint8)
+    resized = (image.resize((size, size), method, reducing_gap=None) for size in sizes)
+    return tuple(np.array(each, dtype=np.uint8) for each in resized)
 
 
 def normalize(batch: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
