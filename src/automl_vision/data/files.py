@@ -32,8 +32,11 @@ def read_bytes(path: Path | str) -> bytes:
         os.close(handle)
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise ImageReadError("not_a_file", what)
+    if status.st_size > MAX_BYTES:
+        os.close(handle)
+        raise ImageReadError("too_large", f"{status.st_size} bytes, over {MAX_BYTES // 2**20} MiB")
     with os.fdopen(handle, "rb", buffering=0) as file:
-        # A regular file is read up to its size; only a file that lies about it needs the cap below.
+        # Asking for the cap would set that much memory aside for every file.
         return read_capped(file, min(status.st_size, MAX_BYTES) + 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -49,9 +48,11 @@ class Preprocessing:
         object.__setattr__(self, "std", _channels("std", self.std, 1e-3, 10.0))
         if self.resize not in RESIZES:
             raise ValueError(f"resize must be one of {RESIZES}, got resize={self.resize!r}")
-        if self.interpolation not in INTERPOLATIONS:
-            known = tuple(INTERPOLATIONS)
-            raise ValueError(f"interpolation must be one of {known}, got interpolation={self.interpolation!r}")
+        known = tuple(INTERPOLATIONS)
+        if self.interpolation not in known:
+            raise ValueError(
+                f"interpolation must be one of {known}, got interpolation={self.interpolation!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only: fits JSON and a model file."""
@@ -78,7 +79,7 @@ def _channels(name: str, values: object, low: float, high: float) -> Channels:
         raise ValueError(f"{name} must be three numbers, got {name}={values!r}")
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
+        if not number or not low <= value <= high:  # NaN is in no range
             raise ValueError(f"{name} must be three numbers from {low:g} to {high:g}, got {name}={values!r}")
     red, green, blue = (float(value) for value in values)
     return red, green, blue
@@ -94,10 +95,16 @@ def square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size, 3) uint8.
     """
+    return squares(pixels, (size,))[0]
+
+
+def squares(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
+    """One `square` per size, each from the whole image and never from another square."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    method = INTERPOLATIONS["bilinear"]
     # No reducing_gap: the two-step shortcut gives other pixels, and these are what every export has to match.
-    resized = image.resize((size, size), INTERPOLATIONS["bilinear"], reducing_gap=None)
-    return np.array(resized, dtype=np.uint8)
+    resized = (image.resize((size, size), method, reducing_gap=None) for size in sizes)
+    return tuple(np.array(each, dtype=np.uint8) for each in resized)
 
 
 def normalize(batch: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -94,7 +94,7 @@ class ImageStore:
             (B, 3, size, size) uint8 in channels_last memory format, a copy.
 
         Raises:
-            ValueError: the size is not stored (or the store is closed); a row is not in 0..N-1, or has no image.
+            ValueError: a row is not in 0..N-1, or has no image; the size is not stored; the store is closed.
             SealedRowError: a row is sealed.
         """
         asked = self._within(rows)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.files import read_bytes
-from automl_vision.data.preprocess import square
+from automl_vision.data.preprocess import squares
 from automl_vision.errors import DataError, ImageReadError
 
 Fact = dict[str, Any]
@@ -80,7 +80,7 @@ def look_into(path: Path, digest: str, sizes: Sequence[int]) -> tuple[Fact, Squa
         return known | {"fault": error.kind, "detail": error.detail}, None
     seen = {name: getattr(image, name) for name in ("width", "height", "format", "mode", "frames")}
     seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": _pixel_digest(image.pixels)}
-    return known | seen, tuple(square(image.pixels, size) for size in sizes)
+    return known | seen, squares(image.pixels, sizes)
 
 
 def _unchanged(path: Path, digest: str) -> bytes:

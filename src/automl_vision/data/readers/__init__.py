@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from automl_vision.config import DataSettings
@@ -37,6 +38,8 @@ def read(data: Path, settings: DataSettings) -> Manifest:
     Raises:
         DataError: there is nothing of a known form, or what is there cannot be used.
     """
+    if not os.access(data, os.F_OK):
+        raise DataError("there is no such folder or table", value=data, fix="check the path and permissions")
     for reader in READERS.values():
         if reader.accepts(data):
             return reader.read(data, settings)
@@ -46,8 +49,6 @@ def read(data: Path, settings: DataSettings) -> Manifest:
 
 def _unknown(data: Path) -> tuple[str, str]:
     """What is wrong with a path that no reader takes, and the fix."""
-    if not data.exists():
-        return "there is no such folder or table", "check the path given as the data"
     if ending(data.name) in _ARCHIVES:
         return "archives are not read", "unpack it and give the folder"
     if is_image_name(data.name):

@@ -77,16 +77,20 @@ class Scan:
         Args:
             top: walk only these folders of the root (none named: all of the root).
         """
-        links: list[tuple[str, str]] = []
-        self._enter(str(self.root))
-        if top:
-            yield from self._below([(str(self.root / name), f"{name}/") for name in top], links)
-        else:
-            yield from self._below([(str(self.root), "")], links)
+        start, links = self._start(top)
+        yield from self._below(start, links)
         while links:
             place = links.pop()
             if self._follows(place[0]):
                 yield from self._below([place], links)
+
+    def _start(self, top: Collection[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        self._enter(str(self.root))
+        if not top:
+            return [(str(self.root), "")], []
+        places = [(self.root / name, f"{name}/") for name in top]
+        real = [(str(p), name) for p, name in places if not p.is_symlink() and self._enter(str(p))]
+        return real, [(str(p), name) for p, name in places if p.is_symlink()]
 
     def _below(self, pending: list[tuple[str, str]], links: list[tuple[str, str]]) -> Iterator[str]:
         """Images below real folders, given as (path, relative path that ends with a slash)."""

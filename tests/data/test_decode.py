@@ -1,0 +1,342 @@
+"""Whatever a file holds: upright 8-bit RGB pixels, or one error type with the reason."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from automl_vision.data.decode import open_rgb
+from automl_vision.data.files import MAX_BYTES
+from automl_vision.errors import IMAGE_FAULTS, ImageReadError
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def scene(width: int = 40, height: int = 24) -> Image.Image:
+    """Smooth and without symmetry, so that a wrong turn shows and JPEG keeps it."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [x * 255 / width, y * 255 / height, (x * y) * 255 / (width * height)]
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+
+def kind_of(source: object) -> str:
+    with pytest.raises(ImageReadError) as caught:
+        open_rgb(source)
+    assert "\n" not in caught.value.detail
+    return caught.value.kind
+
+
+LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}}
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_lossless_formats_give_the_pixels_that_went_in(form: str) -> None:
+    decoded = open_rgb(encoded(scene(), form, **LOSSLESS[form]))
+    np.testing.assert_array_equal(decoded.pixels, np.asarray(scene()))
+    assert (decoded.width, decoded.height, decoded.format, decoded.mode) == (40, 24, form, "RGB")
+    assert (decoded.frames, decoded.exif_rotated) == (1, False)
+
+
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
+    data = encoded(scene(), "PNG")
+    file = tmp_path / "named as a.jpg"
+    file.write_bytes(data)
+    for source in (file, str(file), data, io.BytesIO(data), Image.open(file), scene()):
+        np.testing.assert_array_equal(open_rgb(source).pixels, np.asarray(scene()))
+
+
+GREY = np.full((8, 8), 77, dtype=np.uint8)
+RED = np.dstack([np.full((8, 8), v, dtype=np.uint8) for v in (255, 0, 0)])
+MODES = {
+    "1": (Image.fromarray(GREY).point(lambda _: 255).convert("1"), "PNG", (255, 255, 255)),
+    "L": (Image.fromarray(GREY), "PNG", (77, 77, 77)),
+    "LA": (Image.fromarray(GREY).convert("LA"), "PNG", (77, 77, 77)),
+    "P": (Image.fromarray(RED).convert("P"), "PNG", (255, 0, 0)),
+    "RGB": (Image.fromarray(RED), "PNG", (255, 0, 0)),
+    "RGBA": (Image.fromarray(RED).convert("RGBA"), "PNG", (255, 0, 0)),
+    "CMYK": (Image.fromarray(RED).convert("CMYK"), "TIFF", (255, 0, 0)),
+    "YCbCr": (Image.fromarray(RED).convert("YCbCr"), "TIFF", (254, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_odd_modes_become_rgb(mode: str) -> None:
+    image, form, expected = MODES[mode]
+    decoded = open_rgb(encoded(image, form))
+    assert decoded.mode == mode
+    assert decoded.pixels.shape == (8, 8, 3)
+    assert np.abs(decoded.pixels.astype(int) - expected).max() <= 1
+
+
+def hidden(mode: str) -> bytes:
+    """An image whose left half is fully transparent and whose colours are red throughout."""
+    rgba = Image.fromarray(RED).convert("RGBA")
+    alpha = np.full((8, 8), 255, dtype=np.uint8)
+    alpha[:, :4] = 0
+    rgba.putalpha(Image.fromarray(alpha))
+    if mode == "P":
+        palette = Image.fromarray((alpha == 0).astype(np.uint8)).convert("P")
+        palette.putpalette([255, 0, 0] * 2)
+        return encoded(palette, "PNG", transparency=1)
+    if mode == "RGB+key":
+        keyed = np.asarray(rgba.convert("RGB")).copy()
+        keyed[:, :4] = (255, 0, 1)
+        return encoded(Image.fromarray(keyed), "PNG", transparency=(255, 0, 1))
+    return encoded(rgba.convert(mode), "PNG")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB+key"])
+def test_what_is_transparent_is_white_whatever_colour_hides_there(mode: str) -> None:
+    pixels = open_rgb(hidden(mode)).pixels
+    assert (pixels[:, :4] == 255).all()
+    assert (pixels[:, 4:] != 255).any()
+
+
+def test_half_transparent_is_half_white() -> None:
+    image = Image.fromarray(np.zeros((2, 2, 3), dtype=np.uint8)).convert("RGBA")
+    image.putalpha(128)
+    assert np.abs(open_rgb(encoded(image, "PNG")).pixels.astype(int) - 127).max() <= 1
+
+
+RAMP = np.tile(np.linspace(0, 65535, 256).round(), (4, 1))
+RAMPS = {
+    "16-bit PNG": encoded(Image.fromarray(RAMP.astype(np.uint16)), "PNG"),
+    "16-bit TIFF": encoded(Image.fromarray(RAMP.astype(np.uint16)), "TIFF"),
+    "16-bit PGM": b"P5 256 4 65535\n" + RAMP.astype(">u2").tobytes(),
+    "32-bit TIFF": encoded(Image.fromarray((RAMP * 30000).astype(np.int32)), "TIFF"),
+    "32-bit TIFF, 16 bits used": encoded(Image.fromarray(RAMP.astype(np.int32)), "TIFF"),
+    "32-bit TIFF, 8 bits used": encoded(Image.fromarray((RAMP // 257).astype(np.int32)), "TIFF"),
+    "32-bit TIFF, signed": encoded(Image.fromarray((RAMP - 32768).astype(np.int32)), "TIFF"),
+    "float TIFF, 0 to 1": encoded(Image.fromarray((RAMP / 65535).astype(np.float32)), "TIFF"),
+    "float TIFF, any": encoded(Image.fromarray((RAMP * 7 - 1e5).astype(np.float32)), "TIFF"),
+    "float TIFF, huge": encoded(Image.fromarray(((RAMP / 65535 - 0.5) * 6e38).astype(np.float32)), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_a_deep_ramp_keeps_its_mean_and_ends(name: str) -> None:
+    pixels = open_rgb(RAMPS[name]).pixels
+    assert abs(pixels.mean() - 127.5) <= 2
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert (np.diff(pixels[0, :, 0].astype(int)) >= 0).all()
+
+
+def test_a_dark_deep_image_stays_dark() -> None:
+    dark = np.full((4, 4), 200, dtype=np.uint16)
+    assert open_rgb(encoded(Image.fromarray(dark), "PNG")).pixels.max() == 1
+    assert open_rgb(b"P5 4 4 65535\n" + dark.astype(">u2").tobytes()).pixels.max() == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_floats_that_are_no_numbers_are_black(value: float) -> None:
+    values = np.full((4, 4), 0.5, dtype=np.float32)
+    values[0, 0] = value
+    pixels = open_rgb(Image.fromarray(values)).pixels
+    assert pixels[0, 0, 0] == 0
+    assert pixels[1, 1, 0] == 128
+    assert (open_rgb(Image.fromarray(np.full((2, 2), value, np.float32))).pixels == 0).all()
+
+
+# How the camera stored the picture, by the orientation that it wrote.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_eight_orientations_are_one_picture(form: str, orientation: int) -> None:
+    turn = STORED[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = scene() if turn is None else scene().transpose(turn)
+    decoded = open_rgb(encoded(stored, form, exif=exif, **LOSSLESS.get(form, {"quality": 98})))
+    tolerance = 12 if form == "JPEG" else 0
+    assert np.abs(decoded.pixels.astype(int) - np.asarray(scene())).max() <= tolerance
+    assert decoded.exif_rotated == (orientation != 1)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b""])
+def test_damaged_exif_does_not_cost_the_image(exif: bytes) -> None:
+    decoded = open_rgb(encoded(scene(), "JPEG", exif=exif))
+    assert not decoded.exif_rotated
+    assert decoded.pixels.shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("form", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})]
+)
+def test_the_first_of_many_frames_is_used(form: str, options: dict[str, object]) -> None:
+    frames = [Image.fromarray(np.full((8, 8, 3), v, dtype=np.uint8)) for v in (255, 100, 0)]
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    decoded = open_rgb(data)
+    assert decoded.frames == 3
+    assert (decoded.pixels == 255).all()
+
+
+FORMS = [
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("PNG", {}),
+    ("GIF", {}),
+    ("WEBP", {}),
+    ("BMP", {}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("PPM", {}),
+]
+
+
+@pytest.mark.parametrize(("form", "options"), FORMS)
+def test_a_cut_file_never_passes_with_pixels_missing(form: str, options: dict[str, object]) -> None:
+    data = encoded(scene(), form, **options)
+    whole = open_rgb(data).pixels
+    for end in np.unique(np.linspace(0, len(data) - 1, 60).astype(int)):
+        try:
+            pixels = open_rgb(data[:end]).pixels
+        except ImageReadError as error:
+            assert error.kind in ("empty", "not_an_image", "truncated")
+            continue
+        np.testing.assert_array_equal(pixels, whole)
+
+
+SEEDS = [encoded(scene(), form, **options) for form, options in FORMS] + [RAMPS["16-bit PNG"], hidden("P")]
+
+
+@given(
+    seed=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_mutated_files_decode_or_raise_the_one_error(seed: bytes, changes: list[tuple[float, int]]) -> None:
+    data = bytearray(seed)
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    try:
+        decoded = open_rgb(bytes(data))
+    except ImageReadError as error:
+        assert error.kind in IMAGE_FAULTS
+    else:
+        assert decoded.pixels.shape == (decoded.height, decoded.width, 3)
+        assert decoded.pixels.dtype == np.uint8
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_random_bytes_raise_the_one_error(data: bytes) -> None:
+    try:
+        open_rgb(data)
+    except ImageReadError as error:
+        assert error.kind in IMAGE_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "hint"),
+    [
+        (b"", "empty", "0 bytes"),
+        (b"hello, world\n" * 10, "not_an_image", "text"),
+        (b"\0" * 5000, "not_an_image", "zero bytes only"),
+        (b"<!DOCTYPE html><html></html>", "not_an_image", "HTML"),
+        (b"\xef\xbb\xbf  <svg xmlns='x'/>", "not_an_image", "SVG"),
+        (b"%PDF-1.7", "not_an_image", "PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "not_an_image", "git lfs pull"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 20, "not_an_image", "HEIC: convert"),
+        (b"\0\0\0\x18ftypavif" + b"\0" * 20, "not_an_image", "AVIF: convert"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image", "PostScript"),
+        (b"\xff\xd8\xff\xe0", "truncated", "header"),
+    ],
+)
+def test_a_file_that_is_no_image_says_what_it_is(data: bytes, kind: str, hint: str) -> None:
+    with pytest.raises(ImageReadError, match=hint) as caught:
+        open_rgb(data)
+    assert caught.value.kind == kind
+
+
+def bomb(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return start + b"\0\0\0\0IDAT\0\0\0\0"
+
+
+@pytest.mark.parametrize("side", [65535, 12000, 8001])
+def test_bombs_are_refused_from_the_header(side: int) -> None:
+    assert kind_of(bomb(side, side)) == "too_large"
+
+
+def test_a_text_chunk_bomb_is_refused() -> None:
+    packed = b"zTXtk\0\0" + zlib.compress(b"\0" * 100_000_000)
+    chunk = struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed))
+    good = encoded(scene(), "PNG")
+    assert kind_of(good[:33] + chunk + good[33:]) == "truncated"
+
+
+def test_bytes_are_capped_before_decoding(tmp_path: Path) -> None:
+    file = tmp_path / "sparse.png"
+    with file.open("wb") as handle:
+        handle.truncate(MAX_BYTES + 1)
+    assert kind_of(file) == "too_large"
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "dangling.png").symlink_to("nowhere")
+    kinds = {
+        "folder.png": "not_a_file",
+        "pipe.png": "not_a_file",
+        "zero.png": "not_a_file",
+        "loop.png": "unreadable",
+        "dangling.png": "missing",
+        "absent.png": "missing",
+        "x" * 300: "missing",
+        "nul\0.png": "missing",
+    }
+    assert {name: kind_of(tmp_path / name) for name in kinds} == kinds
+
+
+def test_warnings_of_the_decoder_do_not_escape_in_any_thread() -> None:
+    # This test runs under filters that turn every warning into an error, as the whole suite does.
+    truncated_exif = encoded(scene(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12")
+    outcomes: list[object] = []
+
+    def work() -> None:
+        outcomes.append(open_rgb(truncated_exif).width)
+        outcomes.append(kind_of(bomb(11000, 11000)))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == ["40"] * 4 + ["too_large"] * 4
+
+
+def test_other_warnings_of_the_program_still_count() -> None:
+    open_rgb(encoded(scene(), "PNG"))
+    with pytest.raises(UserWarning, match="mine"):
+        warnings.warn("mine", stacklevel=1)

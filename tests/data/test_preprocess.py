@@ -1,0 +1,90 @@
+"""One preprocessing for every place that meets an image."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from automl_vision.data.preprocess import Preprocessing, normalize, square
+
+GOOD = {
+    "size": 96,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.25, 1],
+    "resize": "squash",
+    "interpolation": "bilinear",
+}
+
+
+def test_a_dict_comes_back_as_it_went_through_json() -> None:
+    spec = Preprocessing.from_dict(GOOD)
+    assert Preprocessing.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert hash(spec) == hash(Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.25, 1.0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 0},
+        {"size": "96"},
+        {"size": True},
+        {"size": 10**9},
+        {"mean": [0.5, 0.5]},
+        {"mean": 0.5},
+        {"mean": [float("nan"), 0, 0]},
+        {"mean": [10**400, 0, 0]},
+        {"std": [0, 1, 1]},
+        {"std": ["1", 1, 1]},
+        {"std": [True, 1, 1]},
+        {"resize": "crop"},
+        {"resize": ["squash"]},
+        {"interpolation": "nearest"},
+        {"interpolation": []},
+        {"more": 1},
+    ],
+)
+def test_values_of_unknown_origin_are_checked(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Preprocessing.from_dict(GOOD | change)
+
+
+def test_nothing_may_be_missing() -> None:
+    with pytest.raises(ValueError, match="std"):
+        Preprocessing.from_dict({key: value for key, value in GOOD.items() if key != "std"})
+    with pytest.raises(ValueError, match="table"):
+        Preprocessing.from_dict([1, 2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 90), (64, 64), (300, 200), (1, 1)])
+def test_square_is_pillows_antialiased_bilinear_of_the_whole_image(height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(square(pixels, 32), expected)
+    np.testing.assert_array_equal(square(pixels[:, ::-1], 32), square(pixels[:, ::-1].copy(), 32))
+
+
+def test_a_square_of_its_own_size_is_untouched() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(square(pixels, 32), pixels)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalize_is_the_textbook_formula(layout: torch.memory_format) -> None:
+    batch = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=layout)
+    before = batch.clone()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    wide = batch.double() / 255
+    expected = (wide - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    result = normalize(batch, mean, std)
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=2e-6)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch, before)
+
+
+def test_normalize_of_no_images_is_no_images() -> None:
+    assert normalize(torch.empty(0, 3, 8, 8, dtype=torch.uint8), (0, 0, 0), (1, 1, 1)).shape == (0, 3, 8, 8)

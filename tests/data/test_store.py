@@ -1,0 +1,516 @@
+"""Decoded once, shared by content, never trusted when damaged, and closed to sealed rows."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import picture
+
+from automl_vision.config import DataSettings
+from automl_vision.data import planes, survey
+from automl_vision.data.decode import open_rgb
+from automl_vision.data.facts import FACT_COLUMNS
+from automl_vision.data.manifest import Manifest
+from automl_vision.data.preprocess import square
+from automl_vision.data.readers import read
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir
+from automl_vision.errors import DataError, ImageReadError
+
+SIZES = (16, 8)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Six good pictures, two of them one file twice, and four that cannot be used."""
+    root = tmp_path / "data"
+    for number in range(5):
+        picture(root / "cat" / f"{number}.png", seed=number, size=(20 + number, 10))
+    picture(root / "dog" / "again.png", seed=3, size=(23, 10))
+    (root / "dog" / "empty.png").touch()
+    (root / "dog" / "text.png").write_text("text")
+    (root / "dog" / "cut.png").write_bytes((root / "cat" / "0.png").read_bytes()[:200])
+    os.mkfifo(root / "dog" / "pipe.png")
+    return root
+
+
+@pytest.fixture
+def manifest(images: Path) -> Manifest:
+    return read(images, DataSettings())
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, source: object) -> object:
+        self.calls += 1
+        return open_rgb(source)
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    counter = Counter()
+    monkeypatch.setattr(survey, "open_rgb", counter)
+    return counter
+
+
+def good_rows(store: ImageStore) -> np.ndarray:
+    return np.flatnonzero(store.has_image(np.arange(len(store))))
+
+
+def assert_holds(store: ImageStore, manifest: Manifest) -> None:
+    """Every square equals what deployment preprocessing makes of the file."""
+    for row in good_rows(store):
+        pixels = open_rgb(manifest.file(row)).pixels
+        for size in store.sizes:
+            fetched = store.fetch([int(row)], size)[0].permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(fetched, square(pixels, size))
+
+
+def entries(cache: Path) -> list[str]:
+    return sorted(each.name for each in cache.iterdir() if each.is_dir())
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+@pytest.mark.parametrize("cached", [True, False])
+def test_squares_are_what_deployment_makes(
+    threads: int, cached: bool, manifest: Manifest, tmp_path: Path
+) -> None:
+    store, facts = build_store(manifest, SIZES, tmp_path / "cache" if cached else None, threads)
+    assert store.sizes == (8, 16)
+    assert len(store) == len(facts) == len(manifest) == 10
+    assert len(good_rows(store)) == 6
+    assert_holds(store, manifest)
+    store.close()
+
+
+def test_facts_tell_what_was_seen(manifest: Manifest, tmp_path: Path) -> None:
+    _, facts = build_store(manifest, SIZES, tmp_path / "cache", 2)
+    table = facts.table.set_index(np.array(manifest.paths))
+    assert list(table.columns) == list(FACT_COLUMNS)
+    assert dict(table["fault"][table["fault"] != ""]) == {
+        "dog/cut.png": "truncated",
+        "dog/empty.png": "empty",
+        "dog/pipe.png": "not_a_file",
+        "dog/text.png": "not_an_image",
+    }
+    good = table.loc["cat/2.png"]
+    assert (good["width"], good["height"], good["format"], good["mode"]) == (22, 10, "PNG", "RGB")
+    assert good["bytes"] == manifest.file(2).stat().st_size
+    assert table.loc["cat/3.png", "pixel_digest"] == table.loc["dog/again.png", "pixel_digest"]
+    assert table.loc[facts.usable, "pixel_digest"].nunique() == 5
+    assert (table.loc[~facts.usable, "pixel_digest"] == "").all()
+    assert (table.loc[["dog/empty.png", "dog/pipe.png"], "file_digest"] == "").all()
+
+
+def test_equal_pixels_in_different_files_have_equal_pixel_digests(tmp_path: Path) -> None:
+    file = picture(tmp_path / "data" / "a" / "1.png", seed=1)
+    survey.open_rgb(file)
+    from PIL import Image
+
+    Image.open(file).save(tmp_path / "data" / "a" / "2.bmp")
+    _, facts = build_store(read(tmp_path / "data", DataSettings()), [8], None, 1)
+    assert facts.table["file_digest"].nunique() == 2
+    assert facts.table["pixel_digest"].nunique() == 1
+
+
+def test_identical_files_are_decoded_once_and_the_second_build_decodes_nothing(
+    manifest: Manifest, tmp_path: Path, decodes: Counter
+) -> None:
+    first, facts = build_store(manifest, SIZES, tmp_path / "cache", 2)
+    assert decodes.calls == 7  # five pictures, the text and the cut one
+    ticks: list[tuple[int, int]] = []
+    second, again = build_store(manifest, SIZES, tmp_path / "cache", 2, lambda *tick: ticks.append(tick))
+    assert decodes.calls == 7
+    assert facts.table.equals(again.table)
+    assert ticks == [(7, 7)]
+    rows = good_rows(first)
+    assert torch.equal(first.fetch(rows, 16), second.fetch(rows, 16))
+    assert len(entries(tmp_path / "cache")) == 1
+
+
+def test_a_renamed_and_relabelled_copy_decodes_nothing(
+    manifest: Manifest, tmp_path: Path, decodes: Counter
+) -> None:
+    build_store(manifest, SIZES, tmp_path / "cache", 2)
+    before = decodes.calls
+    for row, path in enumerate(manifest.paths):
+        target = tmp_path / "copy" / f"class {row % 3}" / f"{len(manifest) - row}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not path.endswith("pipe.png"):
+            shutil.copy(manifest.file(row), target)
+    copy = read(tmp_path / "copy", DataSettings())
+    store, facts = build_store(copy, SIZES, tmp_path / "cache", 2)
+    assert decodes.calls == before
+    assert_holds(store, copy)
+    assert sorted(facts.table["fault"][~facts.usable]) == ["empty", "not_an_image", "truncated"]
+
+
+def test_other_sizes_or_files_are_another_entry(manifest: Manifest, tmp_path: Path) -> None:
+    build_store(manifest, (8,), tmp_path / "cache", 1)
+    build_store(manifest, (8, 12), tmp_path / "cache", 1)
+    build_store(manifest.subset(np.arange(3)), (8,), tmp_path / "cache", 1)
+    assert len(entries(tmp_path / "cache")) == 3
+
+
+def test_progress_counts_distinct_files(manifest: Manifest) -> None:
+    ticks: list[tuple[int, int]] = []
+    store, _ = build_store(manifest, [8], None, 2, lambda done, total: ticks.append((done, total)))
+    store.close()
+    assert [done for done, _ in ticks] == [1, 2, 3, 4, 5, 6, 7, 7]
+    assert {total for _, total in ticks} == {7}
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("cached", [True, False])
+def test_an_interrupted_build_leaves_nothing(
+    failure: type[BaseException],
+    cached: bool,
+    manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "cache").mkdir()
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise failure
+
+    with pytest.raises(failure):
+        build_store(manifest, SIZES, tmp_path / "cache" if cached else None, 2, stop)
+    assert entries(tmp_path / "cache") == []
+    assert entries(tmp_path / "scratch") == []
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 2)
+    assert_holds(store, manifest)
+
+
+def test_what_killed_builders_left_is_swept(manifest: Manifest, tmp_path: Path) -> None:
+    build_store(manifest, SIZES, tmp_path / "cache", 1)
+    (key,) = entries(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / key)
+    (tmp_path / "cache" / f"{key}.tmp-1-x").mkdir()
+    (tmp_path / "cache" / f"{'0' * 32}.tmp-2-x").mkdir()
+    build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert entries(tmp_path / "cache") == [key]
+
+
+def flip(file: Path, place: float) -> None:
+    data = bytearray(file.read_bytes())
+    data[int(place * len(data))] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "no index": lambda entry: (entry / "index.json").unlink(),
+    "no text": lambda entry: (entry / "index.json").write_bytes(b"\xff"),
+    "another document": lambda entry: (entry / "index.json").write_text("[]"),
+    "another format": lambda entry: (entry / "index.json").write_text('{"format": 0}'),
+    "half an index": lambda entry: (entry / "index.json").write_text('{"format": 1, "count": 5}'),
+    "a plane is gone": lambda entry: (entry / "plane-8.u8").unlink(),
+    "a plane is short": lambda entry: os.truncate(entry / "plane-16.u8", 100),
+    "a flipped bit": lambda entry: flip(entry / "plane-16.u8", 0.9),
+    "a flipped bit in the facts": lambda entry: flip(entry / "facts.parquet", 0.5),
+    "no facts": lambda entry: (entry / "facts.parquet").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_built_again(
+    damage: str, manifest: Manifest, tmp_path: Path, decodes: Counter
+) -> None:
+    build_store(manifest, SIZES, tmp_path / "cache", 1)
+    (key,) = entries(tmp_path / "cache")
+    DAMAGE[damage](tmp_path / "cache" / key)
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert decodes.calls == 14
+    assert_holds(store, manifest)
+    assert entries(tmp_path / "cache") == [key]
+    assert store.notes == ()
+
+
+def test_checksums_are_sampled_when_there_is_too_much(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planes, "_BLOCK_BYTES", 1)
+    build_store(manifest, [8], tmp_path / "cache", 1)
+    (key,) = entries(tmp_path / "cache")
+    folder = tmp_path / "cache" / key
+    monkeypatch.setattr(planes, "_CHECKED_BYTES", 2 * 3 * 8 * 8)
+    flip(folder / "plane-8.u8", 0.5)
+    found = 0
+    for _ in range(60):
+        try:
+            planes.open_planes(folder, [8])
+        except planes.DamagedPlanes:
+            found += 1
+    assert 0 < found < 60
+
+
+def test_threads_that_want_the_same_entry_build_it_once(
+    manifest: Manifest, tmp_path: Path, decodes: Counter
+) -> None:
+    stores: list[ImageStore] = []
+
+    def work() -> None:
+        stores.append(build_store(manifest, SIZES, tmp_path / "cache", 1)[0])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert decodes.calls == 7
+    for store in stores:
+        assert_holds(store, manifest)
+
+
+def _build_in_process(root: Path, cache: Path, outcomes: multiprocessing.Queue) -> None:
+    store, facts = build_store(read(root, DataSettings()), SIZES, cache, 1)
+    outcomes.put((store.notes, int(facts.usable.sum())))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_that_want_the_same_entry(images: Path, manifest: Manifest, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    outcomes = context.Queue()
+    arguments = (images, tmp_path / "cache", outcomes)
+    processes = [context.Process(target=_build_in_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert [outcomes.get(timeout=60) for _ in processes] == [((), 6)] * 3
+    for process in processes:
+        process.join()
+    assert len(entries(tmp_path / "cache")) == 1
+
+
+def full_disk(_handle: int, _offset: int, _length: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_cache_disk_falls_back_to_a_temporary_folder(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = os.posix_fallocate
+
+    def only_cache_is_full(handle: int, offset: int, length: int) -> None:
+        place = Path(f"/proc/self/fd/{handle}").resolve()
+        (full_disk if "cache" in place.parts else reserve)(handle, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", only_cache_is_full)
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert "No space left" in store.notes[0]
+    assert_holds(store, manifest)
+    assert entries(tmp_path / "cache") == []
+    store.close()
+
+
+def test_no_room_at_all_says_so(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", full_disk)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(DataError, match="no room for decoded images"):
+        build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert [name for name in entries(tmp_path) if name.startswith("automl-vision")] == []
+
+
+def test_file_systems_that_cannot_reserve_work(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert store.notes == ()
+    assert_holds(store, manifest)
+
+
+def test_a_cache_folder_that_is_no_folder_falls_back(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert str(tmp_path / "cache") in store.notes[0]
+    assert_holds(store, manifest)
+    store.close()
+
+
+def test_a_temporary_store_goes_when_closed_or_collected(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store, _ = build_store(manifest, SIZES, None, 1)
+    other, _ = build_store(manifest, SIZES, None, 1)
+    view = other.sealed([0])
+    scratch = [name for name in entries(tmp_path) if name.startswith("automl-vision")]
+    assert len(scratch) == 2
+    store.close()
+    store.close()
+    with pytest.raises(ValueError, match="stored"):
+        store.fetch([0], 8)
+    del other
+    gc.collect()
+    assert len(entries(tmp_path)) == len(scratch)
+    view.fetch([1], 8)
+    del view
+    gc.collect()
+    assert not [name for name in entries(tmp_path) if name.startswith("automl-vision")]
+
+
+def test_a_temporary_folder_goes_when_the_process_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from automl_vision.data.plane_cache import obtain\n"
+        "from automl_vision.data.planes import PlaneWriter\n"
+        "from automl_vision.data.facts import FACT_COLUMNS\n"
+        "import pandas\n"
+        "nothing = pandas.DataFrame(columns=[*FACT_COLUMNS, 'plane_row'])\n"
+        "def fill(folder):\n"
+        "    with PlaneWriter(folder, [8], 0) as writer: writer.finish(nothing)\n"
+        "kept = obtain('key', [8], None, fill)\n"
+        "assert list(Path(sys.argv[1]).iterdir())\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_changes_under_the_reader_is_never_cached(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = survey.find_files
+
+    def find_then_change(*arguments: object) -> object:
+        found = find(*arguments)
+        picture(manifest.file(0), seed=99)
+        return found
+
+    monkeypatch.setattr("automl_vision.data.store.find_files", find_then_change)
+    with pytest.raises(DataError, match="changed"):
+        build_store(manifest, SIZES, tmp_path / "cache", 1)
+    assert entries(tmp_path / "cache") == []
+
+
+# -------------------------------------------------------------------------------------------------- views
+
+
+@pytest.fixture
+def store(manifest: Manifest, tmp_path: Path) -> Iterator[ImageStore]:
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 1)
+    yield store
+    store.close()
+
+
+def test_fetch_takes_any_list_of_rows(store: ImageStore) -> None:
+    batch = store.fetch(torch.tensor([4, 0, 4]), 16)
+    assert batch.dtype == torch.uint8
+    assert batch.shape == (3, 3, 16, 16)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch[0], batch[2])
+    assert torch.equal(batch, store.fetch(np.array([4, 0, 4]), 16))
+    batch.zero_()  # a copy: the store is not touched
+    assert store.fetch([4], 16).any()
+    assert store.fetch(torch.empty(0, dtype=torch.int64), 16).shape == (0, 3, 16, 16)
+    assert store.fetch([], 16).shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("rows", [[-1], [10], [0.5], [True], [[0]]])
+def test_rows_that_are_none(store: ImageStore, rows: list[object]) -> None:
+    with pytest.raises(ValueError, match="rows"):
+        store.fetch(rows, 16)
+
+
+def test_sizes_that_are_not_stored(store: ImageStore) -> None:
+    with pytest.raises(ValueError, match="size=12"):
+        store.fetch([0], 12)
+    assert [store.plane_for(size) for size in (1, 8, 9, 16, 17)] == [8, 8, 16, 16, 16]
+
+
+def test_rows_without_an_image(store: ImageStore, manifest: Manifest) -> None:
+    bad = manifest.paths.index("dog/empty.png")
+    assert not store.has_image([bad])[0]
+    with pytest.raises(ValueError, match="quarantined"):
+        store.fetch([0, bad], 8)
+
+
+def test_sealed_rows_refuse_and_stay_sealed(store: ImageStore) -> None:
+    view = store.sealed(np.array([1, 2]))
+    narrower = view.sealed(torch.tensor([3]))
+    assert len(view) == len(store)
+    assert torch.equal(view.fetch([0, 3], 8), store.fetch([0, 3], 8))
+    for each, row in ((view, 1), (narrower, 2), (narrower, 3), (pickle.loads(pickle.dumps(narrower)), 3)):
+        with pytest.raises(SealedRowError, match=f"row {row}"):
+            each.fetch([0, row], 8)
+    assert store.fetch([1, 2, 3], 8).shape[0] == 3
+
+
+def test_another_process_maps_the_same_files(store: ImageStore) -> None:
+    copy = pickle.loads(pickle.dumps(store))
+    assert torch.equal(copy.fetch([0, 4], 16), store.fetch([0, 4], 16))
+    assert (copy.sizes, len(copy)) == (store.sizes, len(store))
+
+
+def test_a_store_without_one_usable_image(tmp_path: Path) -> None:
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data" / "cat" / "a.png").write_text("text")
+    manifest = read(tmp_path / "data", DataSettings())
+    for _ in range(2):
+        store, facts = build_store(manifest, [8], tmp_path / "cache", 1)
+        assert not facts.usable.any()
+        assert store.fetch([], 8).shape == (0, 3, 8, 8)
+    nothing, _ = build_store(manifest.subset(np.empty(0, np.int64)), [8], None, 1)
+    assert len(nothing) == 0
+    nothing.close()
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [8.0], [-8]])
+def test_sizes_must_be_positive_whole_numbers(sizes: list[int], manifest: Manifest) -> None:
+    with pytest.raises(ValueError, match="sizes"):
+        build_store(manifest, sizes, None, 1)
+
+
+def test_the_cache_folder_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOML_VISION_CACHE", "/somewhere")
+    assert default_cache_dir() == Path("/somewhere")
+    monkeypatch.delenv("AUTOML_VISION_CACHE")
+    assert "automl-vision" in str(default_cache_dir())
+
+
+def test_results_come_in_order_and_few_are_under_way() -> None:
+    under_way: list[int] = []
+    taken = 0
+    lock = threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            under_way.append(item)
+        return item
+
+    for result in survey.in_order(work, range(100), threads=3):
+        assert result == taken
+        taken += 1
+        assert len(under_way) <= taken + 6
+    assert taken == 100
+
+
+def test_an_error_of_one_item_comes_out() -> None:
+    def work(item: int) -> int:
+        if item == 5:
+            raise ImageReadError("empty", "none")
+        return item
+
+    with pytest.raises(ImageReadError):
+        list(survey.in_order(work, range(50), threads=2))
