@@ -82,7 +82,7 @@ def names(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
 
 
 def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
-    """Equal pixels (equal files are among them): copies of each other, of which `groups` keeps one as original.
+    """Equal pixels (equal files are among them): copies of each other; `groups` keeps one as original.
 
     Which one is not said here, because it depends on what stronger evidence says about each of them.
     """

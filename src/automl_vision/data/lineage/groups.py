@@ -90,7 +90,7 @@ def _keep_one_of_equal_pixels(
     manifest: Manifest,
     facts: Facts,
 ) -> None:
-    """Make the first of equal pictures the original, unless stronger evidence has an original or calls it a copy.
+    """Make the first of equal pictures the original, unless stronger evidence has settled it.
 
     A picture that equals a known copy is a copy, too, where the original of that copy is known.
     """
