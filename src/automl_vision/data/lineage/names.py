@@ -50,7 +50,8 @@ LIKELY_OPERATIONS = _words("""
     gauss gaussian defocus sharp sharpen emboss noise salt pepper speckle jpeg jpg compress compressed crop
     zoom zoomin zoomout scale scaled resize resized rescale pad padded padding shift translate translation
     shear skew perspective persp warp distort distortion squash stretch stretched erase erasing dropout
-    occlude occluded downscale downscaled upscale upscaled lowres sunflare watermark transform transformed trans tta
+    occlude occluded downscale downscaled upscale upscaled lowres sunflare watermark transform transformed
+    trans tta
 """)
 
 #: Words that start an ordinary name too often (`snow_leopard`, `light_bulb`): read only at the end of a name.
