@@ -2,9 +2,9 @@
 
 The order of the groups is a hash of seed and content: shuffled rows and renamed files are dealt alike. A
 group of one class is the easy case. Groups that span classes (one patient, several diagnoses) make this a
-covering problem, solved greedily: first one group per class and set, rarest class first, never taking the last
-group that another class needs; then the quotas are filled. A deal that gets stuck is tried again in another
-order.
+covering problem, solved greedily: first one group per class and set, rarest class first, never taking the
+last group that another class needs; then the quotas are filled. A deal that gets stuck is tried again in
+another order.
 """
 
 from __future__ import annotations

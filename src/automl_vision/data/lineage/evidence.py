@@ -82,20 +82,21 @@ def names(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
 
 
 def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
-    """Equal pixels (equal files are among them): the first by `precedence` stays, the others are copies."""
-    del settings
+    """Equal pixels (equal files are among them): copies of each other; `groups` keeps one as original.
+
+    Which one is not said here, because it depends on what stronger evidence says about each of them.
+    """
+    del manifest, settings
     digests = facts.pixel_digests
     rows = np.flatnonzero(facts.usable & (digests != ""))
     _, inverse, counts = np.unique(as_bytes(digests[rows]), return_inverse=True, return_counts=True)
     shared = rows[counts[inverse] > 1]
+    claims = _no_claims(len(facts))
+    claims[shared] = "copy"
     first: dict[str, int] = {}
-    claims, links = _no_claims(len(manifest)), []
-    for row in precedence(manifest, facts, shared):
-        keeper = first.setdefault(digests[row], row)
-        if keeper != row:
-            claims[row] = "copy"
-            links.append(Link(min(keeper, row), max(keeper, row), "pixels_equal", "same pixels"))
-    return Evidence(claims, tuple(links), reason="the same pixels as another image")
+    hubs = ((first.setdefault(digests[row], row), row) for row in shared.tolist())
+    links = tuple(Link(hub, row, "pixels_equal", "same pixels") for hub, row in hubs if hub != row)
+    return Evidence(claims, links, reason="the same pixels as another image")
 
 
 EvidenceFunction = Callable[[Manifest, Facts, DataSettings], Evidence]

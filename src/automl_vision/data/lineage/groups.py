@@ -26,7 +26,7 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     group = _numbered(connected(len(manifest), links), manifest, facts)
     decided = _decided_by(found, len(manifest))
     role = _roles(found, decided, group)
-    _promote_equal_pixels(role, decided == "pixels_equal", group, manifest, facts)
+    _keep_one_of_equal_pixels(role, decided, group, manifest, facts)
     orphan = (role == "copy") & ~_in_marked_group(group, role == "original")
     return Lineage(group, role, orphan, links, _reasons(found, decided, orphan | (role == "unsure")))
 
@@ -90,21 +90,26 @@ def _roles(found: dict[str, Evidence], decided: NDArray[np.str_], group: NDArray
     return role
 
 
-def _promote_equal_pixels(
+def _keep_one_of_equal_pixels(
     role: NDArray[np.str_],
-    only_equal: NDArray[np.bool_],
+    decided: NDArray[np.str_],
     group: NDArray[np.int64],
     manifest: Manifest,
     facts: Facts,
 ) -> None:
-    """Where names call the kept one of equal pictures a copy, and no original is left, the next one is it."""
-    bereft = only_equal & (role == "copy") & ~_in_marked_group(group, role == "original")
-    seen: set[str] = set()
-    for row in precedence(manifest, facts, np.flatnonzero(bereft)):
-        digest = facts.pixel_digests[row]
-        if digest not in seen:
+    """Make the first of equal pictures the original, unless stronger evidence has settled it.
+
+    A picture that equals a known copy is a copy, too, where the original of that copy is known.
+    """
+    only_equal = decided == "pixels_equal"
+    known = _in_marked_group(group, (role == "original") & (decided != ""))
+    judged = ~only_equal & ((role == "original") | known)
+    digests = facts.pixel_digests
+    settled = set(digests[judged & _in_marked_group(group, only_equal)].tolist())
+    for row in precedence(manifest, facts, np.flatnonzero(only_equal)):
+        if digests[row] not in settled:
             role[row] = "original"
-            seen.add(digest)
+            settled.add(digests[row])
 
 
 def _in_marked_group(group: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -48,9 +48,10 @@ LIKELY_OPERATIONS = _words("""
     flip mirror rot transpose bright brighter brightness dark darker darkness contrast autocontrast gamma
     exposure hue sat saturation saturate jitter gray grey bw invert inv negative equalize equalise histeq blur
     gauss gaussian defocus sharp sharpen emboss noise salt pepper speckle jpeg jpg compress compressed crop
-    zoom zoomin zoomout scale scaled resize resized rescale pad padded padding shift translate translation shear
-    skew perspective persp warp distort distortion squash stretch stretched erase erasing dropout occlude occluded
-    downscale downscaled upscale upscaled lowres sunflare watermark transform transformed trans tta
+    zoom zoomin zoomout scale scaled resize resized rescale pad padded padding shift translate translation
+    shear skew perspective persp warp distort distortion squash stretch stretched erase erasing dropout
+    occlude occluded downscale downscaled upscale upscaled lowres sunflare watermark transform transformed
+    trans tta
 """)
 
 #: Words that start an ordinary name too often (`snow_leopard`, `light_bulb`): read only at the end of a name.

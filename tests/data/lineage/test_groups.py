@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lineage_cases import make_facts, make_manifest
+
+from automl_vision.config import DataSettings
+from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES
+from automl_vision.data.lineage.groups import connected, trace_lineage
+from automl_vision.data.lineage.lineage import Link
+
+NAMES = DataSettings()
+OFF = DataSettings(lineage="off")
+HEX = "0123456789abcdef" * 2
+
+
+def roles(paths, settings=NAMES, pixels=None, files=None, faults=None, **columns):
+    manifest = make_manifest(paths, **columns)
+    lineage = trace_lineage(manifest, make_facts(manifest, pixels, files, faults), settings)
+    return lineage.role.tolist(), lineage.orphan.tolist(), lineage.group.tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))
+def test_connected_rows_share_the_smallest_row(pairs: list[tuple[int, int]]) -> None:
+    root = connected(20, [Link(min(p), max(p), "names", "") for p in pairs])
+    expected = list(range(20))
+    for _ in range(20):
+        for a, b in pairs:
+            low = min(expected[a], expected[b])
+            expected = [low if e in (expected[a], expected[b]) else e for e in expected]
+    assert root.tolist() == expected
+
+
+def test_every_mode_names_rows_of_the_table_in_its_order() -> None:
+    for mode in LINEAGE_MODES.values():
+        assert list(mode) == [name for name in EVIDENCE if name in mode]
+
+
+@pytest.mark.parametrize("name", EVIDENCE)
+def test_evidence_keeps_its_contract(name: str) -> None:
+    paths = ["a/x.jpg", "a/x_flip.jpg", "b/y.jpg", "b/y2.jpg", "b/z.jpg"]
+    manifest = make_manifest(
+        paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None)
+    )
+    facts = make_facts(manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"])
+    settings = DataSettings(group_regex="/(.)", original_regex="x")
+    found = EVIDENCE[name](manifest, facts, settings)
+    assert found.claims.shape == (5,)
+    assert set(found.claims) <= {"", "original", "copy", "unsure"}
+    assert found.links, "the case has something for every row of the table"
+    assert all(0 <= link.first < link.second < 5 and link.evidence == name for link in found.links)
+    claimed = np.isin(found.claims, ("copy", "unsure"))
+    assert all(found.reasons.get(int(row), found.reason) for row in np.flatnonzero(claimed))
+
+
+def test_a_group_column_makes_no_copies() -> None:
+    role, orphan, group = roles(["a/1.jpg", "a/2.jpg", "b/3.jpg"], group=("p", "p", "p"))
+    assert role == ["original"] * 3
+    assert orphan == [False] * 3
+    assert group == [0, 0, 0]
+
+
+def test_the_column_beats_the_name() -> None:
+    paths = ["a/x.jpg", "a/x_flip.jpg"]
+    role, _, group = roles(paths, is_augmented=(None, False))
+    assert role == ["original", "original"]
+    assert group == [0, 0]
+
+
+def test_the_pattern_beats_the_name_and_the_column_beats_the_pattern() -> None:
+    paths = ["a/x.jpg", "a/x_flip.jpg"]
+    settings = DataSettings(original_regex="flip")
+    assert roles(paths, settings)[0] == ["copy", "original"]
+    assert roles(paths, settings, is_augmented=(False, True))[0] == ["original", "copy"]
+
+
+def test_a_group_pattern_joins_and_an_original_pattern_names_originals() -> None:
+    settings = DataSettings(group_regex=r"/(\d+)[a-z]", original_regex=r"\da\.")
+    role, orphan, group = roles(["c/1a.jpg", "c/1b.jpg", "c/2a.jpg", "c/3b.jpg"], settings)
+    assert role == ["original", "copy", "original", "copy"]
+    assert orphan == [False, False, False, True]
+    assert group[0] == group[1]
+    assert len(set(group)) == 3
+
+
+def test_augmented_without_an_original_is_an_orphan() -> None:
+    assert roles(["a/1.jpg", "a/2.jpg"], is_augmented=(True, False))[1] == [True, False]
+    assert roles(["a/aug_0_1234.jpg", "a/2.jpg"])[1] == [True, False]
+
+
+def test_of_equal_pixels_one_is_the_original() -> None:
+    role, orphan, group = roles(["a/1.jpg", "a/2.jpg", "b/3.jpg"], pixels=[7, 7, 7])
+    assert sorted(role) == ["copy", "copy", "original"]
+    assert orphan == [False] * 3
+    assert group == [0, 0, 0]
+
+
+def test_which_of_equal_pixels_is_kept_depends_on_content() -> None:
+    files = ["f1", "f2"]
+    kept = roles(["a/1.jpg", "a/2.jpg"], pixels=[7, 7], files=files)[0].index("original")
+    swapped = roles(["a/1.jpg", "a/2.jpg"], pixels=[7, 7], files=files[::-1])[0].index("original")
+    assert kept != swapped
+
+
+def test_of_equal_files_the_plainer_name_and_the_test_set_win() -> None:
+    paths = ["a/photo (1).jpg", "a/photo.jpg"]
+    assert roles(paths, pixels=[7, 7], files=[1, 1])[0] == ["copy", "original"]
+    assert roles(paths, pixels=[7, 7], files=[1, 1], split=("test", "train"))[0] == ["original", "copy"]
+
+
+def test_names_decide_which_of_equal_pixels_is_the_original() -> None:
+    for files in ([1, 2], [2, 1]):
+        paths = ["a/augmented/q.jpg", "a/w.jpg"]
+        role, orphan, _ = roles(paths, pixels=[7, 7], files=files)
+        assert role == ["copy", "original"]
+        assert orphan == [False, False]
+
+
+def test_pixels_equal_to_a_named_copy_are_a_copy_too() -> None:
+    for files in ([1, 2, 3], [3, 2, 1]):
+        assert roles(["a/x.jpg", "a/x_flip.jpg", "a/zz.jpg"], pixels=[1, 7, 7], files=files)[0] == [
+            "original",
+            "copy",
+            "copy",
+        ]
+
+
+def test_other_evidence_settles_which_of_one_source_is_the_original() -> None:
+    paths = [f"a/x_jpg.rf.{HEX}.jpg", f"a/x_jpg.rf.f{HEX[1:]}.jpg"]
+    assert roles(paths)[0] == ["unsure", "unsure"]
+    assert roles(paths, is_augmented=(None, False))[0] == ["copy", "original"]
+
+
+def test_an_unreadable_original_is_still_an_original() -> None:
+    role, orphan, group = roles(["a/x.jpg", "a/x_flip.jpg"], faults=["truncated", ""])
+    assert role[1] == "copy"
+    assert orphan == [False, False]
+    assert group == [0, 0]
+
+
+def test_lineage_off_reads_no_names() -> None:
+    paths = ["a/x.jpg", "a/x_flip.jpg", "a/y.jpg"]
+    role, _, group = roles(paths, OFF, pixels=[1, 2, 1])
+    assert role[1] == "original"
+    assert sorted(role) == ["copy", "original", "original"]
+    assert group[0] == group[2] != group[1]
+
+
+def test_reasons_explain_every_orphan_and_unsure_row() -> None:
+    paths = ["a/aug_0_1234.jpg", f"a/x_jpg.rf.{HEX}.jpg", f"a/x_jpg.rf.f{HEX[1:]}.jpg", "b/augmented/q.jpg"]
+    manifest = make_manifest([*paths, "b/w.jpg"])
+    reasons = trace_lineage(manifest, make_facts(manifest), NAMES).reasons
+    assert set(reasons) == {0, 1, 2, 3}
+    assert "Keras" in reasons[0]
+    assert "Roboflow" in reasons[1]
+    assert "augmented" in reasons[3]
+
+
+@given(st.permutations(range(8)))
+def test_group_numbers_are_dense_and_follow_content(order: list[int]) -> None:
+    paths = ["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/3_flip.jpg", "b/5.jpg", "b/6.jpg", "b/7.jpg", "b/8.jpg"]
+    pixels = [1, 2, 3, 4, 5, 6, 1, 8]
+    faults = [""] * 4 + ["empty", "", "", "truncated"]
+    _, _, group = roles(paths, pixels=pixels, faults=faults)
+    _, _, shuffled = roles(
+        [paths[i] for i in order], pixels=[pixels[i] for i in order], faults=[faults[i] for i in order]
+    )
+    assert shuffled == [group[i] for i in order]
+    assert sorted(set(group)) == list(range(6))
+    assert (group[4], group[7]) == (4, 5), "quarantined rows come last, by path"

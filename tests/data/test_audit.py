@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lineage_cases import make_facts, make_manifest
+
+from automl_vision.config import DataSettings
+from automl_vision.data.audit import KINDS, Audit, audit
+from automl_vision.data.manifest import Manifest
+from automl_vision.errors import IMAGE_FAULTS
+
+PLAIN = [f"{c}/{c}{i:02d}.jpg" for c in "ab" for i in range(12)]
+
+
+def audited(paths: list[str], facts: dict[str, Any] | None = None, **columns: Any) -> tuple[Manifest, Audit]:
+    manifest = make_manifest(paths, **columns)
+    return manifest, audit(manifest, make_facts(manifest, **(facts or {})), DataSettings())
+
+
+def kinds(checked: Audit) -> set[str]:
+    return {finding.kind for finding in checked.findings}
+
+
+def messages(checked: Audit, kind: str) -> list[str]:
+    return [finding.message for finding in checked.findings if finding.kind == kind]
+
+
+def test_clean_data_has_only_its_counts() -> None:
+    _, checked = audited(PLAIN)
+    assert kinds(checked) == {"class_counts"}
+    assert messages(checked, "class_counts") == ["24 readable images in 2 classes: 12 a, 12 b"]
+    assert checked.eligible.all()
+    assert not checked.label_conflict.any()
+
+
+def test_every_fault_has_a_kind_with_its_fix() -> None:
+    for fault, fix in IMAGE_FAULTS.items():
+        assert KINDS[fault] == ("error", fix)
+
+
+def test_quarantined_files_are_named_and_many_of_them_too() -> None:
+    faults = ["truncated", "empty", *[""] * 22]
+    manifest, checked = audited(PLAIN, {"faults": faults})
+    frame = checked.to_frame(manifest)
+    assert list(frame.columns) == ["path", "label", "kind", "severity", "message", "fix"]
+    assert frame.loc[frame["kind"] == "empty", "path"].tolist() == [PLAIN[1]]
+    whole = frame[frame["kind"] == "many_unreadable"]
+    assert whole[["path", "label", "message"]].to_numpy().tolist() == [
+        ["", "", "2 of 24 files are not usable"]
+    ]
+    assert not checked.eligible[:2].any()
+
+
+def test_one_of_twenty_four_is_not_many() -> None:
+    assert "many_unreadable" not in kinds(audited(PLAIN, {"faults": ["empty", *[""] * 23]})[1])
+
+
+def test_class_sizes() -> None:
+    paths = [*PLAIN, "c/1.jpg", "c/2.jpg", "d/3.jpg", *(f"e/{i}.jpg" for i in range(5))]
+    faults = ["empty" if path == "d/3.jpg" else "" for path in paths]
+    _, checked = audited(paths, {"faults": faults}, empty_classes=("f",))
+    assert messages(checked, "nothing_readable") == ["class 'd': none of 1 files is usable"]
+    assert "only 2 groups" in messages(checked, "too_few_originals")[0]
+    assert messages(checked, "tiny_class") == ["class 'e' has 5 originals"]
+    assert messages(checked, "empty_class") == ["nothing usable in class folder 'f'"]
+    assert "6.0 times" in messages(checked, "imbalance")[0]
+    assert checked.class_counts["readable"].tolist() == [12, 12, 2, 0, 5]
+
+
+def test_duplicates_by_bytes_and_by_pixels() -> None:
+    pixels = [0, 0, 0, *range(3, 24)]
+    manifest, checked = audited(PLAIN, {"pixels": pixels, "files": pixels})
+    assert len(messages(checked, "duplicate_file")) == 2
+    assert messages(checked, "duplicate_file")[0] == f"the same file as {PLAIN[0]}"
+    _, checked = audited(PLAIN, {"pixels": pixels})
+    assert len(messages(checked, "duplicate_pixels")) == 2
+    assert checked.class_counts["copies"].tolist() == [2, 0]
+    assert len(manifest) == 24
+
+
+def test_a_picture_under_two_labels_taints_its_copies_and_nobody_else() -> None:
+    paths = [*PLAIN, "a/x.jpg", "a/x_flip.jpg", "b/y.jpg"]
+    pixels = [*range(24), "same", "flipped", "same"]
+    group = ("patient", *[None] * 23, "patient", None, None)
+    manifest, checked = audited(paths, {"pixels": pixels}, group=group)
+    assert [p for p, bad in zip(manifest.paths, checked.label_conflict, strict=True) if bad] == paths[24:]
+    assert set(messages(checked, "label_conflict")) == {"the same picture is in 'a' and 'b'"}
+    assert checked.eligible[:24].all()
+
+
+def test_a_patient_with_two_labels_is_no_conflict() -> None:
+    assert not audited(PLAIN, group=("p",) * 24)[1].label_conflict.any()
+
+
+def test_orphans_and_unsure_groups_are_counted_and_explained() -> None:
+    hexes = "0123456789abcdef" * 2
+    paths = [*PLAIN, "a/aug_0_1234.jpg", f"a/x_jpg.rf.{hexes}.jpg", f"a/x_jpg.rf.f{hexes[1:]}.jpg"]
+    _, checked = audited(paths)
+    assert messages(checked, "orphan_copies")[0].startswith("1 copies")
+    assert "Keras" in messages(checked, "orphan_copy")[0]
+    assert "1 groups (2 images)" in messages(checked, "unsure_groups")[0]
+    assert len(messages(checked, "unsure_original")) == 2
+    assert not checked.eligible[24:].any()
+
+
+def test_files_that_are_not_what_they_seem() -> None:
+    columns = {
+        "format": ["PNG", *["JPEG"] * 23],
+        "frames": [1, 7, *[1] * 22],
+        "exif_rotated": [True, True, *[False] * 22],
+    }
+    _, checked = audited(PLAIN, columns, ignored={"hidden file": 3})
+    assert messages(checked, "wrong_extension") == ["named .jpg, but the content is PNG"]
+    assert messages(checked, "multi_frame") == ["7 frames or pages in one file"]
+    assert messages(checked, "exif_rotated")[0].startswith("2 images")
+    assert messages(checked, "ignored") == ["3 passed over: hidden file"]
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        (["L"] * 12 + ["RGB"] * 12, ["100% of class 'a' are greyscale, elsewhere 0%"]),
+        (["L"] * 24, []),
+        (["L", "RGB"] * 12, []),
+        (["L"] * 8 + ["RGB"] * 16, []),
+    ],
+)
+def test_a_file_type_that_gives_the_class_away(modes: list[str], expected: list[str]) -> None:
+    assert messages(audited(PLAIN, {"mode": modes})[1], "mode_by_class") == expected
+
+
+def test_a_class_of_copies_is_pointed_out() -> None:
+    paths = [*PLAIN, *(f"a_aug/q{i}.jpg" for i in range(12))]
+    assert messages(audited(paths)[1], "class_of_copies") == ["class 'a_aug' reads like copies of class 'a'"]
+
+
+def test_findings_on_the_whole_come_first() -> None:
+    rows = [f.row for f in audited(PLAIN, {"faults": ["empty"] * 3 + [""] * 21})[1].findings]
+    assert rows == sorted(rows, key=lambda row: row >= 0)
+    assert rows[-1] >= 0
