@@ -1,7 +1,8 @@
 """Probabilities that mean what they say: one temperature, fitted on validation.
 
-Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", ICML 2017 (arXiv 1706.04599): dividing
-the logits by one number removes most of the over-confidence of a network, and cannot change which class is first.
+Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", ICML 2017 (arXiv 1706.04599):
+dividing the logits by one number removes most of the over-confidence of a network, and cannot change which
+class is first.
 """
 
 from __future__ import annotations

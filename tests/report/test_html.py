@@ -42,8 +42,19 @@ def page_of(inputs):
 
 def test_tells_the_story_in_order(inputs):
     html, _ = page_of(inputs())
-    order = ["verdict", "data", "classes", "confusion", "validation", "baselines", "curves", "trials", "findings",
-             "time", "provenance"]  # fmt: skip
+    order = [
+        "verdict",
+        "data",
+        "classes",
+        "confusion",
+        "validation",
+        "baselines",
+        "curves",
+        "trials",
+        "findings",
+        "time",
+        "provenance",
+    ]
     places = [html.index(f'<section id="{name}"') for name in order]
     assert places == sorted(places)
 
@@ -73,8 +84,15 @@ def test_asks_nothing_of_the_outside(inputs):
 
 def test_names_from_the_data_are_text(inputs, predict):
     row = {"kind": EVIL, "path": EVIL, "detail": EVIL, "fix": EVIL}
-    trial = {"number": 0, "backbone": EVIL, "origin": EVIL, "state": EVIL, "score": 0.5, "hyperparameters": {EVIL: EVIL},
-             "curve": [{"epoch": 1, "score": 0.5}]}  # fmt: skip
+    trial = {
+        "number": 0,
+        "backbone": EVIL,
+        "origin": EVIL,
+        "state": EVIL,
+        "score": 0.5,
+        "hyperparameters": {EVIL: EVIL},
+        "curve": [{"epoch": 1, "score": 0.5}],
+    }
     _, clean = page_of(inputs())
     run = inputs(
         name=EVIL,
@@ -99,9 +117,16 @@ def test_names_from_the_data_are_text(inputs, predict):
 
 def test_works_without_pictures_and_with_little_known(inputs):
     run = inputs(
-        augmented_validation=None, data={}, looks=(), seconds={}, trials={}, model={}, environment={},
-        stop_reason="", budget_seconds=None,
-    )  # fmt: skip
+        augmented_validation=None,
+        data={},
+        looks=(),
+        seconds={},
+        trials={},
+        model={},
+        environment={},
+        stop_reason="",
+        budget_seconds=None,
+    )
     assert "None is on record" in render_html(build_report(run), {})
 
 
@@ -124,9 +149,12 @@ def test_ten_thousand_classes_fit(inputs, predict):
         "table": [{"number": i, "score": 0.1, "hyperparameters": {"a": "z" * 1000}} for i in range(3000)]
     }
     run = inputs(
-        test=big, validation=big, augmented_validation=None, trials=trials,
+        test=big,
+        validation=big,
+        augmented_validation=None,
+        trials=trials,
         data={"class_counts": {"train": [1] * count}, "findings": findings},
-    )  # fmt: skip
+    )
     html, page = page_of(run)
     assert len(html.encode()) < 1_000_000
     assert f"{ROWS['classes']} of 10,000 classes shown" in page.words

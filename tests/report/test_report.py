@@ -24,9 +24,25 @@ def test_is_plain_json_and_loses_nothing_on_the_way(built):
 
 def test_has_the_keys_that_scripts_rely_on(built):
     assert {
-        "format", "name", "created", "test", "validation", "augmented_validation", "gap", "baselines", "warnings",
-        "objective", "data", "looks", "stop_reason", "budget_seconds", "seconds", "trials", "model", "environment",
-    } <= set(built)  # fmt: skip
+        "format",
+        "name",
+        "created",
+        "test",
+        "validation",
+        "augmented_validation",
+        "gap",
+        "baselines",
+        "warnings",
+        "objective",
+        "data",
+        "looks",
+        "stop_reason",
+        "budget_seconds",
+        "seconds",
+        "trials",
+        "model",
+        "environment",
+    } <= set(built)
     assert built["format"] == 1
     assert {"n", "classes", "per_class", "confusion"} <= set(built["test"])
     for name in set(METRICS) - {"binary_f1"}:

@@ -15,7 +15,7 @@ from automl_vision.report.warnings import images, percent, points
 
 Report = Mapping[str, Any]
 
-#: Rows that a table of the page shows at most; report.json holds the rest (trials: trials.csv, findings: audit.csv).
+#: Rows that a table of the page shows at most; report.json has the rest (trials.csv, audit.csv).
 ROWS = {"classes": 200, "trials": 60, "findings": 40, "confused": 12, "facts": 80}
 
 #: Characters of one cell of free text.
@@ -60,11 +60,11 @@ def verdict(report: Report) -> str:
         f"{percent(accuracy['value'])} of cases (95 % interval {between(accuracy)}). "
         f"Averaged over {len(test['classes']):,} classes its F1 is {percent(f1['value'])} ({between(f1)})."
     ]
-    for row in report["baselines"]:
-        if row["name"] == "majority class":
-            sentences.append(
-                f"Always naming the largest class would be right in {percent(row['accuracy']['value'])}."
-            )
+    sentences += [
+        f"Always naming the largest class would be right in {percent(row['accuracy']['value'])}."
+        for row in report["baselines"]
+        if row["name"] == "majority class"
+    ]
     count = len(report["warnings"])
     doubts = {
         0: "No check found a reason to doubt these figures.",
@@ -117,7 +117,8 @@ def whisker(figure: Mapping[str, float | None]) -> Markup:
     if value is None or low is None or high is None:
         return Markup("")
     return Markup(
-        '<svg class="whisker" viewBox="0 0 104 10" aria-hidden="true"><line class="rail" x1="2" x2="102" y1="5" y2="5"/>'
+        '<svg class="whisker" viewBox="0 0 104 10" aria-hidden="true">'
+        '<line class="rail" x1="2" x2="102" y1="5" y2="5"/>'
         '<line class="reach" x1="{:.1f}" x2="{:.1f}" y1="5" y2="5"/><circle cx="{:.1f}" cy="5" r="3"/></svg>'
     ).format(2 + 100 * low, 2 + 100 * high, 2 + 100 * value)
 

@@ -4,15 +4,15 @@ A proportion of independent images gets Wilson's score interval (Wilson, JASA 19
 resampled: whole groups are drawn with replacement, because two images of one object are not two pieces of
 evidence.
 
-The plain percentile interval of that bootstrap does not keep its promise for averages over classes. Resampling
-loses small classes and so pulls macro-F1 down once more than the sample already did: with 100 classes and 500
-images a "95 %" percentile interval held the truth in 36 % of the draws, and near 100 % it is far too narrow.
-Figures in [0, 1] therefore take bias and standard error from the bootstrap and put them into Wilson's interval
-as an effective sample size p (1 - p) / se^2, as is done for clustered surveys (Korn and Graubard, Survey
-Methodology 1998; Dean and Pagano, JSSAM 2015), around the bias-corrected figure (Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 10). `benchmarks/coverage.py` measures what comes of it; where most
-classes have one test image or none, no interval of macro-F1 holds. Log loss, which has no upper bound, keeps
-percentiles.
+The plain percentile interval of that bootstrap does not keep its promise for averages over classes.
+Resampling loses small classes and so pulls macro-F1 down once more than the sample already did: with 100
+classes and 500 images a "95 %" percentile interval held the truth in 36 % of the draws, and near 100 % it
+is far too narrow. Figures in [0, 1] therefore take bias and standard error from the bootstrap and put them
+into Wilson's interval as an effective sample size p (1 - p) / se^2, as is done for clustered surveys (Korn
+and Graubard, Survey Methodology 1998; Dean and Pagano, JSSAM 2015), around the bias-corrected figure (Efron
+and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 10). `benchmarks/coverage.py` measures what
+comes of it; where most classes have one test image or none, no interval of macro-F1 holds. Log loss, which
+has no upper bound, keeps percentiles.
 """
 
 from __future__ import annotations
@@ -208,7 +208,8 @@ def class_intervals(
     """(low (C), high (C)) of each class's precision, recall and F1.
 
     Independent rows: Wilson. F1 is 2 J / (1 + J) with J = hits / (truly or supposedly of the class), a
-    proportion, so its interval is Wilson's for J under the same map. Rows in groups: the bootstrap over groups.
+    proportion, so its interval is Wilson's for J under the same map. Rows in groups: the bootstrap over
+    groups.
     """
     counts = _tally(sample, np.ones((1, len(sample.labels))))
     if sample.independent:
