@@ -53,17 +53,17 @@ class ReportInputs:
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
-        data: `class_counts` {"train", "val", "test": (C) images}, and what is known of `images`, `quarantined`,
-            `copies`, `groups`, `conflicts`, `aside`, `leaks` (counts) and `findings` (list of {kind, severity,
-            path, detail, fix}).
+        data: `class_counts` {"train", "val", "test": (C) images}, and what is known of `images`,
+            `quarantined`, `copies`, `groups`, `conflicts`, `aside`, `leaks` (counts) and `findings` (list of
+            {kind, severity, path, detail, fix}).
         looks: one entry {when, command, images, ...} per time these test rows were evaluated, this one
             included.
         stop_reason: why the search ended, one phrase.
         budget_seconds: None without a budget.
         seconds: by stage.
-        trials: counts (`total`, `complete`, `stopped`, `failed`) and `table`, a list of {number, origin, kind,
-            backbone, resolution, epochs, score, seconds, finished, state, hyperparameters, curve}; `curve` is a
-            list of {epoch, score, train_loss, val_loss}, `finished` the seconds since the start.
+        trials: counts (`total`, `complete`, `stopped`, `failed`) and `table`, a list of {number, origin,
+            kind, backbone, resolution, epochs, score, seconds, finished, state, hyperparameters, curve};
+            `curve` is a list of {epoch, score, train_loss, val_loss}, `finished` the seconds since the start.
         model: file, backbone, parameters, temperature and the like.
         environment: versions, machine, commands, fingerprints.
     """
