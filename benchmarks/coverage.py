@@ -1,11 +1,12 @@
 """How often the 95 % intervals of a report hold the truth.
 
-    python benchmarks/coverage.py                # 1,000 draws of every setting, about five minutes on one core
-    python benchmarks/coverage.py --draws 200
+    python benchmarks/coverage.py                # 1,000 draws of every setting, about five minutes on one
+    core python benchmarks/coverage.py --draws 200
 
-Each draw is a new test set from a known population: labels from a prior, predictions from a confusion matrix, so the
-true accuracy and macro-F1 are known. With groups, the images of one group share their label and prediction half of
-the time. A row is printed per setting; a 95 % interval should hold the truth in 93 to 97 % of the draws.
+Each draw is a new test set from a known population: labels from a prior, predictions from a confusion
+matrix, so the true accuracy and macro-F1 are known. With groups, the images of one group share their label
+and prediction half of the time. A row is printed per setting; a 95 % interval should hold the truth in 93
+to 97 % of the draws.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Probabilities that mean what they say: one temperature, fitted on validation.
 
-Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", ICML 2017 (arXiv 1706.04599): dividing the
-logits by one number removes most of the over-confidence of a network, and cannot change which class is first.
+Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", ICML 2017 (arXiv 1706.04599):
+dividing the logits by one number removes most of the over-confidence of a network, and cannot change which
+class is first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
 
     Returns:
         The temperature; 1.0 where the data do not determine one: no rows, one class, nothing but ties, or
-        every row right (any sharper temperature would then fit better still). Never one that fits worse than 1.0.
+        every row right (any sharper temperature would then fit better still). Never one that fits worse than
+        1.0.
 
     Raises:
         ValueError: a logit is NaN or +inf.

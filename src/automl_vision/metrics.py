@@ -221,7 +221,7 @@ def _calibration_error(labels: Ints, probabilities: Floats, weights: Floats) -> 
 
 #: What the labels must hold for a metric to be defined.
 NEEDS: dict[Need, Callable[[Ints, int], bool]] = {
-    "rows": lambda labels, _classes: len(labels) > 0,
+    "rows": lambda labels, _: len(labels) > 0,
     "two_classes": lambda labels, classes: len(labels) > 0 and classes == 2,
     "every_class": lambda labels, classes: classes > 1 and bool((np.bincount(labels, minlength=classes) > 0).all()),
 }
@@ -232,7 +232,7 @@ TALLY_METRICS: dict[str, Callable[[Tally], Floats]] = {
     "balanced_accuracy": balanced_accuracy_of,
     "macro_f1": macro_f1_of,
     "weighted_f1": weighted_f1_of,
-    "micro_f1": accuracy_of,  # with one label per image, every miss is one false positive and one false negative
+    "micro_f1": accuracy_of,  # with one label per image, a miss is one false positive and one false negative
     "binary_f1": binary_f1_of,
 }
 

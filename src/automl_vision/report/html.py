@@ -15,7 +15,7 @@ from automl_vision.report.warnings import images, percent, points
 
 Report = Mapping[str, Any]
 
-#: Rows that a table of the page shows at most; report.json holds the rest (trials: trials.csv, findings: audit.csv).
+#: Rows that a table of the page shows at most; report.json has the rest (trials.csv, audit.csv).
 ROWS = {"classes": 200, "trials": 60, "findings": 40, "confused": 12, "facts": 80}
 
 #: Characters of one cell of free text.
@@ -115,7 +115,8 @@ def whisker(figure: Mapping[str, float | None]) -> Markup:
     if value is None or low is None or high is None:
         return Markup("")
     return Markup(
-        '<svg class="whisker" viewBox="0 0 104 10" aria-hidden="true"><line class="rail" x1="2" x2="102" y1="5" y2="5"/>'
+        '<svg class="whisker" viewBox="0 0 104 10" aria-hidden="true">'
+        '<line class="rail" x1="2" x2="102" y1="5" y2="5"/>'
         '<line class="reach" x1="{:.1f}" x2="{:.1f}" y1="5" y2="5"/><circle cx="{:.1f}" cy="5" r="3"/></svg>'
     ).format(2 + 100 * low, 2 + 100 * high, 2 + 100 * value)
 

@@ -1,15 +1,18 @@
 """How far a figure from a finite test set can be trusted.
 
-A proportion of independent images gets Wilson's score interval (Wilson, JASA 1927). Everything else is resampled:
-whole groups are drawn with replacement, because two images of one object are not two pieces of evidence.
+A proportion of independent images gets Wilson's score interval (Wilson, JASA 1927). Everything else is
+resampled: whole groups are drawn with replacement, because two images of one object are not two pieces of
+evidence.
 
-The plain percentile interval of that bootstrap does not keep its promise for averages over classes. Resampling
-loses small classes and so pulls macro-F1 down once more than the sample already did: with 100 classes and 500 images
-a "95 %" percentile interval held the truth in 36 % of the draws, and near 100 % it is far too narrow. Figures in
-[0, 1] therefore take bias and standard error from the bootstrap and put them into Wilson's interval as an effective
-sample size p (1 - p) / se^2, as is done for clustered surveys (Korn and Graubard, Survey Methodology 1998; Dean and
-Pagano, JSSAM 2015), around the bias-corrected figure (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-chapter 10). `benchmarks/coverage.py` measures what comes of it. Log loss, which has no upper bound, keeps percentiles.
+The plain percentile interval of that bootstrap does not keep its promise for averages over classes.
+Resampling loses small classes and so pulls macro-F1 down once more than the sample already did: with 100
+classes and 500 images a "95 %" percentile interval held the truth in 36 % of the draws, and near 100 % it
+is far too narrow. Figures in [0, 1] therefore take bias and standard error from the bootstrap and put them
+into Wilson's interval as an effective sample size p (1 - p) / se^2, as is done for clustered surveys (Korn
+and Graubard, Survey Methodology 1998; Dean and Pagano, JSSAM 2015), around the bias-corrected figure (Efron
+and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 10). `benchmarks/coverage.py` measures what
+comes of it; where most classes have one test image or none, no interval of macro-F1 holds. Log loss, which
+has no upper bound, keeps percentiles.
 """
 
 from __future__ import annotations
@@ -98,8 +101,8 @@ def cluster_bootstrap(
 ) -> Interval:
     """Interval of a metric from resampling whole groups; the module docstring says how.
 
-    Where every resample gives the same figure (all right, all wrong, one group), a bounded metric gets Wilson's
-    interval for as many independent successes as there are groups; where classes count equally, for
+    Where every resample gives the same figure (all right, all wrong, one group), a bounded metric gets
+    Wilson's interval for as many independent successes as there are groups; where classes count equally, for
     C^2 / sum(1 / groups of a class), the size that gives the variance of a mean of class rates.
 
     Args:
@@ -107,8 +110,8 @@ def cluster_bootstrap(
         labels: (N), probabilities: (N, C), groups: (N) any integers.
 
     Returns:
-        (low, high), around the figure itself; (nan, nan) where the metric is undefined, or unbounded and without
-        two groups.
+        (low, high), around the figure itself; (nan, nan) where the metric is undefined, or unbounded and
+        without two groups.
     """
     chosen = METRICS[metric] if isinstance(metric, str) else metric
     value = chosen.function(labels, probabilities)
@@ -131,8 +134,8 @@ def metric_intervals(
 ) -> dict[str, Interval]:
     """Intervals of several metrics from one set of resamples; those that are undefined are left out.
 
-    Accuracy and micro-F1 of independent rows are proportions and get Wilson; ROC AUC gets the standard error of
-    its placements (DeLong 1988; over groups: Obuchowski 1997), which needs no resampling.
+    Accuracy, micro-F1 and binary F1 of independent rows are proportions, or maps of one, and get Wilson.
+    ROC AUC gets the standard error of its placements (DeLong 1988; over groups: Obuchowski 1997).
     """
     values = {name: METRICS[name].function(sample.labels, sample.probabilities) for name in names}
     intervals: dict[str, Interval] = {}
@@ -170,7 +173,7 @@ def interval_from_resamples(
 def score_interval(
     value: Floats, spread: Spread, rows: Floats, still: Floats, confidence: float = 0.95
 ) -> tuple[Floats, Floats]:
-    """Wilson's interval with the bias and the effective sample size of a bootstrap, widened to hold the figure.
+    """Wilson's interval with the bias and the effective sample size of a bootstrap, widened to hold `value`.
 
     Args:
         value: (K) figures in [0, 1].
@@ -201,8 +204,9 @@ def class_intervals(
 ) -> dict[str, tuple[Floats, Floats]]:
     """(low (C), high (C)) of each class's precision, recall and F1.
 
-    Independent rows: Wilson. F1 is 2 J / (1 + J) with J = hits / (truly or supposedly of the class), a proportion,
-    so its interval is Wilson's for J under the same map. Rows in groups: the bootstrap over groups.
+    Independent rows: Wilson. F1 is 2 J / (1 + J) with J = hits / (truly or supposedly of the class), a
+    proportion, so its interval is Wilson's for J under the same map. Rows in groups: the bootstrap over
+    groups.
     """
     counts = _tally(sample, np.ones((1, len(sample.labels))))
     if sample.independent:
@@ -228,7 +232,7 @@ class Comparison:
     Attributes:
         difference: figure of the first minus figure of the second.
         low, high: 95 % interval of the difference.
-        p_value: exact sign test over groups on which was right more often (McNemar's test where every row is a group).
+        p_value: exact sign test over groups on which was right more often (McNemar's where rows are groups).
     """
 
     difference: float
@@ -277,8 +281,10 @@ def sign_test(sample: Sample, other: Floats) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def difference_interval(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
-    """Interval of first - second, each (value, low, high) of an independent sample (Newcombe 1998, method 10)."""
+def difference_interval(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Interval of first - second, two independent (value, low, high) (Newcombe 1998, method 10)."""
     (a, a_low, a_high), (b, b_low, b_high) = first, second
     return a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
 

@@ -1,8 +1,8 @@
 """Pictures of a report, each a function of the report alone.
 
-Drawn on `Figure` objects, without pyplot and its global state. They come as SVG whose ink is `currentColor`, so that
-one drawing is right on a light page, a dark one and on paper; a large one comes as a PNG on white. Class names are
-literal text: nothing in them is mathematics.
+Drawn on `Figure` objects, without pyplot and its global state. They come as SVG whose ink is
+`currentColor`, so that one drawing is right on a light page, a dark one and on paper; a large one comes as
+a PNG on white. Class names are literal text: nothing in them is mathematics.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class Plot:
 
 
 def draw_plots(report: Report) -> dict[str, str]:
-    """Every picture the report has data for: name -> SVG text, or a PNG data URI where the SVG would be large."""
+    """Every picture the report has data for: name -> SVG text, or a PNG data URI where it would be large."""
     drawn: dict[str, str] = {}
-    # Style and warning filters are set for the drawing alone; fonts without a glyph are the browser's business.
+    # Style and filters are set for the drawing alone; a font without a glyph is the browser's business.
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")

@@ -1,7 +1,7 @@
 """The content of `report.json`: a pure function of what a run measured.
 
-Everything under `test` follows from the saved predictions and the seed alone, so `verify` can recompute it to the
-last bit. Nothing here draws, writes or reads a clock.
+Everything under `test` follows from the saved predictions and the seed alone, so `verify` can recompute it to
+the last bit. Nothing here draws, writes or reads a clock.
 """
 
 from __future__ import annotations
@@ -53,15 +53,17 @@ class ReportInputs:
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
-        data: `class_counts` {set name: (C) images}, and what is known of `images`, `quarantined`, `copies`, `groups`,
-            `conflicts`, `aside`, `leaks` (counts) and `findings` (list of {kind, severity, path, detail, fix}).
-        looks: one entry {when, command, images, ...} per time these test rows were evaluated, this one included.
+        data: `class_counts` {"train", "val", "test": (C) images}, and what is known of `images`,
+            `quarantined`, `copies`, `groups`, `conflicts`, `aside`, `leaks` (counts) and `findings` (list of
+            {kind, severity, path, detail, fix}).
+        looks: one entry {when, command, images, ...} per time these test rows were evaluated, this one
+            included.
         stop_reason: why the search ended, one phrase.
         budget_seconds: None without a budget.
         seconds: by stage.
-        trials: counts (`total`, `complete`, `stopped`, `failed`) and `table`, a list of {number, origin, kind,
-            backbone, resolution, epochs, score, seconds, state, hyperparameters, curve}; `curve` is a list of {epoch,
-            score, train_loss, val_loss}, `finished` the seconds since the start.
+        trials: counts (`total`, `complete`, `stopped`, `failed`) and `table`, a list of {number, origin,
+            kind, backbone, resolution, epochs, score, seconds, finished, state, hyperparameters, curve};
+            `curve` is a list of {epoch, score, train_loss, val_loss}, `finished` the seconds since the start.
         model: file, backbone, parameters, temperature and the like.
         environment: versions, machine, commands, fingerprints.
     """

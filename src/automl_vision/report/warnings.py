@@ -64,8 +64,8 @@ def _flatters(report: Report) -> list[str]:
     figures = f"{title} is {percent(gap['validation'])} on validation and {percent(gap['test'])} on test"
     if (gap["difference"] > 0) == METRICS[gap["metric"]].higher_is_better:
         return [
-            f"Validation flatters: {figures}, {points(abs(gap['difference']))} points apart, more than chance explains. "
-            "Believe the test figure."
+            f"Validation flatters: {figures}, {points(abs(gap['difference']))} points apart, more than "
+            "chance explains. Believe the test figure."
         ]
     return [
         f"{figures}, {points(abs(gap['difference']))} points apart, more than chance explains: "
@@ -95,8 +95,8 @@ def _indistinct(report: Report) -> list[str]:
 
 def _worse(report: Report) -> list[str]:
     return [
-        f"The {row['name']} is better than the model on the test set, by {points(-row['gain']['value'])} points of "
-        f"{METRICS[row['gain']['metric']].title}."
+        f"The {row['name']} is better than the model on the test set, by "
+        f"{points(-row['gain']['value'])} points of {METRICS[row['gain']['metric']].title}."
         for row in report["baselines"]
         if row["gain"] and row["gain"]["distinguishable"] and row["gain"]["value"] < 0
     ]
@@ -126,8 +126,8 @@ def _rare(report: Report) -> list[str]:
     named = ", ".join(f"{row['class']} ({row['support']})" for row in few[:_NAMED])
     rest = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
     return [
-        f"{len(few)} of {len(report['test']['classes'])} classes have fewer than {SUPPORT_LIMIT} test images, so their "
-        f"own figures say little: {named}{rest}."
+        f"{len(few)} of {len(report['test']['classes'])} classes have fewer than {SUPPORT_LIMIT} test "
+        f"images, so their own figures say little: {named}{rest}."
     ]
 
 
@@ -136,7 +136,8 @@ def _unreadable(report: Report) -> list[str]:
     if not total or bad <= UNREADABLE_LIMIT * total:
         return []
     return [
-        f"{bad:,} of {total:,} files ({percent(bad / total)}) could not be read and were left out; audit.csv names them."
+        f"{bad:,} of {total:,} files ({percent(bad / total)}) could not be read and were left out; "
+        "audit.csv names them."
     ]
 
 

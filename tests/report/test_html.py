@@ -1,0 +1,207 @@
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from automl_vision.report.html import ROWS, duration, render_html, shown, typeset, verdict
+from automl_vision.report.plots import draw_plots
+from automl_vision.report.predictions import Predictions
+from automl_vision.report.report import build_report
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(self.text)
+
+
+def page_of(inputs, pictures=None):
+    report = json.loads(json.dumps(build_report(inputs)))
+    html = render_html(report, draw_plots(report) if pictures is None else pictures)
+    return html, Page(html)
+
+
+def test_tells_the_story_in_order(inputs):
+    html, _ = page_of(inputs(), {"trial_scores": "<svg></svg>"})
+    order = [
+        "verdict",
+        "data",
+        "classes",
+        "confusion",
+        "validation",
+        "baselines",
+        "curves",
+        "trials",
+        "findings",
+        "time",
+        "provenance",
+    ]
+    places = [html.index(f'<section id="{name}"') for name in order]
+    assert places == sorted(places)
+
+
+def test_says_the_figures(inputs):
+    run = inputs()
+    report = build_report(run)
+    _, page = page_of(run, {})
+    assert f"{100 * report['test']['accuracy']['value']:.1f} %" in page.words
+    assert "budget used" in page.words
+    assert "resnet18" in page.words
+    assert "x.jpg" in page.words
+
+
+def test_asks_nothing_of_the_outside(inputs):
+    html, page = page_of(inputs())
+    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
+    pulled = [
+        value for _, key, value in page.attributes if key in ("src", "href", "xlink:href", "srcset", "action")
+    ]
+    assert [value for value in pulled if not value.startswith(("#", "data:image/png;base64,"))] == []
+    assert "url(http" not in html
+    assert "@import" not in html
+    policy = next(value for _, key, value in page.attributes if key == "content" and "default-src" in value)
+    assert "default-src 'none'" in policy
+
+
+def test_names_from_the_data_are_text(inputs, predict):
+    row = {"kind": EVIL, "path": EVIL, "detail": EVIL, "fix": EVIL}
+    trial = {
+        "number": 0,
+        "backbone": EVIL,
+        "origin": EVIL,
+        "state": EVIL,
+        "score": 0.5,
+        "hyperparameters": {EVIL: EVIL},
+        "curve": [{"epoch": 1, "score": 0.5}],
+    }
+    _, clean = page_of(inputs())
+    run = inputs(
+        name=EVIL,
+        created=EVIL,
+        test=predict(n=20, classes=(EVIL, "$x$", "</style><script>alert(1)</script>")),
+        data={"class_counts": {"train": [1, 2, 3]}, "findings": [row]},
+        baselines={EVIL: predict(n=20).probabilities},
+        looks=({EVIL: EVIL}, {"when": EVIL}),
+        stop_reason=EVIL,
+        seconds={EVIL: 1.0},
+        trials={"table": [trial], EVIL: EVIL},
+        model={EVIL: EVIL},
+        environment={EVIL: {EVIL: EVIL}},
+    )
+    _, page = page_of(run)
+    assert "script" not in page.tags
+    assert page.tags.count("img") == clean.tags.count("img") == 0
+    assert page.tags.count("style") == clean.tags.count("style")
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+    assert page.words.count(EVIL) > 15
+
+
+def test_works_without_pictures_and_with_little_known(inputs):
+    run = inputs(
+        augmented_validation=None,
+        data={},
+        looks=(),
+        seconds={},
+        trials={},
+        model={},
+        environment={},
+        stop_reason="",
+        budget_seconds=None,
+    )
+    assert "None is on record" in render_html(build_report(run), {})
+
+
+def test_a_png_is_an_image_of_the_page(inputs):
+    html = render_html(build_report(inputs()), {"confusion": "data:image/png;base64,AAAA"})
+    assert '<img src="data:image/png;base64,AAAA" alt="Confusion matrix of the test set">' in html
+
+
+def test_ten_thousand_classes_fit(inputs, predict):
+    count = 10_000
+    few = predict(n=300, classes=("a", "b"))
+    names = tuple(f"class number {i}" for i in range(count))
+    chances = np.zeros((300, count))
+    chances[np.arange(300), np.arange(300) * 7 % count] = 1.0
+    big = Predictions(few.paths, np.arange(300) * 31 % count, np.arange(300), chances, names)
+    findings = [
+        {"kind": "truncated", "path": f"{i}.jpg", "detail": "x" * 1000, "fix": "y"} for i in range(5000)
+    ]
+    trials = {
+        "table": [{"number": i, "score": 0.1, "hyperparameters": {"a": "z" * 1000}} for i in range(3000)]
+    }
+    run = inputs(
+        test=big,
+        validation=big,
+        augmented_validation=None,
+        trials=trials,
+        data={"class_counts": {"train": [1] * count}, "findings": findings},
+    )
+    html, page = page_of(run)
+    assert len(html.encode()) < 1_000_000
+    assert f"{ROWS['classes']} of 10,000 classes shown" in page.words
+    assert "the other 2,940 are in" in page.words
+    assert "the other 4,960 are in" in page.words
+
+
+def test_the_verdict_speaks_plainly(inputs):
+    text = verdict(build_report(inputs()))
+    assert text.startswith("On 200 images that had no part in training or choosing, the model is right in 8")
+    assert text.endswith("No check found a reason to doubt these figures.")
+    twice = verdict(build_report(inputs(looks=({}, {}))))
+    assert twice.endswith("One thing to know before trusting them:")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0.04, "0.0 s"),
+        (12.4, "12 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (True, "yes"),
+        (1234567, "1,234,567"),
+        (0.000312345, "0.0003123"),
+        ({"a": [1, 2]}, "a 1, 2"),
+    ],
+)
+def test_values(value, text):
+    assert shown(value) == text
+
+
+def test_long_values_are_cut():
+    assert len(shown("x" * 5000)) == 200
+
+
+def test_typesetting_leaves_names_alone():
+    assert typeset("-1.5 to 3 % of t-shirt-2") == "−1.5 to 3\u00a0% of t-shirt-2"

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from automl_vision.report.report import build_report
+from automl_vision.report.warnings import CHECKS
+
+
+def said(report, word):
+    return [sentence for sentence in report["warnings"] if word in sentence]
+
+
+def test_a_sound_run_has_none(inputs):
+    assert build_report(inputs())["warnings"] == []
+
+
+def cases(inputs, predict):
+    test = predict()
+    few = predict(n=27, classes=tuple("abc"))
+    return {
+        "Validation flatters": (
+            inputs(validation=predict(right=0.97)),
+            inputs(validation=predict(right=0.88)),
+        ),
+        "easier than the validation": (
+            inputs(validation=predict(right=0.6)),
+            inputs(validation=predict(right=0.83)),
+        ),
+        "can no longer tell candidates apart": (
+            inputs(validation=predict(right=1.0)),
+            inputs(validation=predict(right=0.95)),
+        ),
+        "cannot be told apart from the probe": (
+            inputs(baselines={"probe": predict(right=0.84).probabilities}),
+            inputs(baselines={"probe": predict(right=0.6).probabilities}),
+        ),
+        "cannot be told apart from the majority class": (
+            inputs(test=predict(right=0.34)),
+            inputs(),
+        ),
+        "The probe is better": (
+            inputs(baselines={"probe": np.eye(3)[test.labels]}),
+            inputs(baselines={"probe": test.probabilities}),
+        ),
+        "looked at 2 times": (inputs(looks=({"when": "a"}, {"when": "b"})), inputs()),
+        "The test set is small": (inputs(test=predict(n=30, right=0.7)), inputs()),
+        "fewer than 10 test images": (inputs(test=few), inputs(test=predict(n=30))),
+        "could not be read": (
+            inputs(data={"images": 100, "quarantined": 6}),
+            inputs(data={"images": 100, "quarantined": 5}),
+        ),
+    }
+
+
+WORDS = [
+    "Validation flatters",
+    "easier than the validation",
+    "can no longer tell candidates apart",
+    "cannot be told apart from the probe",
+    "cannot be told apart from the majority class",
+    "The probe is better",
+    "looked at 2 times",
+    "The test set is small",
+    "fewer than 10 test images",
+    "could not be read",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_is_raised_when_it_applies_and_only_then(inputs, predict, word):
+    applies, does_not = cases(inputs, predict)[word]
+    assert len(said(build_report(applies), word)) == 1
+    assert said(build_report(does_not), word) == []
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_every_check_has_its_cases(inputs, predict):
+    raised = [build_report(applies) for applies, _ in cases(inputs, predict).values()]
+    assert all(any(check(report) for report in raised) for check in CHECKS)
+
+
+def test_says_how_many_more_images_would_do(inputs, predict):
+    report = build_report(inputs(test=predict(n=30, right=0.7)))
+    accuracy = report["test"]["accuracy"]
+    half = (accuracy["high"] - accuracy["low"]) / 2
+    more = int(np.ceil(30 * (half / 0.1) ** 2)) - 30
+    assert f"About {more} images more" in said(report, "small")[0]
+
+
+def test_an_imbalanced_winner_is_judged_by_macro_f1(inputs, predict):
+    """Accuracy cannot tell it from the majority class, the objective can."""
+    labels = np.array([0] * 190 + [1] * 10)
+    base = predict(classes=("common", "rare"))
+    chances = np.eye(2)[np.where(np.arange(200) >= 193, 1, 0)]
+    chances[:4] = [0.0, 1.0]
+    test = type(base)(base.paths, labels, np.arange(200), chances, base.class_names)
+    data = {"class_counts": {"train": [190, 10]}}
+    by_f1 = build_report(inputs(test=test, objective="macro_f1", data=data))
+    by_accuracy = build_report(inputs(test=test, objective="accuracy", data=data))
+    assert not said(by_f1, "told apart")
+    assert said(by_accuracy, "told apart")
