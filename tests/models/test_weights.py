@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from automl_vision.models.backbones import backbone
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.weights import (
     WEIGHT_SOURCES,
+    WeightSource,
     find_weights,
     hub_reachable,
     load_weights,
@@ -179,3 +181,49 @@ def test_an_address_that_is_none_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_here_is_listed() -> None:
     assert "efficientnet_lite0" in weights_here()
     assert list(WEIGHT_SOURCES) == ["file", "package", "cache", "hub"]
+
+
+def test_a_download_goes_through_the_hub_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    save_file(tiny_state, tmp_path / "model.safetensors")
+    monkeypatch.setattr(weights_module, "_ask", lambda endpoint: True)
+
+    def download(repository: str, name: str, **_: object) -> str:
+        assert repository == f"timm/{TINY}"
+        return str(tmp_path / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    source = find_weights(backbone(TINY))
+    assert source is not None and source.kind == "hub"
+    assert load_weights(source, backbone(TINY)).keys() == tiny_state.keys()
+
+
+def test_a_download_that_fails_is_a_weights_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def download(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("the connection broke")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    source = WeightSource("hub", f"timm/{TINY}", "")
+    with pytest.raises(WeightsError, match=r"did not give the weights(.|\n)*--no-pretrained"):
+        load_weights(source, backbone(TINY))
+
+
+def test_a_server_that_speaks_something_else_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def mumble() -> None:
+            connection, _ = listener.accept()
+            connection.recv(1024)
+            connection.sendall(b"220 mail here\r\n")
+            connection.close()
+
+        speaker = threading.Thread(target=mumble, daemon=True)
+        speaker.start()
+        assert not hub_reachable()
+        speaker.join(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import importlib.util
 import os
@@ -162,7 +163,7 @@ def _ask(endpoint: str) -> bool:
     except urllib.error.HTTPError as error:
         # A mirror without a front page is a hub too; a proxy that refuses is none.
         return error.code in {404, 405}
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
