@@ -16,9 +16,7 @@ from automl_vision.metrics import (
 
 REFERENCE = {
     "accuracy": lambda y, p, s: sk.accuracy_score(y, s),
-    "balanced_accuracy": lambda y, p, s: sk.recall_score(
-        y, s, labels=np.unique(y), average="macro", zero_division=0
-    ),
+    "balanced_accuracy": lambda y, p, s: sk.recall_score(y, s, labels=np.unique(y), average="macro", zero_division=0),
     "macro_f1": lambda y, p, s: sk.f1_score(y, s, average="macro", zero_division=0),
     "weighted_f1": lambda y, p, s: sk.f1_score(y, s, average="weighted", zero_division=0),
     "micro_f1": lambda y, p, s: sk.f1_score(y, s, average="micro", zero_division=0),

@@ -46,9 +46,7 @@ def test_quarantined_files_are_named_and_many_of_them_too() -> None:
     assert list(frame.columns) == ["path", "label", "kind", "severity", "message", "fix"]
     assert frame.loc[frame["kind"] == "empty", "path"].tolist() == [PLAIN[1]]
     whole = frame[frame["kind"] == "many_unreadable"]
-    assert whole[["path", "label", "message"]].to_numpy().tolist() == [
-        ["", "", "2 of 24 files are not usable"]
-    ]
+    assert whole[["path", "label", "message"]].to_numpy().tolist() == [["", "", "2 of 24 files are not usable"]]
     assert not checked.eligible[:2].any()
 
 

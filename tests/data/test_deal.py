@@ -59,9 +59,7 @@ def test_a_giant_group_stays_in_train() -> None:
 
 
 groups_over_classes = st.integers(1, 3).flatmap(
-    lambda c: st.lists(
-        st.lists(st.integers(0, 3), min_size=c, max_size=c).filter(any), min_size=3, max_size=7
-    )
+    lambda c: st.lists(st.lists(st.integers(0, 3), min_size=c, max_size=c).filter(any), min_size=3, max_size=7)
 )
 
 

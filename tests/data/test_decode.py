@@ -185,9 +185,7 @@ def test_damaged_exif_does_not_cost_the_image(exif: bytes) -> None:
     assert decoded.pixels.shape == (24, 40, 3)
 
 
-@pytest.mark.parametrize(
-    ("form", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})]
-)
+@pytest.mark.parametrize(("form", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})])
 def test_the_first_of_many_frames_is_used(form: str, options: dict[str, object]) -> None:
     frames = [Image.fromarray(np.full((8, 8, 3), v, dtype=np.uint8)) for v in (255, 100, 0)]
     data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)

@@ -242,9 +242,7 @@ def test_names_that_are_no_text_are_read(tmp_path: Path) -> None:
     assert manifest.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("Cat", "cat"), ("caf\u00e9", "cafe\u0301"), ("STRASSE", "straße")]
-)
+@pytest.mark.parametrize(("first", "second"), [("Cat", "cat"), ("caf\u00e9", "cafe\u0301"), ("STRASSE", "straße")])
 def test_class_names_that_look_alike_are_refused(first: str, second: str, tmp_path: Path) -> None:
     picture(tmp_path / first / "a.png")
     picture(tmp_path / second / "b.png")
@@ -430,9 +428,7 @@ def test_tables_with_nothing_in_them(tmp_path: Path) -> None:
 def test_numbers_are_labels_too(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         picture(tmp_path / name)
-    frame = pd.DataFrame(
-        {"image": ["a.png", "b.png", "c.png"], "label": [3.0, 12.0, 3.0], "group": [1, 2, 1]}
-    )
+    frame = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "label": [3.0, 12.0, 3.0], "group": [1, 2, 1]})
     frame.to_parquet(tmp_path / "t.parquet")
     frame["label"] = frame["label"].astype(int)
     frame.to_csv(tmp_path / "t.csv", index=False)
@@ -449,9 +445,7 @@ def test_names_that_no_file_can_have_are_missing_files(tmp_path: Path) -> None:
 @given(
     header=st.lists(st.sampled_from(["image", "label", "split", "group", "augmented", ""]), max_size=6),
     rows=st.lists(
-        st.lists(
-            st.one_of(st.sampled_from(["a.png", "cat", "train", "1", ""]), st.text(max_size=8)), max_size=6
-        ),
+        st.lists(st.one_of(st.sampled_from(["a.png", "cat", "train", "1", ""]), st.text(max_size=8)), max_size=6),
         max_size=6,
     ),
     skip=st.booleans(),

@@ -15,9 +15,7 @@ from automl_vision.data.sample import FEW, sample
 
 def manifest_of(labels: list[int], paths: list[str] | None = None) -> Manifest:
     names = tuple(f"class {label}" for label in range(max(labels) + 1))
-    return Manifest(
-        Path("/data"), tuple(paths or [f"{i:04}.png" for i in range(len(labels))]), np.array(labels), names
-    )
+    return Manifest(Path("/data"), tuple(paths or [f"{i:04}.png" for i in range(len(labels))]), np.array(labels), names)
 
 
 rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=60)
@@ -25,9 +23,7 @@ rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, ma
 
 @given(rows=rows, count=st.integers(1, 70), seed=st.integers(0, 5))
 @settings(max_examples=150, deadline=None)
-def test_groups_stay_whole_and_the_count_is_a_limit(
-    rows: list[tuple[int, int]], count: int, seed: int
-) -> None:
+def test_groups_stay_whole_and_the_count_is_a_limit(rows: list[tuple[int, int]], count: int, seed: int) -> None:
     manifest = manifest_of([label for label, _ in rows])
     keys = np.array([key for _, key in rows])
     chosen = sample(manifest, keys, count, seed)

@@ -82,9 +82,7 @@ def worlds(draw: st.DrawFn, user_split: bool = False, columns: bool = False) -> 
         group=tuple(row["source"] for row in rows) if columns else None,
         is_augmented=tuple(row["copy"] for row in rows) if columns else None,
     )
-    facts = make_facts(
-        manifest, [row["pixels"] for row in rows], range(len(rows)), [row["fault"] for row in rows]
-    )
+    facts = make_facts(manifest, [row["pixels"] for row in rows], range(len(rows)), [row["fault"] for row in rows])
     return World(manifest, facts, tuple(r["source"] for r in rows), tuple(bool(r["copy"]) for r in rows))
 
 
@@ -142,9 +140,7 @@ def assert_honest(world: World, checked: Audit, result: Split) -> None:
 
 def by_content(world: World, result: Split) -> Counter[tuple[Any, ...]]:
     table = world.facts.table
-    return Counter(
-        zip(table["pixel_digest"], world.manifest.labels.tolist(), result.name.tolist(), strict=True)
-    )
+    return Counter(zip(table["pixel_digest"], world.manifest.labels.tolist(), result.name.tolist(), strict=True))
 
 
 slow_ok = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

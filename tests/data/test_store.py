@@ -86,9 +86,7 @@ def entries(cache: Path) -> list[str]:
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
 @pytest.mark.parametrize("cached", [True, False])
-def test_squares_are_what_deployment_makes(
-    threads: int, cached: bool, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_squares_are_what_deployment_makes(threads: int, cached: bool, manifest: Manifest, tmp_path: Path) -> None:
     store, facts = build_store(manifest, SIZES, tmp_path / "cache" if cached else None, threads)
     assert store.sizes == (8, 16)
     assert len(store) == len(facts) == len(manifest) == 10
@@ -142,9 +140,7 @@ def test_identical_files_are_decoded_once_and_the_second_build_decodes_nothing(
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_a_renamed_and_relabelled_copy_decodes_nothing(
-    manifest: Manifest, tmp_path: Path, decodes: Counter
-) -> None:
+def test_a_renamed_and_relabelled_copy_decodes_nothing(manifest: Manifest, tmp_path: Path, decodes: Counter) -> None:
     build_store(manifest, SIZES, tmp_path / "cache", 2)
     before = decodes.calls
     for row, path in enumerate(manifest.paths):
@@ -230,9 +226,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_entry_is_built_again(
-    damage: str, manifest: Manifest, tmp_path: Path, decodes: Counter
-) -> None:
+def test_a_damaged_entry_is_built_again(damage: str, manifest: Manifest, tmp_path: Path, decodes: Counter) -> None:
     build_store(manifest, SIZES, tmp_path / "cache", 1)
     (key,) = entries(tmp_path / "cache")
     DAMAGE[damage](tmp_path / "cache" / key)
@@ -261,9 +255,7 @@ def test_checksums_are_sampled_when_there_is_too_much(
     assert 0 < found < 60
 
 
-def test_threads_that_want_the_same_entry_build_it_once(
-    manifest: Manifest, tmp_path: Path, decodes: Counter
-) -> None:
+def test_threads_that_want_the_same_entry_build_it_once(manifest: Manifest, tmp_path: Path, decodes: Counter) -> None:
     stores: list[ImageStore] = []
 
     def work() -> None:

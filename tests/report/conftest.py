@@ -37,9 +37,7 @@ def inputs(predict):
     def make(**changes):
         test = changes.pop("test", None) or predict()
         counts = np.bincount(test.labels, minlength=len(test.class_names)).tolist()
-        curve = [
-            {"epoch": e, "score": 0.5 + e / 10, "train_loss": 1 / e, "val_loss": 1.2 / e} for e in (1, 2, 3)
-        ]
+        curve = [{"epoch": e, "score": 0.5 + e / 10, "train_loss": 1 / e, "val_loss": 1.2 / e} for e in (1, 2, 3)]
         table = [
             {
                 "number": i,
@@ -68,9 +66,7 @@ def inputs(predict):
                 "class_counts": {"train": [9 * n for n in counts], "val": counts, "test": counts},
                 "images": 1000,
                 "quarantined": 3,
-                "findings": [
-                    {"kind": "truncated", "path": "x.jpg", "detail": "ends early", "fix": "copy again"}
-                ],
+                "findings": [{"kind": "truncated", "path": "x.jpg", "detail": "ends early", "fix": "copy again"}],
             },
             "looks": ({"when": "2026-01-02T03:04:05Z", "command": "search"},),
             "stop_reason": "budget used",

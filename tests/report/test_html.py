@@ -72,9 +72,7 @@ def test_says_the_figures(inputs):
 def test_asks_nothing_of_the_outside(inputs):
     html, page = page_of(inputs())
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
-    pulled = [
-        value for _, key, value in page.attributes if key in ("src", "href", "xlink:href", "srcset", "action")
-    ]
+    pulled = [value for _, key, value in page.attributes if key in ("src", "href", "xlink:href", "srcset", "action")]
     assert [value for value in pulled if not value.startswith(("#", "data:image/png;base64,"))] == []
     assert "url(http" not in html
     assert "@import" not in html
@@ -142,12 +140,8 @@ def test_ten_thousand_classes_fit(inputs, predict):
     chances = np.zeros((300, count))
     chances[np.arange(300), np.arange(300) * 7 % count] = 1.0
     big = Predictions(few.paths, np.arange(300) * 31 % count, np.arange(300), chances, names)
-    findings = [
-        {"kind": "truncated", "path": f"{i}.jpg", "detail": "x" * 1000, "fix": "y"} for i in range(5000)
-    ]
-    trials = {
-        "table": [{"number": i, "score": 0.1, "hyperparameters": {"a": "z" * 1000}} for i in range(3000)]
-    }
+    findings = [{"kind": "truncated", "path": f"{i}.jpg", "detail": "x" * 1000, "fix": "y"} for i in range(5000)]
+    trials = {"table": [{"number": i, "score": 0.1, "hyperparameters": {"a": "z" * 1000}} for i in range(3000)]}
     run = inputs(
         test=big,
         validation=big,

@@ -55,9 +55,7 @@ def test_wilson_at_the_ends():
 def test_every_interval_holds_its_figure(name, per_group):
     sample = noisy(60, classes=2, per_group=per_group)
     value = METRICS[name].function(sample.labels, sample.probabilities)
-    low, high = cluster_bootstrap(
-        name, sample.labels, sample.probabilities, sample.groups, resamples=200, seed=1
-    )
+    low, high = cluster_bootstrap(name, sample.labels, sample.probabilities, sample.groups, resamples=200, seed=1)
     assert low <= value <= high
     assert low < high
 
@@ -96,9 +94,7 @@ def test_a_rare_class_widens_a_macro_figure_that_is_perfect():
 
 def test_one_group_tells_nothing_of_the_log_loss():
     sample = Sample(np.array([0, 1]), np.full((2, 2), 0.5), np.array([7, 7]))
-    assert all(
-        map(math.isnan, cluster_bootstrap("log_loss", sample.labels, sample.probabilities, sample.groups))
-    )
+    assert all(map(math.isnan, cluster_bootstrap("log_loss", sample.labels, sample.probabilities, sample.groups)))
 
 
 def test_an_undefined_metric_has_no_interval():

@@ -79,9 +79,7 @@ def test_a_failed_trial_has_a_gap_and_not_a_crash(inputs):
         {"number": 0, "score": None, "state": "failed", "curve": []},
         {"number": 1, "score": 0.5, "curve": [{"epoch": 1, "score": 0.5, "train_loss": None}]},
     ]
-    assert {"learning_curves", "trial_scores"} <= set(
-        draw_plots(build_report(inputs(trials={"table": table})))
-    )
+    assert {"learning_curves", "trial_scores"} <= set(draw_plots(build_report(inputs(trials={"table": table}))))
 
 
 def test_a_large_drawing_comes_as_png(inputs, monkeypatch):

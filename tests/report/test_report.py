@@ -58,9 +58,7 @@ def test_equal_inputs_give_equal_reports(inputs):
 def test_is_recomputed_from_the_saved_predictions_to_the_last_bit(inputs, predict, tmp_path, per_group):
     rng = np.random.default_rng(5)
     plain = predict(per_group=per_group)
-    test = Predictions(
-        plain.paths, plain.labels, plain.groups, rng.dirichlet([1, 1, 1], 200), plain.class_names
-    )
+    test = Predictions(plain.paths, plain.labels, plain.groups, rng.dirichlet([1, 1, 1], 200), plain.class_names)
     report = build_report(inputs(test=test, seed=4))
     test.to_csv(tmp_path / "predictions_test.csv")
     assert verify(through_json(report), Predictions.from_csv(tmp_path / "predictions_test.csv")) == []

@@ -50,9 +50,7 @@ class Preprocessing:
             raise ValueError(f"resize must be one of {RESIZES}, got resize={self.resize!r}")
         known = tuple(INTERPOLATIONS)
         if self.interpolation not in known:
-            raise ValueError(
-                f"interpolation must be one of {known}, got interpolation={self.interpolation!r}"
-            )
+            raise ValueError(f"interpolation must be one of {known}, got interpolation={self.interpolation!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only: fits JSON and a model file."""

@@ -281,9 +281,7 @@ def sign_test(sample: Sample, other: Floats) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def difference_interval(
-    first: tuple[float, float, float], second: tuple[float, float, float]
-) -> tuple[float, float]:
+def difference_interval(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
     """Interval of first - second, two independent (value, low, high) (Newcombe 1998, method 10)."""
     (a, a_low, a_high), (b, b_low, b_high) = first, second
     return a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)

@@ -41,9 +41,7 @@ def test_every_mode_names_rows_of_the_table_in_its_order() -> None:
 @pytest.mark.parametrize("name", EVIDENCE)
 def test_evidence_keeps_its_contract(name: str) -> None:
     paths = ["a/x.jpg", "a/x_flip.jpg", "b/y.jpg", "b/y2.jpg", "b/z.jpg"]
-    manifest = make_manifest(
-        paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None)
-    )
+    manifest = make_manifest(paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None))
     facts = make_facts(manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"])
     settings = DataSettings(group_regex="/(.)", original_regex="x")
     found = EVIDENCE[name](manifest, facts, settings)
