@@ -34,6 +34,11 @@ class Clock:
     _opened: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
 
     @property
+    def at_open(self) -> float:
+        """Seconds of the budget that were used before the clock was made: imports, and earlier sessions of a run."""
+        return self._opened[0] - self.start
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self.now() - self.start

@@ -414,7 +414,7 @@ class Session:
             predictions.to_csv(folder / run_dir.predictions_file(name))
         self._write_trials(finished.search)
         plots = draw_plots(report)
-        report["seconds"] = {**self.seconds, "total": self.clock.elapsed}
+        report["seconds"] = self._seconds_by_stage()
         write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
         write_json(folder / run_dir.REPORT_JSON, report)
         self.run.note_spent(self.clock.elapsed)
@@ -437,7 +437,7 @@ class Session:
             looks=tuple(looked.looks),
             stop_reason=finished.stop_reason,
             budget_seconds=None if math.isinf(self.clock.budget) else self.clock.budget,
-            seconds={**self.seconds, "total": self.clock.elapsed},
+            seconds=self._seconds_by_stage(),
             trials=trials_section(finished.search.trials),
             model={
                 "file": run_dir.MODEL,
@@ -455,6 +455,12 @@ class Session:
                 "seed": self.settings.machine.seed,
             },
         )
+
+    def _seconds_by_stage(self) -> dict[str, float]:
+        """Wall seconds so far; "start" is what came before the first stage (imports), "report" what is left over."""
+        spent = {"earlier sessions": self.run.spent} if self.run.spent else {}
+        known = {"start": self.clock.at_open - self.run.spent, **spent, **self.seconds}
+        return {**known, "report": self.clock.elapsed - sum(known.values())}
 
     def _write_trials(self, search: Search) -> None:
         table = pd.DataFrame(

@@ -102,7 +102,7 @@ def _classes(test: Mapping[str, Any]) -> Table:
 
 
 def _print_next(run: Run) -> None:
-    total = run.report["seconds"]["total"]
+    total = sum(run.report["seconds"].values())
     budget = run.report["budget_seconds"]
     of_budget = f" of {seconds_text(budget)}" if budget else ""
     stdout.print(
