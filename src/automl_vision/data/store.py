@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import PIL
 import torch
 from numpy.typing import NDArray
 
@@ -194,7 +194,7 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _key(digests: dict[str, Path], sizes: tuple[int, ...]) -> str:
     """Names of files, labels and order are not in the key; what could change a pixel is."""
-    pillow = PIL.__version__.split(".")[0]
+    pillow = version("pillow").split(".")[0]
     digest = hashlib.blake2b(json.dumps([FORMAT, pillow, list(sizes)]).encode(), digest_size=16)
     for each in sorted(digests):
         digest.update(bytes.fromhex(each))
