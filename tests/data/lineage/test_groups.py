@@ -18,7 +18,7 @@ HEX = "0123456789abcdef" * 2
 
 def roles(paths, given_settings=NAMES, pixels=None, files=None, faults=None, **columns):
     manifest = make_manifest(paths, **columns)
-    lineage = trace_lineage(manifest, make_facts(manifest, pixels, files, faults), data_settings)
+    lineage = trace_lineage(manifest, make_facts(manifest, pixels, files, faults), given_settings)
     return lineage.role.tolist(), lineage.orphan.tolist(), lineage.group.tolist()
 
 
