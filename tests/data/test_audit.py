@@ -102,6 +102,14 @@ def test_orphans_and_unsure_groups_are_counted_and_explained() -> None:
     assert not checked.eligible[24:].any()
 
 
+def test_nothing_in_a_group_with_an_unsure_member_is_eligible() -> None:
+    hexes = "0123456789abcdef" * 2
+    paths = [*PLAIN, f"a/x_jpg.rf.{hexes}.jpg", f"a/x_jpg.rf.f{hexes[1:]}.jpg"]
+    _, checked = audited(paths, group=("p", *[None] * 23, "p", None))
+    assert checked.lineage.role[0] == "original"
+    assert checked.eligible.tolist() == [False] + [True] * 23 + [False] * 2
+
+
 def test_files_that_are_not_what_they_seem() -> None:
     columns = {
         "format": ["PNG", *["JPEG"] * 23],

@@ -35,6 +35,7 @@ def test_quota(originals: int, share: float, expected: int) -> None:
     assert quota(originals, share) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(7, 60), st.integers(0, 5), st.sampled_from([0.1, 0.2, 0.3]))
 def test_single_images_meet_the_quota_exactly(n: int, seed: int, share: float) -> None:
     dealt = deal(deck_of([[1]] * n, 1), {"test": share, "val": 0.2}, seed)
@@ -44,6 +45,7 @@ def test_single_images_meet_the_quota_exactly(n: int, seed: int, share: float) -
     assert held.count("val") == quota(n, 0.2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=10, max_size=40), st.integers(0, 5))
 def test_groups_come_near_the_quota(sizes: list[int], seed: int) -> None:
     dealt = deal(deck_of([[n] for n in sizes], 1), SHARES, seed)
@@ -63,7 +65,7 @@ groups_over_classes = st.integers(1, 3).flatmap(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(groups_over_classes, st.integers(0, 3))
 def test_every_class_reaches_every_set_where_any_deal_can(groups: list[list[int]], seed: int) -> None:
     dealt = deal(deck_of(groups, len(groups[0])), SHARES, seed)
@@ -75,6 +77,7 @@ def test_every_class_reaches_every_set_where_any_deal_can(groups: list[list[int]
         assert covers(groups, tuple(number.get(dealt.get(g, ""), 2) for g in range(len(groups))))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.permutations(range(12)))
 def test_the_deal_depends_on_content_alone(seed: int, order: list[int]) -> None:
     labels = np.array([0, 1] * 6)

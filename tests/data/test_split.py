@@ -143,7 +143,9 @@ def by_content(world: World, result: Split) -> Counter[tuple[Any, ...]]:
     return Counter(zip(table["pixel_digest"], world.manifest.labels.tolist(), result.name.tolist(), strict=True))
 
 
-slow_ok = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+slow_ok = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 @slow_ok

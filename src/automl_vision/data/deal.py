@@ -2,9 +2,8 @@
 
 The order of the groups is a hash of seed and content: shuffled rows and renamed files are dealt alike. A
 group of one class is the easy case. Groups that span classes (one patient, several diagnoses) make this a
-covering problem, solved greedily: first one group per class and set, rarest class first, never taking the
-last group that another class needs; then the quotas are filled. A deal that gets stuck is tried again in
-another order.
+covering problem, solved greedily: first one group per class and set, rarest class first; then the quotas are
+filled. A deal that gets stuck is tried again in another order.
 """
 
 from __future__ import annotations
@@ -101,7 +100,6 @@ class _Hand:
     quotas: list[list[int]]  # set -> class -> originals, train left out
     rarest_first: list[int]
     held: list[list[int]]  # set -> class -> originals dealt
-    left: list[int]  # class -> groups not yet dealt
     dealt: dict[int, int] = field(default_factory=dict)  # group -> set
 
     @classmethod
@@ -114,14 +112,14 @@ class _Hand:
             for c, _ in classes[g]:
                 of_class[c].append(g)
         total = np.bincount(deck.label, weights=deck.count, minlength=deck.class_count).astype(int).tolist()
-        left = [len(groups) for groups in of_class]
         return cls(
             classes=classes,
             of_class=of_class,
             quotas=[[quota(n, share) for n in total] for share in shares.values()],
-            rarest_first=sorted((c for c, n in enumerate(left) if n), key=lambda c: (left[c], c)),
+            rarest_first=sorted(
+                (c for c in range(deck.class_count) if of_class[c]), key=lambda c: len(of_class[c])
+            ),
             held=[[0] * deck.class_count for _ in range(len(shares) + 1)],
-            left=left,
         )
 
     def cover(self) -> bool:
@@ -147,11 +145,10 @@ class _Hand:
                         self._give(g, s)
 
     def _cover_with(self, c: int, s: int) -> int | None:
-        safe = (g for g in self._undealt(c) if self._strands_nobody(g, s))
         if s == len(self.quotas):
-            return max(safe, key=self._size, default=None)
+            return max(self._undealt(c), key=self._size, default=None)
         too_large: list[int] = []
-        for g in safe:
+        for g in self._undealt(c):
             if all(n <= self.quotas[s][d] - self.held[s][d] for d, n in self.classes[g]):
                 return g
             too_large.append(g)
@@ -163,12 +160,6 @@ class _Hand:
     def _undealt(self, c: int) -> Iterator[int]:
         return (g for g in self.of_class[c] if g not in self.dealt)
 
-    def _strands_nobody(self, g: int, s: int) -> bool:
-        return all(
-            self.left[d] - 1 >= sum(1 for t, held in enumerate(self.held) if t != s and not held[d])
-            for d, _ in self.classes[g]
-        )
-
     def _gain(self, g: int, s: int) -> int:
         quotas, held = self.quotas[s], self.held[s]
         return sum(abs(held[d] - quotas[d]) - abs(held[d] + n - quotas[d]) for d, n in self.classes[g])
@@ -177,4 +168,3 @@ class _Hand:
         self.dealt[g] = s
         for d, n in self.classes[g]:
             self.held[s][d] += n
-            self.left[d] -= 1

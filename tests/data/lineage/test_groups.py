@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lineage_cases import make_facts, make_manifest
 
@@ -16,12 +16,13 @@ OFF = DataSettings(lineage="off")
 HEX = "0123456789abcdef" * 2
 
 
-def roles(paths, settings=NAMES, pixels=None, files=None, faults=None, **columns):
+def roles(paths, given_settings=NAMES, pixels=None, files=None, faults=None, **columns):
     manifest = make_manifest(paths, **columns)
-    lineage = trace_lineage(manifest, make_facts(manifest, pixels, files, faults), settings)
+    lineage = trace_lineage(manifest, make_facts(manifest, pixels, files, faults), given_settings)
     return lineage.role.tolist(), lineage.orphan.tolist(), lineage.group.tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))
 def test_connected_rows_share_the_smallest_row(pairs: list[tuple[int, int]]) -> None:
     root = connected(20, [Link(min(p), max(p), "names", "") for p in pairs])
@@ -43,8 +44,8 @@ def test_evidence_keeps_its_contract(name: str) -> None:
     paths = ["a/x.jpg", "a/x_flip.jpg", "b/y.jpg", "b/y2.jpg", "b/z.jpg"]
     manifest = make_manifest(paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None))
     facts = make_facts(manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"])
-    settings = DataSettings(group_regex="/(.)", original_regex="x")
-    found = EVIDENCE[name](manifest, facts, settings)
+    given_settings = DataSettings(group_regex="/(.)", original_regex="x")
+    found = EVIDENCE[name](manifest, facts, given_settings)
     assert found.claims.shape == (5,)
     assert set(found.claims) <= {"", "original", "copy", "unsure"}
     assert found.links, "the case has something for every row of the table"
@@ -69,14 +70,14 @@ def test_the_column_beats_the_name() -> None:
 
 def test_the_pattern_beats_the_name_and_the_column_beats_the_pattern() -> None:
     paths = ["a/x.jpg", "a/x_flip.jpg"]
-    settings = DataSettings(original_regex="flip")
-    assert roles(paths, settings)[0] == ["copy", "original"]
-    assert roles(paths, settings, is_augmented=(False, True))[0] == ["original", "copy"]
+    given_settings = DataSettings(original_regex="flip")
+    assert roles(paths, given_settings)[0] == ["copy", "original"]
+    assert roles(paths, given_settings, is_augmented=(False, True))[0] == ["original", "copy"]
 
 
 def test_a_group_pattern_joins_and_an_original_pattern_names_originals() -> None:
-    settings = DataSettings(group_regex=r"/(\d+)[a-z]", original_regex=r"\da\.")
-    role, orphan, group = roles(["c/1a.jpg", "c/1b.jpg", "c/2a.jpg", "c/3b.jpg"], settings)
+    given_settings = DataSettings(group_regex=r"/(\d+)[a-z]", original_regex=r"\da\.")
+    role, orphan, group = roles(["c/1a.jpg", "c/1b.jpg", "c/2a.jpg", "c/3b.jpg"], given_settings)
     assert role == ["original", "copy", "original", "copy"]
     assert orphan == [False, False, False, True]
     assert group[0] == group[1]
@@ -156,6 +157,7 @@ def test_reasons_explain_every_orphan_and_unsure_row() -> None:
     assert "augmented" in reasons[3]
 
 
+@settings(deadline=None)
 @given(st.permutations(range(8)))
 def test_group_numbers_are_dense_and_follow_content(order: list[int]) -> None:
     paths = ["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/3_flip.jpg", "b/5.jpg", "b/6.jpg", "b/7.jpg", "b/8.jpg"]

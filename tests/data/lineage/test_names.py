@@ -79,7 +79,7 @@ def test_a_copy_joins_its_original(scheme: str, stem: str) -> None:
 @pytest.mark.parametrize("scheme", NAMING_SCHEMES)
 def test_two_labels_are_never_joined_by_a_name(scheme: str) -> None:
     copies = [f"dog/{name}" for name in copies_of(scheme, "photo1")]
-    group = grouped(["cat/photo1.jpg", *copies])
+    group = grouped(["cat/photo1.jpg", "cat/photo1_flip.jpg", "cat/augmented/photo1.jpg", *copies])
     assert group["cat/photo1.jpg"] not in {group[copy] for copy in copies}
 
 
