@@ -199,7 +199,7 @@ def _learning_curves(report: Report) -> Figure | None:
     if not curved:
         return None
     curved.sort(key=lambda row: -_number(row.get("score"), default=-np.inf))
-    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
     score, loss = figure.subplots(1, 2)
     for rank, row in enumerate(curved[:_CURVES]):
         _curves_of(score, loss, row, best=rank == 0)
