@@ -51,6 +51,9 @@ def _main(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main() -> None:
     """The entry point: run a command; an error becomes three lines and an exit code, never a traceback."""
+    # Idle OpenMP threads that spin steal the cores they wait for: on a shared machine a training step took two to
+    # three times as long (docs/LOG.md). It must be set before torch loads its OpenMP library.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except AutomlVisionError as error:

@@ -116,9 +116,7 @@ class _Hand:
             classes=classes,
             of_class=of_class,
             quotas=[[quota(n, share) for n in total] for share in shares.values()],
-            rarest_first=sorted(
-                (c for c in range(deck.class_count) if of_class[c]), key=lambda c: len(of_class[c])
-            ),
+            rarest_first=sorted((c for c in range(deck.class_count) if of_class[c]), key=lambda c: len(of_class[c])),
             held=[[0] * deck.class_count for _ in range(len(shares) + 1)],
         )
 
