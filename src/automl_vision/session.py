@@ -557,7 +557,7 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "seconds": trial.seconds,
         "state": trial.state,
         "error": trial.error,
-        "hyperparameters": {**dict(trial.notes), **(recipe.to_dict() if recipe.kind == "finetune" else {})},
+        "hyperparameters": recipe.to_dict() if recipe.kind == "finetune" else dict(trial.notes),
         "curve": [
             {key: getattr(epoch, key) for key in ("epoch", "score", "train_loss", "val_loss")} for epoch in trial.epochs
         ],

@@ -49,12 +49,12 @@ def rungs(horizon: int) -> tuple[int, ...]:
     return (*sorted(mark for mark in marks if mark * 2 <= horizon), horizon)
 
 
-def decide(trials: Sequence[Trial], *, horizon: int, may_start: bool, fits: Fits) -> Decision:
+def decide(trials: Sequence[Trial], *, marks: Sequence[int], may_start: bool, fits: Fits) -> Decision:
     """The next thing to train.
 
     Args:
         trials: the fine-tunes so far; those in work are left alone.
-        horizon: epochs of a full schedule.
+        marks: epochs after which candidates are compared, ascending; the last is the horizon. See `rungs`.
         may_start: whether the number of trials leaves room for a new one.
         fits: `(trial or None for a new one, until) -> bool`: whether training until then fits in the time left.
 
@@ -62,16 +62,15 @@ def decide(trials: Sequence[Trial], *, horizon: int, may_start: bool, fits: Fits
         the best promotion that fits, from the highest rung down; else a new candidate; else the best paused trial
         that still fits in part; else `Finish`.
     """
-    marks = rungs(horizon)
     for level in range(len(marks) - 1, 0, -1):
         candidate = _promotable(trials, reached=marks[level - 1], until=marks[level])
         if candidate is not None and fits(candidate, marks[level]):
             return Continue(candidate.number, marks[level])
     if may_start and fits(None, marks[0]):
         return Start(marks[0])
-    leader = _unfinished_leader(trials, horizon)
+    leader = _unfinished_leader(trials, marks[-1])
     if leader is not None and fits(leader, leader.epochs_done + 1):
-        return Continue(leader.number, horizon)
+        return Continue(leader.number, marks[-1])
     return Finish()
 
 

@@ -31,6 +31,8 @@ STOP_REASONS: dict[str, str] = {
 #: Epochs of a full schedule by number of training images; below the first, as many as make 300 steps.
 HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
 HORIZON_LARGE = 6
+#: Candidates are compared at rungs when there is time for this many whole fine-tunes, else one is trained in one go.
+ENOUGH_TO_COMPARE = 2.0
 #: Probes after the first are started only while they have used less than this share of the time.
 PROBE_SHARE = 0.25
 #: Validation cannot tell perfect from nearly perfect below this many images.
@@ -148,28 +150,25 @@ class Search:
                 yield from self._collect()
 
     def _fine_tune(self) -> Iterator[Trial]:
-        horizon = self._horizon()
+        marks = self._marks()
         while True:
             while self._executor.free_slots and not self._reason_to_stop():
-                decision = self._decide(horizon)
+                decision = self._decide(marks)
                 if isinstance(decision, Finish):
                     break
-                yield self._submit(*self._chosen(decision, horizon))
+                yield self._submit(*self._chosen(decision, marks))
             if not self._in_work:
                 return
             yield from self._collect()
 
-    def _decide(self, horizon: int) -> Decision:
+    def _decide(self, marks: tuple[int, ...]) -> Decision:
         return decide(
-            self._fine_tunes(),
-            horizon=max(horizon, 1),
-            may_start=horizon > 0 and not self._trials_used_up(),
-            fits=lambda trial, until: self._fits(trial, until, horizon),
+            self._fine_tunes(), marks=marks, may_start=marks[-1] > 0 and not self._trials_used_up(), fits=self._fits
         )
 
-    def _chosen(self, decision: Start | Continue, horizon: int) -> tuple[Trial, int]:
+    def _chosen(self, decision: Start | Continue, marks: tuple[int, ...]) -> tuple[Trial, int]:
         if isinstance(decision, Start):
-            return self._next_candidate(horizon), decision.until
+            return self._next_candidate(marks), decision.until
         return self._trials[decision.number], decision.until
 
     def _submit(self, trial: Trial, until: int) -> Trial:
@@ -198,19 +197,19 @@ class Search:
 
     # --- what next ----------------------------------------------------------------------------------------------
 
-    def _next_candidate(self, horizon: int) -> Trial:
+    def _next_candidate(self, marks: tuple[int, ...]) -> Trial:
         space = self.task.space
         ranked = self._ranked_backbones()
         tried = [trial.parameters for trial in self._fine_tunes()]
         queue = portfolio(space, backbones=ranked, resolutions=self.task.resolutions, pretrained=self.task.pretrained)
         waiting = [point for point in queue if point not in tried]
-        single = len(rungs(horizon)) == 1
         point = waiting[0] if waiting else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
-        schedule = {"schedule": "cosine" if single else "trapezoid", **self.task.fixed}
+        schedule = {"schedule": "cosine" if len(marks) == 1 else "trapezoid", **self.task.fixed}
         recipe = space.recipe(
-            point, **{**schedule, "epochs": horizon, "pretrained": self.task.pretrained, "seed": self.task.seed}
+            point, **{**schedule, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
         )
-        return self._new_trial(recipe, point, "portfolio" if waiting else self.task.sampler)
+        origin = "portfolio" if waiting else self.task.sampler
+        return self._new_trial(recipe, point, origin).replace(notes={"rungs": list(marks)})
 
     def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str) -> Trial:
         number = max(self._trials, default=-1) + 1
@@ -225,17 +224,23 @@ class Search:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def _horizon(self) -> int:
-        """Epochs of a full schedule: as the data want it, shortened where the time allows one short fine-tune only."""
-        known = [trial.recipe.epochs for trial in self._fine_tunes()]
-        if known:
-            return known[0]
+    def _marks(self) -> tuple[int, ...]:
+        """Epochs after which candidates are compared; the last is the horizon of every schedule.
+
+        Where there is time for one whole fine-tune at most, it is trained in one go, shortened to fit; comparing
+        beginnings would leave no time for an end. The number is 0 where not even one epoch fits.
+        """
+        begun = self._fine_tunes()
+        if begun:
+            return tuple(begun[0].notes["rungs"])  # an earlier session of this run decided
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
         epoch = self._epoch_seconds(self._likely_recipe())
-        if "epochs" in self.task.fixed or math.isinf(epoch) or math.isinf(self._seconds_left()):
-            return wanted
+        if math.isinf(epoch) or math.isinf(self._seconds_left()):
+            return rungs(wanted)
         affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
-        return wanted if affordable >= 1.5 * wanted else min(wanted, int(affordable))
+        if affordable >= ENOUGH_TO_COMPARE * wanted:
+            return rungs(wanted)
+        return (wanted if "epochs" in self.task.fixed else min(wanted, max(int(affordable), 0)),)
 
     def _likely_recipe(self) -> Recipe:
         return Recipe(kind="finetune", backbone=self._ranked_backbones()[0], resolution=self.task.resolutions[0])
@@ -244,12 +249,8 @@ class Search:
         costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
         return costs.epoch(recipe)
 
-    def _fits(self, trial: Trial | None, until: int, horizon: int) -> bool:
-        if trial is None:
-            recipe, done = self._likely_recipe(), 0
-            until = min(until, horizon)
-        else:
-            recipe, done = trial.recipe, trial.epochs_done
+    def _fits(self, trial: Trial | None, until: int) -> bool:
+        recipe, done = (trial.recipe, trial.epochs_done) if trial else (self._likely_recipe(), 0)
         epoch = self._epoch_seconds(recipe)
         if math.isinf(epoch):
             return not self._fine_tunes()  # nothing was timed yet: the first candidate finds out

@@ -60,6 +60,7 @@ class Trial:
         seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
+        notes: what else is known: "rungs" of a fine-tune, "strength" and "trained_on" of a probe.
     """
 
     number: int
