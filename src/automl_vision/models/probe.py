@@ -67,7 +67,7 @@ class _Rotated:
 
 @dataclass(frozen=True)
 class _Fit:
-    """One penalty: its held-out figures, its solution (r + 1, C) on all rows, held-out log probabilities (n, C)."""
+    """One penalty: held-out figures, solution (r + 1, C) on all rows, held-out log probabilities (n, C)."""
 
     strength: float
     log_loss: float
