@@ -65,6 +65,17 @@ class _Rotated:
         return weight.float().numpy(), bias.float().numpy()
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """One penalty: held-out figures, solution (r + 1, C) on all rows, held-out log probabilities (n, C)."""
+
+    strength: float
+    log_loss: float
+    accuracy: float
+    solution: torch.Tensor
+    held_out: torch.Tensor
+
+
 def fit_probe(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -93,36 +104,43 @@ def fit_probe(
         raise ValueError("features must be finite")
     fold = deal_folds(labels, groups, folds, seed)
     rotated = _rotate(features)
-    targets = torch.from_numpy(labels)
-    held_out = torch.stack([torch.from_numpy(fold == k) for k in range(fold.max() + 1)])
-    # One problem per fold and one on all rows, solved together: they share every matrix product.
-    seen = torch.cat([~held_out, torch.ones(1, len(labels), dtype=torch.bool)]).float()
-    chosen: tuple[float, torch.Tensor, torch.Tensor] | None = None
-    figures: dict[float, tuple[float, float]] = {}
-    solution = torch.zeros(len(seen), rotated.scores.shape[1] + 1, num_classes)
-    best = np.inf
-    for strength in sorted(strengths, reverse=True):
-        solution = _solve(rotated.scores, targets, seen, strength, start=solution)
-        predicted = _held_out_log_probabilities(rotated.scores, solution, held_out)
-        figures[strength] = _figures(predicted, targets)
-        if figures[strength][0] < best:
-            best, chosen = figures[strength][0], (strength, solution[-1], predicted)
-    if chosen is None:
-        raise ValueError(f"no penalty gave a finite log loss, got {tuple(strengths)=}")
-    strength, final, predicted = chosen
-    weight, bias = rotated.fold_in(final)
+    fits = _sweep(rotated.scores, torch.from_numpy(labels), torch.from_numpy(fold), strengths, num_classes)
+    best = min(fits.values(), key=lambda fit: fit.log_loss)
+    weight, bias = rotated.fold_in(best.solution)
     return Probe(
         weight=weight,
         bias=bias,
-        strength=strength,
+        strength=best.strength,
         strengths=tuple(strengths),
-        cv_log_loss=tuple(figures[each][0] for each in strengths),
-        cv_accuracy=tuple(figures[each][1] for each in strengths),
-        out_of_fold=predicted.exp().numpy(),
+        cv_log_loss=tuple(fits[each].log_loss for each in strengths),
+        cv_accuracy=tuple(fits[each].accuracy for each in strengths),
+        out_of_fold=best.held_out.exp().numpy(),
     )
 
 
-def deal_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+def _sweep(
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    fold: torch.Tensor,
+    strengths: Sequence[float],
+    num_classes: int,
+) -> dict[float, _Fit]:
+    """One fit per penalty, from strong to weak, each starting from the one before."""
+    held_out = torch.stack([fold == k for k in range(int(fold.max()) + 1)])
+    # One problem per fold and one on all rows, solved together: they share every matrix product.
+    seen = torch.cat([~held_out, torch.ones(1, len(targets), dtype=torch.bool)]).float()
+    solution = torch.zeros(len(seen), scores.shape[1] + 1, num_classes)
+    fits: dict[float, _Fit] = {}
+    for strength in sorted(strengths, reverse=True):
+        solution = _solve(scores, targets, seen, strength, start=solution)
+        predicted = _held_out_log_probabilities(scores, solution, held_out)
+        fits[strength] = _Fit(strength, *_figures(predicted, targets), solution[-1], predicted)
+    return fits
+
+
+def deal_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
+) -> NDArray[np.int64]:
     """(n) fold of each row: no group straddles, and every class is spread as evenly as groups allow.
 
     Raises:
