@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -227,10 +228,15 @@ def setting_help(dotted: str) -> str:
 def setting_hint(dotted: str) -> Any:
     """Type of a setting, without the None of an optional one; `KeyError` for an unknown name."""
     table, _, key = dotted.partition(".")
-    hint = typing.get_type_hints(TABLES[table])[key]
+    hint = _hints(table)[key]
     if isinstance(hint, types.UnionType):
         return next(option for option in typing.get_args(hint) if option is not type(None))
     return hint
+
+
+@cache
+def _hints(table: str) -> dict[str, Any]:
+    return typing.get_type_hints(TABLES[table])
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -326,7 +332,7 @@ def _info(table: str, each: dataclasses.Field[Any]) -> SettingInfo:
     default = _default(each)
     return SettingInfo(
         name=f"{table}.{each.name}",
-        kind=_type_name(typing.get_type_hints(TABLES[table])[each.name]),
+        kind=_type_name(_hints(table)[each.name]),
         default="" if default is None else _toml(default),
         allowed=rule.allowed if rule else "",
         help=each.metadata["help"],

@@ -9,7 +9,7 @@ from automl_vision.search.trial import Trial
 from automl_vision.training.recipe import Recipe
 
 #: A training step costs about this many forward passes; measured 3.3 to 5.6 on CPUs. Used only until a step was timed.
-STEP_OVER_FORWARD = 4.5
+STEP_OVER_FORWARD = 4.0
 #: Seconds to start or resume a trial: build the network, load weights, save checkpoints.
 TRIAL_OVERHEAD = 1.0
 

@@ -20,6 +20,7 @@ from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
 from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
+from automl_vision.search.costs import STEP_OVER_FORWARD
 from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
@@ -123,9 +124,9 @@ class TrialRunner:
     def _probe(self, assignment: Assignment) -> Iterator[Trial]:
         trial, started = assignment.trial, time.monotonic()
         net = placed(self.classifier(trial.recipe), self.runtime.device)
-        val, forward_seconds = self._features(net, trial.recipe, self.data.val_rows)
-        chosen = self._affordable(forward_seconds, trial.recipe.seed)
-        train, _ = self._features(net, trial.recipe, self.data.train_rows[chosen])
+        val, first_seconds = self._features(net, trial.recipe, self.data.val_rows)
+        chosen = self._affordable(first_seconds, trial.recipe.seed)
+        train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows[chosen])
         probe = fit_probe(
             train,
             self.data.train_labels[chosen].numpy(),
@@ -250,8 +251,8 @@ def _next_state(result: EpochResult, until: int) -> str:
 
 
 def _seconds_per_image(result: EpochResult, n_val: int) -> float:
-    """Seconds of a training step per image; validating one image costs about a fifth of training on one."""
-    equivalent = result.images + n_val / 4.5
+    """Seconds of a training step per image; validating costs a fraction of training."""
+    equivalent = result.images + n_val / STEP_OVER_FORWARD
     return result.seconds / equivalent if result.images else 0.0
 
 

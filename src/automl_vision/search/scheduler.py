@@ -68,9 +68,9 @@ def decide(trials: Sequence[Trial], *, marks: Sequence[int], may_start: bool, fi
             return Continue(candidate.number, marks[level])
     if may_start and fits(None, marks[0]):
         return Start(marks[0])
-    leader = _unfinished_leader(trials, marks[-1])
+    leader = _unfinished_leader(trials)
     if leader is not None and fits(leader, leader.epochs_done + 1):
-        return Continue(leader.number, marks[-1])
+        return Continue(leader.number, leader.recipe.epochs)
     return Finish()
 
 
@@ -83,6 +83,6 @@ def _promotable(trials: Sequence[Trial], *, reached: int, until: int) -> Trial |
     return waiting[0] if waiting else None
 
 
-def _unfinished_leader(trials: Sequence[Trial], horizon: int) -> Trial | None:
-    waiting = [trial for trial in trials if trial.state == "paused" and trial.epochs_done < horizon]
+def _unfinished_leader(trials: Sequence[Trial]) -> Trial | None:
+    waiting = [trial for trial in trials if trial.state == "paused" and trial.epochs_done < trial.recipe.epochs]
     return max(waiting, key=lambda trial: trial.rank, default=None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from automl_vision.executors import Executor
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
-from automl_vision.search.portfolio import portfolio
+from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
 from automl_vision.search.run_trial import Assignment
 from automl_vision.search.samplers import propose
 from automl_vision.search.scheduler import Continue, Decision, Finish, Start, decide, rungs
@@ -150,9 +150,9 @@ class Search:
                 yield from self._collect()
 
     def _fine_tune(self) -> Iterator[Trial]:
-        marks = self._marks()
         while True:
             while self._executor.free_slots and not self._reason_to_stop():
+                marks = self._marks()
                 decision = self._decide(marks)
                 if isinstance(decision, Finish):
                     break
@@ -201,12 +201,22 @@ class Search:
         space = self.task.space
         ranked = self._ranked_backbones()
         tried = [trial.parameters for trial in self._fine_tunes()]
-        queue = portfolio(space, backbones=ranked, resolutions=self.task.resolutions, pretrained=self.task.pretrained)
+        queue = portfolio(
+            space,
+            backbones=ranked,
+            resolutions=self.task.resolutions,
+            pretrained=self.task.pretrained,
+            horizon=marks[-1],
+        )
         waiting = [point for point in queue if point not in tried]
         point = waiting[0] if waiting else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
-        schedule = {"schedule": "cosine" if len(marks) == 1 else "trapezoid", **self.task.fixed}
+        rules = {
+            "schedule": "cosine" if len(marks) == 1 else "trapezoid",
+            "ema": marks[-1] > SHORT_HORIZON,  # an average over few steps lags behind
+            **self.task.fixed,
+        }
         recipe = space.recipe(
-            point, **{**schedule, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
+            point, **{**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
         )
         origin = "portfolio" if waiting else self.task.sampler
         return self._new_trial(recipe, point, origin).replace(notes={"rungs": list(marks)})
@@ -231,14 +241,14 @@ class Search:
         beginnings would leave no time for an end. The number is 0 where not even one epoch fits.
         """
         begun = self._fine_tunes()
-        if begun:
-            return tuple(begun[0].notes["rungs"])  # an earlier session of this run decided
+        if begun and len(begun[0].notes["rungs"]) > 1:
+            return tuple(begun[0].notes["rungs"])  # what is compared must stay comparable
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
         epoch = self._epoch_seconds(self._likely_recipe())
         if math.isinf(epoch) or math.isinf(self._seconds_left()):
             return rungs(wanted)
         affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
-        if affordable >= ENOUGH_TO_COMPARE * wanted:
+        if affordable >= ENOUGH_TO_COMPARE * wanted and not begun:
             return rungs(wanted)
         return (wanted if "epochs" in self.task.fixed else min(wanted, max(int(affordable), 0)),)
 
