@@ -138,9 +138,7 @@ def _sweep(
     return fits
 
 
-def deal_folds(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
-) -> NDArray[np.int64]:
+def deal_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """(n) fold of each row: no group straddles, and every class is spread as evenly as groups allow.
 
     Raises:
