@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from command import QUICK, Result, call_in_process, run_command
+
 from make_smoke_data import make_smoke_data
 
 Command = Callable[..., Result]
@@ -110,7 +110,9 @@ class Running:
 def server() -> Any:
     """Processes are forked from one that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["command", "automl_vision.cli.app", "automl_vision.pipeline", "automl_vision.cli.progress"])
+    context.set_forkserver_preload(
+        ["command", "automl_vision.cli.app", "automl_vision.pipeline", "automl_vision.cli.progress"]
+    )
     return context
 
 

@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from command import assert_harmless, assert_mistake
+
 from make_smoke_data import make_smoke_data
 
 CLASSES = {"circle", "square", "triangle"}
