@@ -19,7 +19,7 @@ import numpy as np
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
-from automl_vision.errors import DataError, RunError
+from automl_vision.errors import DataError, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.plan import make_plan
@@ -107,7 +107,11 @@ def run_search(
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
     read_manifest(data, settings)  # before the folder is made: data that cannot be used leave nothing behind
     run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
-    return _go(Session(run, data, settings, tell, stop or StopRequest(), clock))
+    try:
+        return _go(Session(run, data, settings, tell, stop or StopRequest(), clock))
+    except UsageError:
+        run.discard()
+        raise
 
 
 def resume_search(
@@ -171,6 +175,8 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     tell(StageStarted("decode", f"{len(manifest):,} images"))
     sizes = stored_sizes(plan.resolutions)
     store, facts = decode(manifest, settings, sizes, runtime.threads, lambda n, of: tell(Progress(n, of)))
+    for text in store.notes:
+        tell(Note(text, "warning"))
     tell(StageStarted("audit"))
     return prepare(manifest, facts, store, settings)
 

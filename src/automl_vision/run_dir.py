@@ -15,8 +15,11 @@ events.log                what happened when
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shlex
+import shutil
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,7 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from automl_vision.config import Settings, dump_settings, load_settings
-from automl_vision.errors import RunError
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
 
 MODEL = "model.pt"
@@ -44,6 +47,9 @@ LOOKS = "looks.json"
 EVENTS = "events.log"
 LOCK = ".lock"
 SPENT = "spent.json"
+
+#: What a full disk, a quota and a limit on the size of files say.
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def predictions_file(set_name: str) -> str:
@@ -76,11 +82,7 @@ class RunDir:
             RunError: the folder holds something, or cannot be written.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                "this run folder already holds something",
-                value=str(path),
-                fix=f"choose another --name, or go on with it: automl-vision search --resume {path}",
-            )
+            raise _taken(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path, _locked(path))
@@ -107,6 +109,11 @@ class RunDir:
     def close(self) -> None:
         """Give the folder to others."""
         self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the folder again, unless trials were begun: a run that could not start leaves nothing behind."""
+        if not (self.path / TRIALS).exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def settings(self) -> Settings:
@@ -183,16 +190,30 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cannot_write(path: Path, error: OSError) -> RunError:
+def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
     """The error for a folder that cannot be written or a full disk."""
-    full = error.errno == 28
+    value = f"{path} ({error.strerror or error})"
+    if error.errno in NO_ROOM:
+        return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {how_to_resume(path)}")
     return RunError(
-        "the disk is full" if full else "the output folder cannot be written",
-        value=f"{path} ({error.strerror or error})",
-        fix="free some space and resume the run"
-        if full
-        else "choose another folder with --output, or fix its permissions",
+        "the output folder cannot be written",
+        value=value,
+        fix="choose another folder with --out or --runs, or fix its permissions",
     )
+
+
+def how_to_resume(path: Path) -> str:
+    """What to type to go on with a run, ready to be pasted into a shell."""
+    return f"go on with: automl-vision search --resume {shlex.quote(str(path))}"
+
+
+def _taken(path: Path) -> RunError:
+    if (path / RUN).is_file():
+        return RunError(
+            "this folder holds a run", value=str(path), fix=f"choose another --out, or {how_to_resume(path)}"
+        )
+    what = "the run folder is not empty" if path.is_dir() else "the run folder is a file"
+    return RunError(what, value=str(path), fix="choose another folder with --out, --runs or --name")
 
 
 def _locked(path: Path) -> FileLock:

@@ -34,6 +34,7 @@ from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits
 from automl_vision.plan import Plan, make_plan
 from automl_vision.report.html import render_html
+from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import ReportInputs, build_report
@@ -416,6 +417,7 @@ class Session:
         plots = draw_plots(report)
         report["seconds"] = self._seconds_by_stage()
         write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
+        write_text(folder / run_dir.MODEL_CARD, model_card(report))
         write_json(folder / run_dir.REPORT_JSON, report)
         self.run.note_spent(self.clock.elapsed)
         return report
@@ -475,7 +477,7 @@ class Session:
             export_study(self.run.path / run_dir.STUDY, search.task.space, search.trials, name=self.run.path.name)
 
     def _how_to_resume(self) -> str:
-        return f"go on with: automl-vision search --resume {self.run.path}"
+        return run_dir.how_to_resume(self.run.path)
 
 
 def predict_rows(

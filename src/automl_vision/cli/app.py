@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Any, NoReturn, cast
 
 import typer
 
 from automl_vision.cli import doctor, evaluate, inspect, models, predict, report, search
 from automl_vision.cli.terminal import safe, stderr
-from automl_vision.errors import AutomlVisionError
+from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
 app = typer.Typer(
     name="automl-vision",
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = Interrupted.exit_code
 #: One file per command.
 COMMANDS = {
     "search": search.search,
@@ -49,32 +51,51 @@ def _main(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
+#: What typer raises for a wrong command line: a class of click in some versions of typer, of its own in others.
+_COMMAND_LINE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
+
+
 def main() -> None:
-    """The entry point: run a command; an error becomes three lines and an exit code, never a traceback."""
-    # Idle OpenMP threads that spin steal the cores they wait for: on a shared machine a training step took two to
-    # three times as long (docs/LOG.md). It must be set before torch loads its OpenMP library.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """The entry point: run a command; an error becomes two lines and an exit code, never a traceback."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except AutomlVisionError as error:
         _show(error)
         sys.exit(error.exit_code)
+    except _COMMAND_LINE_ERROR as error:
+        _show_usage(error)
+        sys.exit(2)
     except KeyboardInterrupt:
-        stderr.print("Stopped.")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing to tell it
+        _stopped()
+    except SystemExit:  # typer's answer to a closed pipe: the reader left, there is nothing to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # noqa: BLE001 - the last door: a fault of ours becomes one line and exit code 1
+    except Exception as error:  # noqa: BLE001 - the last door: a fault of ours becomes two lines and exit code 1
         _show_internal(error)
         sys.exit(1)
+    if code == INTERRUPTED:  # typer's form of KeyboardInterrupt
+        _stopped()
+    sys.exit(code)
+
+
+def _stopped() -> NoReturn:
+    stderr.print("Stopped.")
+    sys.exit(INTERRUPTED)
 
 
 def _show(error: AutomlVisionError) -> None:
-    value = "" if error.value is None else f": {safe(str(error.value))}"
+    value = "" if error.value is None else f": {safe(str(error.value))}".replace(": \n", ":\n", 1)
     stderr.print(f"[bold red]Error:[/bold red] {safe(error.what)}{value}", highlight=False, soft_wrap=True)
     if error.fix:
         stderr.print(f"[bold]Fix:[/bold] {safe(error.fix)}", highlight=False, soft_wrap=True)
+
+
+def _show_usage(error: Any) -> None:
+    """A wrong command line; without any argument typer has shown the help already, and there is no message."""
+    message = str(error.format_message()).strip().rstrip(".")
+    if message:
+        command = error.ctx.command_path if error.ctx else "automl-vision"
+        _show(UsageError(message[0].lower() + message[1:], fix=f"see {command} --help"))
 
 
 def _show_internal(error: Exception) -> None:

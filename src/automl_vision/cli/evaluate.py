@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
+from automl_vision.cli.paths import require_data, require_model
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
 from automl_vision.errors import PartialFailure
@@ -16,7 +17,7 @@ from automl_vision.errors import PartialFailure
 @with_settings("data", "machine.device", "machine.seed")
 def evaluate(
     overrides: dict[str, Any],
-    model: Annotated[Path, typer.Argument(help="The model.pt of a run.", show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model.pt of a run.", show_default=False)],
     data: Annotated[
         Path, typer.Option("--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.")
     ],
@@ -33,6 +34,8 @@ def evaluate(
     automl-vision evaluate runs/imgs/model.pt --data ./photos-from-another-camera
     """
     settings = load_settings(overrides=overrides)
+    require_model(model)
+    require_data(data)
 
     from automl_vision.cli.progress import listener
     from automl_vision.cli.result import print_json, print_section

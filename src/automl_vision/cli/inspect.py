@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from automl_vision.cli.options import with_settings
+from automl_vision.cli.paths import require_data
 from automl_vision.cli.terminal import safe, stdout
 from automl_vision.config import load_settings
 from automl_vision.errors import LeakFound, UsageError
@@ -48,6 +49,7 @@ def inspect(
     automl-vision inspect --data labels.csv --out ./audit --fail-on-leak
     """
     settings = load_settings(config, overrides)
+    require_data(data)
 
     from automl_vision.cli.progress import listener
     from automl_vision.cli.result import print_json

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automl_vision.cli.paths import require_model
 from automl_vision.cli.terminal import safe, stderr, stdout
 from automl_vision.errors import PartialFailure, UsageError
 
@@ -29,10 +30,12 @@ class Format(StrEnum):
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="The model.pt of a run.", show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model.pt of a run.", show_default=False)],
     images: Annotated[
         list[str],
-        typer.Argument(help="Images, folders, patterns like 'imgs/*.jpg', or tables with a column of paths."),
+        typer.Argument(
+            metavar="IMAGES...", help="Images, folders, patterns like 'imgs/*.jpg', or tables with a column of paths."
+        ),
     ],
     format: Annotated[
         Format, typer.Option("--format", "-f", help="table, csv, or json: one object per line.")
@@ -50,6 +53,8 @@ def predict(
 
     automl-vision predict runs/imgs/model.pt ./new --format json > predictions.jsonl
     """
+    require_model(model)
+
     from automl_vision.data.listing import list_images
     from automl_vision.predictor import load
 

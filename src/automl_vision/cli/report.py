@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from automl_vision.cli.paths import require_run
 from automl_vision.cli.terminal import safe, stdout
 from automl_vision.errors import AutomlVisionError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compute every test figure again from the saved predictions, and compare.")
     ] = False,
@@ -25,6 +26,8 @@ def report(
 
     automl-vision report runs/imgs --verify
     """
+    require_run(run)
+
     from automl_vision.pipeline import render_again, verify_run
 
     if not verify:

@@ -38,8 +38,8 @@ def print_run(run: Run) -> None:
     accuracy = test["accuracy"]
     stdout.print()
     stdout.print(
-        f"[bold]Test accuracy {accuracy['value']:.1%}[/bold], 95 % interval {accuracy['low']:.1%} to "
-        f"{accuracy['high']:.1%}, on {test['n']:,} originals that nothing was chosen with.",
+        f"[bold]Test accuracy {100 * accuracy['value']:.1f} %[/bold], 95 % interval {100 * accuracy['low']:.1f} to "
+        f"{100 * accuracy['high']:.1f} %, on {test['n']:,} originals that nothing was chosen with.",
         highlight=False,
     )
     stdout.print(_figures(report))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
+from automl_vision.cli.paths import require_data, require_run
 from automl_vision.config import load_settings
 from automl_vision.errors import Interrupted, LeakFound, UsageError
 from automl_vision.runtime import PROCESS_START
@@ -55,6 +56,10 @@ def search(
     if resume is not None and any(value is not None for value in (*overrides.values(), config, out)):
         raise UsageError("a resumed run keeps its settings", value=str(resume), fix="give --resume alone")
     settings = load_settings(config, overrides)
+    if data is not None:
+        require_data(data)
+    if resume is not None:
+        require_run(resume)
 
     from automl_vision.cli.progress import listener, stop_on_signal
     from automl_vision.cli.result import print_json, print_run
@@ -70,10 +75,12 @@ def search(
 
 
 def _leave(run: Run, *, fail_on_leak: bool) -> None:
+    from automl_vision.run_dir import how_to_resume
+
     if run.interrupted:
         raise Interrupted(
             "the search was stopped early; the report tells what it had reached",
-            fix=f"go on with: automl-vision search --resume {run.path}",
+            fix=how_to_resume(run.path),
         )
     leaks = run.report["data"]["leaks"]
     if fail_on_leak and leaks:

@@ -235,8 +235,8 @@ def _other(name: str) -> Backbone:
 def _nearest(name: str) -> str:
     import timm
 
-    names = [*BACKBONES, *timm.list_models(), *(timm.list_models(pretrained=True) if "." in name else ())]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    names = {*BACKBONES, *timm.list_models(), *(timm.list_models(pretrained=True) if "." in name else ())}
+    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else "`automl-vision models` lists the backbones"
 
 

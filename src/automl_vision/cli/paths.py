@@ -1,0 +1,32 @@
+"""Paths that a command was given, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from automl_vision.errors import UsageError
+
+_NOT_THERE = "No such file or directory"
+
+
+def require_data(data: Path) -> None:
+    """Raise UsageError where there is nothing at the path of the images."""
+    _require(data, "there are no images at this path", "check the path given to --data")
+
+
+def require_model(model: Path) -> None:
+    """Raise UsageError where there is no model file."""
+    _require(model, "there is no model file", "check the path; a run leaves it as model.pt")
+
+
+def require_run(run: Path) -> None:
+    """Raise UsageError where there is no run folder."""
+    _require(run, "there is no run at this path", "give the folder that search printed")
+
+
+def _require(path: Path, what: str, fix: str) -> None:
+    try:
+        path.stat()
+    except OSError as error:  # also a name that is too long, or a folder on the way that may not be entered
+        why = "" if error.strerror == _NOT_THERE else f" ({error.strerror})"
+        raise UsageError(what, value=f"{path}{why}", fix=fix) from None

@@ -1,0 +1,84 @@
+"""The model card: what a run folder says of its model to whoever opens it on a forge or in a pager.
+
+After Mitchell et al. 2019, "Model Cards for Model Reporting" (https://arxiv.org/abs/1810.03993).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Report = Mapping[str, Any]
+
+CLASSES = 100  # listed at most
+
+
+def model_card(report: Report) -> str:
+    """Markdown from the content of report.json."""
+    test, model, data = report["test"], report["model"], report["data"]
+    accuracy, f1 = test["accuracy"], test["macro_f1"]
+    counts = {name: sum(data["class_counts"][name]) for name in ("train", "val")}
+    return "\n".join(
+        [
+            f"# {_plain(report['name'])}",
+            "",
+            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {report['created']}.",
+            "",
+            "## Model",
+            "",
+            f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters, input {model['resolution']} px",
+            f"- classes: {_classes(test['classes'])}",
+            f"- probabilities are calibrated (temperature {model['temperature']:.3f})",
+            "",
+            "## Data",
+            "",
+            f"{data['images']:,} images; {counts['train']:,} trained on, {counts['val']:,} chosen with, "
+            f"{test['n']:,} tested on. `split.csv` says which, `audit.csv` what was found in them.",
+            "",
+            "## Figures on the test set",
+            "",
+            f"Originals that nothing was trained on or chosen with. The set was opened {_times(len(report['looks']))}.",
+            "",
+            "| figure | value | 95 % interval |",
+            "|---|---|---|",
+            _row("accuracy", accuracy),
+            _row("macro F1", f1),
+            "",
+            *_doubts(report["warnings"]),
+            "## Use",
+            "",
+            "```",
+            "automl-vision predict model.pt IMAGE",
+            "```",
+            "",
+            "The figures hold for images like those it was tested on. For another camera, place or time, measure again: "
+            "`automl-vision evaluate model.pt --data OTHER`.",
+            "",
+        ]
+    )
+
+
+def _doubts(warnings: list[str]) -> list[str]:
+    return ["## Before trusting them", "", *(f"- {_plain(text)}" for text in warnings), ""] if warnings else []
+
+
+def _row(name: str, figure: Mapping[str, float | None]) -> str:
+    low, high = figure["low"], figure["high"]
+    interval = "–" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return f"| {name} | {figure['value']:.3f} | {interval} |"
+
+
+def _classes(names: list[str]) -> str:
+    more = f" and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
+    return ", ".join(_plain(name) for name in names[:CLASSES]) + more
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _plain(text: str) -> str:
+    """Foreign text on one line, with nothing in it that Markdown or HTML would act on."""
+    one_line = "".join(character if character.isprintable() else "�" for character in text)
+    return re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)

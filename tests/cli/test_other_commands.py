@@ -1,0 +1,197 @@
+"""predict, inspect, evaluate, models and doctor."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command import assert_harmless, assert_mistake
+
+from make_smoke_data import make_smoke_data
+
+CLASSES = {"circle", "square", "triangle"}
+
+
+def objects(result):
+    return [json.loads(line) for line in result.lines()]
+
+
+# --- predict ----------------------------------------------------------------------------------------------------
+
+
+def test_predict_a_folder_as_json(finished, command):
+    result = command("predict", finished.model, finished.data / "circle", "--format", "json")
+    assert (result.code, result.err) == (0, "")
+    said = objects(result)
+    assert [Path(each["path"]).name for each in said] == [f"{n:04d}.png" for n in range(7)]
+    for each in said:
+        assert set(each) == {"path", "status", "label", "probability", "probabilities"}
+        assert each["status"] == "ok"
+        assert set(each["probabilities"]) == CLASSES
+        assert sum(each["probabilities"].values()) == pytest.approx(1)
+        assert each["label"] == max(each["probabilities"], key=each["probabilities"].get)
+        assert each["probability"] == each["probabilities"][each["label"]]
+
+
+def test_predict_says_what_the_report_says(finished, command):
+    with (finished.path / "predictions_test.csv").open() as file:
+        saved = {row["path"]: row for row in csv.DictReader(file)}
+    result = command("predict", finished.model, *(finished.data / path for path in saved), "--format", "json")
+    for each, (path, row) in zip(objects(result), saved.items(), strict=True):
+        assert each["path"] == str(finished.data / path)
+        assert each["label"] == row["predicted"]
+        for name in CLASSES:
+            assert each["probabilities"][name] == pytest.approx(float(row[f"p:{name}"]), abs=1e-5)
+
+
+def test_predict_a_pattern_and_a_table_of_paths(finished, command, tmp_path):
+    table = tmp_path / "list.csv"
+    wanted = [finished.data / "square" / "0003.png", finished.data / "circle" / "0001.png"]
+    table.write_text("image\n" + "".join(f"{path}\n" for path in wanted))
+    named = command("predict", finished.model, table, "--format", "json")
+    assert [each["path"] for each in objects(named)] == [str(path) for path in wanted]
+    pattern = command("predict", finished.model, f"{finished.data}/*/0001.png", "--format", "json")
+    assert [Path(each["path"]).parent.name for each in objects(pattern)] == ["circle", "square", "triangle"]
+
+
+def test_a_broken_image_keeps_its_place_and_the_exit_code_is_3(finished, command, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((finished.data / "circle" / "0000.png").read_bytes()[:60])
+    good = finished.data / "circle" / "0001.png"
+    result = command("predict", finished.model, good, broken, good, "--format", "json")
+    assert result.code == 3
+    assert [each["status"] for each in objects(result)] == ["ok", "error", "ok"]
+    middle = objects(result)[1]
+    assert middle["path"] == str(broken)
+    assert (middle["label"], middle["probability"], middle["probabilities"]) == (None, None, None)
+    assert "truncated" in middle["error"]
+    assert "Error: images could not be read: 1\nFix: " in result.err
+
+
+def test_predict_as_csv_and_as_a_table(finished, command, tmp_path):
+    image = finished.data / "circle" / "0001.png"
+    out = tmp_path / "predictions.csv"
+    result = command("predict", finished.model, image, "--format", "csv", "--out", out)
+    assert (result.code, result.out) == (0, "")
+    (row,) = csv.DictReader(io.StringIO(out.read_text()))
+    assert row["path"] == str(image)
+    assert {f"p:{name}" for name in CLASSES} <= set(row)
+    shown = command("predict", finished.model, image, "--top", "3")
+    assert shown.code == 0
+    assert all(name in shown.out for name in CLASSES)
+
+
+def test_predict_without_an_image(finished, command, tmp_path):
+    assert_mistake(command("predict", finished.model, tmp_path / "no.png"), 2, "no image at this path", "no.png")
+    assert_mistake(command("predict", finished.model, f"{tmp_path}/*.png"), 2, "no image at this path", "*.png")
+    assert_mistake(command("predict", finished.model, tmp_path), 2, "no images", str(tmp_path))
+
+
+def test_predict_with_no_model(command, finished, tmp_path):
+    image = finished.data / "circle" / "0001.png"
+    assert_mistake(command("predict", tmp_path / "model.pt", image), 2, "no model file", "model.pt")
+    assert_mistake(command("predict", image, image), 2, str(image))
+    assert_mistake(command("predict", tmp_path, image), 2, str(tmp_path))
+
+
+# --- inspect ----------------------------------------------------------------------------------------------------
+
+
+def test_inspect_plans_the_split_that_the_search_used(finished, command, cache, tmp_path):
+    options = ("--config", finished.path / "config.toml", "--out", tmp_path / "seen")
+    result = command("inspect", "--data", finished.data, *options)
+    assert result.code == 0, result.err
+    assert_harmless(result)
+    assert "21 images" in result.out
+    for name in ("split.csv", "audit.csv"):
+        assert (tmp_path / "seen" / name).read_bytes() == (finished.path / name).read_bytes()
+
+
+def test_inspect_json(finished, command, cache):
+    result = command("inspect", "--data", finished.data, "--cache-dir", cache, "--json")
+    assert (result.code, result.err) == (0, "")
+    said = json.loads(result.out)
+    assert said["images"] == 21
+    assert set(said["classes"]) == CLASSES
+    assert {finding["kind"] for finding in said["findings"]} >= {"class_counts", "tiny_class"}
+
+
+def test_inspect_says_when_the_cache_cannot_take_the_images(finished, command, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command("inspect", "--data", finished.data, "--cache-dir", tmp_path / "file" / "cache")
+    assert result.code == 0
+    assert "decoded images are not kept" in result.err
+
+
+def test_inspect_fails_on_a_leak_when_asked_to(command, cache, tmp_path):
+    for name in ("train", "test"):
+        make_smoke_data(tmp_path / "sets" / name, images=4, seed=len(name))
+    shutil.copy(tmp_path / "sets/train/circle/0000.png", tmp_path / "sets/test/circle/same.png")
+    arguments = ("inspect", "--data", tmp_path / "sets", "--cache-dir", cache)
+    assert command(*arguments).code == 0
+    result = command(*arguments, "--fail-on-leak")
+    assert result.code == 4
+    assert "Error: the split that came with the data leaks: 1 images" in result.err
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_on_other_images(finished, command, tmp_path):
+    make_smoke_data(tmp_path / "other", images=5, seed=9)
+    arguments = ("evaluate", finished.model, "--data", tmp_path / "other", "--device", "cpu")
+    result = command(*arguments, "--json", "--out", tmp_path / "predictions.csv")
+    assert (result.code, result.err) == (0, "")
+    said = json.loads(result.out)
+    assert said["n"] == 15
+    assert set(said["accuracy"]) == {"value", "low", "high"}
+    assert said["failed"] == []
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 16
+
+
+def test_evaluate_counts_what_cannot_be_read(finished, command, tmp_path):
+    make_smoke_data(tmp_path / "other", images=3, seed=9)
+    (tmp_path / "other" / "circle" / "broken.png").write_bytes(b"no image")
+    result = command("evaluate", finished.model, "--data", tmp_path / "other", "--device", "cpu")
+    assert result.code == 3
+    assert "circle/broken.png" in result.err
+    assert "accuracy" in result.out
+
+
+def test_evaluate_on_classes_that_the_model_does_not_know(finished, command, tmp_path):
+    make_smoke_data(tmp_path / "other", classes=4, images=2)
+    result = command("evaluate", finished.model, "--data", tmp_path / "other", "--quiet")
+    assert_mistake(result, 2, "classes that the model does not know: cross", "the model knows circle")
+
+
+# --- models, doctor ---------------------------------------------------------------------------------------------
+
+
+def test_models_json(command):
+    result = command("models", "--json")
+    assert (result.code, result.err) == (0, "")
+    table = {row["name"]: row for row in json.loads(result.out)}
+    assert {"resnet18", "efficientnet_lite0", "convnext_tiny"} <= set(table)
+    assert table["efficientnet_lite0"]["weights"]
+    assert all(row["licence"] for row in table.values())
+
+
+def test_models_as_a_table(command):
+    result = command("models")
+    assert result.code == 0
+    assert "efficientnet_lite0" in result.out
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_doctor(command, monkeypatch, reachable):
+    monkeypatch.setattr("automl_vision.models.weights.hub_reachable", lambda: reachable)
+    said = json.loads(command("doctor", "--json").out)
+    assert {"python", "torch", "timm", "device", "cache", "weights here", "weight hub"} <= set(said)
+    assert ("not answer" in said["weight hub"]) is not reachable
+    shown = command("doctor")
+    assert shown.code == 0
+    assert "efficientnet_lite0" in shown.out
