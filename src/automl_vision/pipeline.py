@@ -143,6 +143,7 @@ def _go(session: Session) -> Run:
             manifest = session.read()
         with session.stage("plan"):
             runtime, plan = session.plan(manifest)
+            manifest = session.within_budget(manifest, plan, runtime)
         prepared = session.decode(manifest, plan, runtime)
         try:
             with session.stage("search", f"validation maximises {session.objective(prepared)}"):

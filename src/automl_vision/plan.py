@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from automl_vision.config import Settings
 from automl_vision.data.decode import shorter_side
-from automl_vision.data.manifest import Manifest
+from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.models.backbones import backbone
 from automl_vision.models.weights import WeightSource, find_weights, require_weights
 from automl_vision.runtime import Runtime
@@ -69,8 +68,7 @@ def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offli
 
 def typical_side(manifest: Manifest) -> int:
     """Median of the shorter sides of a few images, in pixels, from their headers alone; 224 where none can be read."""
-    by_chance = sorted(range(len(manifest)), key=lambda row: _scattered(manifest.paths[row]))
-    sides = [shorter_side(manifest.file(row)) for row in by_chance[:SIZE_SAMPLE]]
+    sides = [shorter_side(manifest.file(row)) for row in scattered_rows(manifest)[:SIZE_SAMPLE]]
     known = [side for side in sides if side is not None]
     return int(median(known)) if known else RESOLUTIONS[0]
 
@@ -99,7 +97,3 @@ def _notes(missing: list[str], backbones: tuple[str, ...]) -> tuple[str, ...]:
         f"No pretrained weights within reach for {', '.join(missing)}; going on with {', '.join(backbones)}. "
         "Bring a file with --weights NAME=PATH to use them.",
     )
-
-
-def _scattered(path: str) -> bytes:
-    return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -29,6 +29,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from automl_vision.config import Settings, dump_settings, load_settings
+from automl_vision.data.preparation import Prepared
+from automl_vision.data.split import split_table
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
 
@@ -183,6 +185,18 @@ def _read_json(file: Path, default: Any) -> Any:
         raise RunError(
             "a file of the run is damaged", value=f"{file} ({error})", fix="restore it from a copy, or start a new run"
         ) from None
+
+
+def write_tables(prepared: Prepared, folder: Path) -> None:
+    """Write split.csv and audit.csv.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
+    write_text(folder / SPLIT, table.to_csv(index=False, lineterminator="\n"))
+    findings = prepared.audit.to_frame(prepared.manifest)
+    write_text(folder / AUDIT, findings.to_csv(index=False, lineterminator="\n"))
 
 
 def now() -> str:

@@ -20,8 +20,15 @@ from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.calibration import apply_temperature, fit_temperature
 from automl_vision.config import Settings
 from automl_vision.data.manifest import Manifest
-from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
-from automl_vision.data.split import split_table
+from automl_vision.data.preparation import (
+    Prepared,
+    decode,
+    decode_seconds,
+    is_decoded,
+    limited,
+    prepare,
+    read_manifest,
+)
 from automl_vision.data.store import ImageStore
 from automl_vision.errors import BudgetExhausted, Interrupted, RunError
 from automl_vision.events import Note, Progress, StageStarted, Tell, TrialChanged
@@ -38,6 +45,7 @@ from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import ReportInputs, build_report
+from automl_vision.report.sections import data_section, trials_section
 from automl_vision.run_dir import RunDir
 from automl_vision.runtime import Clock, Runtime, environment, make_runtime
 from automl_vision.search.costs import CostModel
@@ -52,6 +60,8 @@ from automl_vision.training.loop import TrainingData
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
 REPORT_CPU_SECONDS = 6.0
 INFERENCE_BATCH = 128
+#: Where decoding all images would take more than this share of the time left, fewer are used, and it is said.
+DECODE_SHARE = 0.5
 #: Writing the study for optuna-dashboard takes about this long; it is left out when less is left of the budget.
 STUDY_SECONDS = 3.0
 
@@ -149,7 +159,7 @@ class Session:
                 value=str(self.data),
                 fix="restore the images and labels, or start a new run",
             )
-        self.run.add_about(fingerprint=manifest.fingerprint, images=len(manifest))
+        self.run.add_about(fingerprint=manifest.fingerprint, found=len(manifest))
         return manifest
 
     def plan(self, manifest: Manifest) -> tuple[Runtime, Plan]:
@@ -171,6 +181,31 @@ class Session:
         counts = np.bincount(prepared.labels(train), minlength=len(prepared.manifest.class_names))
         return objective_for(counts.tolist(), self.settings.search.objective)
 
+    def within_budget(self, manifest: Manifest, plan: Plan, runtime: Runtime) -> Manifest:
+        """All images, or as many as can be decoded in a share of the budget; a resumed run keeps the number."""
+        count = self.run.about.get("drawn")
+        if count is None:
+            count = self._decodable(manifest, plan, runtime)
+            self.run.add_about(drawn=count)
+        if count >= len(manifest):
+            return manifest
+        self.note(
+            f"The budget allows decoding about {count:,} of {len(manifest):,} images; whole groups were drawn, every "
+            "class in proportion. A longer --budget uses more.",
+            warning=True,
+        )
+        return limited(manifest, self.settings, count)
+
+    def _decodable(self, manifest: Manifest, plan: Plan, runtime: Runtime) -> int:
+        if math.isinf(self.clock.budget):
+            return len(manifest)
+        sizes = stored_sizes(plan.resolutions)
+        each = decode_seconds(manifest, sizes) / runtime.threads
+        allowed = DECODE_SHARE * self.clock.remaining
+        if each * len(manifest) <= allowed or is_decoded(manifest, self.settings, sizes, runtime.threads):
+            return len(manifest)
+        return int(allowed / each)
+
     def decode(self, manifest: Manifest, plan: Plan, runtime: Runtime) -> Prepared:
         """Decode every image once, check them all, trace copies and deal the sets."""
         with self.stage("decode", f"{len(manifest):,} images"):
@@ -181,7 +216,7 @@ class Session:
             self.note(text, warning=True)
         with self.stage("audit"):
             prepared = prepare(manifest, facts, store, self.settings)
-            write_tables(prepared, self.run.path)
+            run_dir.write_tables(prepared, self.run.path)
         return prepared
 
     def _progress(self, done: int, total: int) -> None:
@@ -435,7 +470,7 @@ class Session:
             augmented_validation=looked.augmented_val,
             baselines=looked.baselines,
             seed=self.settings.machine.seed,
-            data=data_section(prepared, self.data),
+            data=data_section(prepared, self.data) | {key: self.run.about[key] for key in ("found", "drawn")},
             looks=tuple(looked.looks),
             stop_reason=finished.stop_reason,
             budget_seconds=None if math.isinf(self.clock.budget) else self.clock.budget,
@@ -488,82 +523,6 @@ def predict_rows(
         return np.empty((0, len(bundle.class_names)))
     batches = resized_batches(store, torch.from_numpy(rows), bundle.preprocessing.size, INFERENCE_BATCH)
     return apply_temperature(logits(net, batches, bundle.preprocessing, runtime).astype(np.float64), bundle.temperature)
-
-
-def write_tables(prepared: Prepared, folder: Path) -> None:
-    """Write split.csv and audit.csv.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
-    write_text(folder / run_dir.SPLIT, table.to_csv(index=False, lineterminator="\n"))
-    findings = prepared.audit.to_frame(prepared.manifest)
-    write_text(folder / run_dir.AUDIT, findings.to_csv(index=False, lineterminator="\n"))
-
-
-def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
-    """What the report says of the data: counts by set and class, and the findings."""
-    manifest, lineage, dealt = prepared.manifest, prepared.audit.lineage, prepared.split
-    classes = len(manifest.class_names)
-    sets = {name: dealt.rows(name) for name in ("train", "val", "test", "aside", "quarantine")}
-    return {
-        "source": str(data),
-        "images": len(manifest),
-        "class_counts": {
-            name: np.bincount(manifest.labels[rows], minlength=classes).tolist() for name, rows in sets.items()
-        },
-        "quarantined": len(sets["quarantine"]),
-        "aside": len(sets["aside"]),
-        "copies": int((lineage.role == "copy").sum()),
-        "unsure": int((lineage.role == "unsure").sum()),
-        "groups": len(np.unique(lineage.group)),
-        "conflicts": int(prepared.audit.label_conflict.sum()),
-        "eligible": int(dealt.eligible.sum()),
-        "leaks": len(dealt.leaks),
-        "dropped_classes": list(prepared.dropped_classes),
-        "findings": [
-            {
-                "kind": finding.kind,
-                "severity": finding.severity,
-                "path": manifest.paths[finding.row] if finding.row >= 0 else "",
-                "detail": finding.message,
-                "fix": finding.fix,
-            }
-            for finding in prepared.audit.findings
-        ],
-    }
-
-
-def trials_section(trials: list[Trial]) -> dict[str, Any]:
-    """Counts by state, and one row per trial."""
-    states = [trial.state for trial in trials]
-    return {
-        "total": len(trials),
-        **{state: states.count(state) for state in ("complete", "stopped", "paused", "failed")},
-        "table": [_trial_row(trial) for trial in trials],
-    }
-
-
-def _trial_row(trial: Trial) -> dict[str, Any]:
-    recipe = trial.recipe
-    return {
-        "number": trial.number,
-        "origin": trial.origin,
-        "kind": recipe.kind,
-        "backbone": recipe.backbone,
-        "resolution": recipe.resolution,
-        "epochs": trial.epochs_done,
-        "score": trial.score,
-        "loss": trial.loss,
-        "seconds": trial.seconds,
-        "state": trial.state,
-        "error": trial.error,
-        "hyperparameters": recipe.to_dict() if recipe.kind == "finetune" else dict(trial.notes),
-        "curve": [
-            {key: getattr(epoch, key) for key in ("epoch", "score", "train_loss", "val_loss")} for epoch in trial.epochs
-        ],
-    }
 
 
 def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:

@@ -54,7 +54,7 @@ def inspect(
     from automl_vision.cli.progress import listener
     from automl_vision.cli.result import print_json
     from automl_vision.pipeline import inspect as look
-    from automl_vision.session import data_section
+    from automl_vision.report.sections import data_section
 
     with listener(quiet=quiet or json_output, budget=float("inf")) as tell:
         prepared = look(data, settings, tell=tell)
@@ -74,7 +74,7 @@ def inspect(
 
 
 def _write(prepared: Prepared, out: Path) -> None:
-    from automl_vision.session import write_tables
+    from automl_vision.run_dir import write_tables
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,20 @@ from numpy.typing import NDArray
 
 from automl_vision.config import Settings
 from automl_vision.data.audit import Audit, audit
+from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import Facts
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
-from automl_vision.data.manifest import Manifest
+from automl_vision.data.manifest import Manifest, scattered_rows
+from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split
-from automl_vision.data.store import ImageStore, build_store, default_cache_dir
+from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored
+from automl_vision.errors import ImageReadError
+
+#: Images that are decoded to learn how long all of them will take.
+TIMED_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,7 @@ def read_manifest(data: Path, settings: Settings) -> Manifest:
     if settings.data.label_map:
         manifest = apply_label_map(manifest, Path(settings.data.label_map))
     if 0 < settings.data.max_samples < len(manifest):
-        keys = declared_groups(manifest, settings.data)
-        manifest = sample(manifest, keys, settings.data.max_samples, settings.machine.seed)
+        manifest = limited(manifest, settings, settings.data.max_samples)
     return manifest
 
 
@@ -70,6 +76,12 @@ def cache_folder(settings: Settings) -> Path | None:
     if not settings.machine.cache:
         return None
     return Path(settings.machine.cache_dir).expanduser() if settings.machine.cache_dir else default_cache_dir()
+
+
+def is_decoded(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int) -> bool:
+    """Whether an earlier run left these very images decoded in the cache."""
+    folder = cache_folder(settings)
+    return folder is not None and is_stored(manifest, sizes, folder, threads)
 
 
 def decode(
@@ -85,6 +97,27 @@ def decode(
         DataError: there is no room for the decoded images.
     """
     return build_store(manifest, sizes, cache_folder(settings), threads, progress)
+
+
+def decode_seconds(manifest: Manifest, sizes: Sequence[int]) -> float:
+    """Seconds that one thread takes for one image, from a few of them; 0 where none of those can be read."""
+    spent = [_seconds_of(manifest.file(row), sizes) for row in scattered_rows(manifest)[:TIMED_IMAGES]]
+    known = [seconds for seconds in spent if seconds is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def limited(manifest: Manifest, settings: Settings, count: int) -> Manifest:
+    """At most `count` images: whole groups, every class in proportion."""
+    return sample(manifest, declared_groups(manifest, settings.data), count, settings.machine.seed)
+
+
+def _seconds_of(file: Path, sizes: Sequence[int]) -> float | None:
+    started = time.monotonic()
+    try:
+        squares(open_rgb(file).pixels, sizes)
+    except ImageReadError:
+        return None  # decoding all images will name it
+    return time.monotonic() - started
 
 
 def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:

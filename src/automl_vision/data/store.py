@@ -182,6 +182,13 @@ def build_store(
     return ImageStore(planes.squares, plane_rows, disk, notes), Facts(table)
 
 
+def is_stored(manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int) -> bool:
+    """Whether `build_store` would find these images decoded in `cache_dir`; every file is read to know it."""
+    files = [manifest.file(row) for row in range(len(manifest))]
+    by_digest = {each.digest: file for each, file in zip(find_files(files, threads), files, strict=True) if each.digest}
+    return (cache_dir / _key(by_digest, _checked_sizes(sizes))).is_dir()
+
+
 def _silent(_done: int, _total: int) -> None:
     return
 

@@ -10,7 +10,7 @@ classes and 500 images a "95 %" percentile interval held the truth in 36 % of th
 is far too narrow. Figures in [0, 1] therefore take bias and standard error from the bootstrap and put them
 into Wilson's interval as an effective sample size p (1 - p) / se^2, as is done for clustered surveys (Korn
 and Graubard, Survey Methodology 1998; Dean and Pagano, JSSAM 2015), around the bias-corrected figure (Efron
-and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 10). `benchmarks/coverage.py` measures what
+and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 10). `benchmarks/interval_coverage.py` measures what
 comes of it; where most classes have one test image or none, no interval of macro-F1 holds. Log loss, which
 has no upper bound, keeps percentiles.
 """

@@ -141,6 +141,16 @@ def _unreadable(report: Report) -> list[str]:
     ]
 
 
+def _drawn(report: Report) -> list[str]:
+    found, drawn = report["data"].get("found", 0), report["data"].get("drawn", 0)
+    if drawn >= found:
+        return []
+    return [
+        f"Only {drawn:,} of {found:,} images were used: the budget allows decoding no more. "
+        "All figures are about what was drawn."
+    ]
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _flatters,
     _saturated,
@@ -149,5 +159,6 @@ CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _looked_twice,
     _imprecise,
     _rare,
+    _drawn,
     _unreadable,
 )

@@ -1,7 +1,7 @@
 """How often the 95 % intervals of a report hold the truth.
 
-    python benchmarks/coverage.py                # 1,000 draws of every setting, about five minutes on one
-    core python benchmarks/coverage.py --draws 200
+    python benchmarks/interval_coverage.py                # 1,000 draws of every setting, about five minutes
+    python benchmarks/interval_coverage.py --draws 200
 
 Each draw is a new test set from a known population: labels from a prior, predictions from a confusion
 matrix, so the true accuracy and macro-F1 are known. With groups, the images of one group share their label
@@ -15,8 +15,11 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automl_vision.report.intervals import Sample, class_intervals, metric_intervals
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,12 @@ class Population:
     per_group: int = 1
 
     @property
-    def prior(self) -> np.ndarray:
+    def prior(self) -> Floats:
         sizes = np.exp(-self.skew * np.arange(self.classes) / max(1, self.classes - 1))
         return sizes / sizes.sum()
 
     @property
-    def confusion(self) -> np.ndarray:
+    def confusion(self) -> Floats:
         """(C, C) probability of each prediction given the truth; the rarest class is the hardest."""
         rng = np.random.default_rng(7)
         right = np.clip(self.accuracy + 0.05 * np.linspace(1, -1, self.classes), 0.02, 0.99)

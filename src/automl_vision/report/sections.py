@@ -1,0 +1,75 @@
+"""What the report says of the data and of the trials, as plain types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl_vision.data.preparation import Prepared
+from automl_vision.search.trial import Trial
+
+
+def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
+    """What the report says of the data: counts by set and class, and the findings."""
+    manifest, lineage, dealt = prepared.manifest, prepared.audit.lineage, prepared.split
+    classes = len(manifest.class_names)
+    sets = {name: dealt.rows(name) for name in ("train", "val", "test", "aside", "quarantine")}
+    return {
+        "source": str(data),
+        "images": len(manifest),
+        "class_counts": {
+            name: np.bincount(manifest.labels[rows], minlength=classes).tolist() for name, rows in sets.items()
+        },
+        "quarantined": len(sets["quarantine"]),
+        "aside": len(sets["aside"]),
+        "copies": int((lineage.role == "copy").sum()),
+        "unsure": int((lineage.role == "unsure").sum()),
+        "groups": len(np.unique(lineage.group)),
+        "conflicts": int(prepared.audit.label_conflict.sum()),
+        "eligible": int(dealt.eligible.sum()),
+        "leaks": len(dealt.leaks),
+        "dropped_classes": list(prepared.dropped_classes),
+        "findings": [
+            {
+                "kind": finding.kind,
+                "severity": finding.severity,
+                "path": manifest.paths[finding.row] if finding.row >= 0 else "",
+                "detail": finding.message,
+                "fix": finding.fix,
+            }
+            for finding in prepared.audit.findings
+        ],
+    }
+
+
+def trials_section(trials: list[Trial]) -> dict[str, Any]:
+    """Counts by state, and one row per trial."""
+    states = [trial.state for trial in trials]
+    return {
+        "total": len(trials),
+        **{state: states.count(state) for state in ("complete", "stopped", "paused", "failed")},
+        "table": [_trial_row(trial) for trial in trials],
+    }
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    recipe = trial.recipe
+    return {
+        "number": trial.number,
+        "origin": trial.origin,
+        "kind": recipe.kind,
+        "backbone": recipe.backbone,
+        "resolution": recipe.resolution,
+        "epochs": trial.epochs_done,
+        "score": trial.score,
+        "loss": trial.loss,
+        "seconds": trial.seconds,
+        "state": trial.state,
+        "error": trial.error,
+        "hyperparameters": recipe.to_dict() if recipe.kind == "finetune" else dict(trial.notes),
+        "curve": [
+            {key: getattr(epoch, key) for key in ("epoch", "score", "train_loss", "val_loss")} for epoch in trial.epochs
+        ],
+    }
