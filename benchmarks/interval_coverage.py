@@ -34,7 +34,7 @@ class Population:
     @property
     def prior(self) -> Floats:
         sizes = np.exp(-self.skew * np.arange(self.classes) / max(1, self.classes - 1))
-        return sizes / sizes.sum()
+        return np.asarray(sizes / sizes.sum())
 
     @property
     def confusion(self) -> Floats:
