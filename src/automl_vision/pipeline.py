@@ -22,16 +22,22 @@ from automl_vision.data.preparation import Prepared, decode, prepare, read_manif
 from automl_vision.errors import DataError, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
-from automl_vision.plan import make_plan
 from automl_vision.predictor import Model, load
 from automl_vision.report.html import render_html
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import test_section, verify
 from automl_vision.run_dir import RunDir, cannot_write
-from automl_vision.runtime import Clock, make_runtime
+from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
-from automl_vision.session import Session, StopRequest
+from automl_vision.stages.context import RunContext, StopRequest
+from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.finish import finish
+from automl_vision.stages.plan import Plan, make_plan, plan_run
+from automl_vision.stages.read import read
+from automl_vision.stages.report import write_report
+from automl_vision.stages.search import objective_of, search_trials
+from automl_vision.stages.test import look
 
 __all__ = ["Model", "Run", "StopRequest", "evaluate", "inspect", "load", "resume_search", "run_search", "search"]
 
@@ -108,7 +114,7 @@ def run_search(
     read_manifest(data, settings)  # before the folder is made: data that cannot be used leave nothing behind
     run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
     try:
-        return _go(Session(run, data, settings, tell, stop or StopRequest(), clock))
+        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock))
     except UsageError:
         run.discard()
         raise
@@ -130,37 +136,39 @@ def resume_search(
         return Run(path, done)
     settings = run.settings
     begun = (time.monotonic() if started is None else started) - run.spent
-    session = Session(
+    context = RunContext(
         run, Path(run.about["data"]), settings, tell, stop or StopRequest(), Clock(begun, settings.budget_seconds)
     )
-    return _go(session)
+    return _go(context)
 
 
-def _go(session: Session) -> Run:
+def _go(context: RunContext) -> Run:
     """All stages of one run, in their order."""
     try:
-        with session.stage("read"):
-            manifest = session.read()
-        with session.stage("plan"):
-            runtime, plan = session.plan(manifest)
-            manifest = session.within_budget(manifest, plan, runtime)
-        prepared = session.decode(manifest, plan, runtime)
+        with context.stage("read"):
+            manifest = read(context)
+        with context.stage("plan"):
+            runtime, plan = plan_run(context, manifest)
+        prepared = decode_and_check(context, manifest, plan, runtime)
         try:
-            with session.stage("search", f"validation maximises {session.objective(prepared)}"):
-                search, reason, runner = session.search(prepared, plan, runtime)
-            with session.stage("finish"):
-                finished = session.finish(prepared, search, reason, runner)
-            with session.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
-                looked = session.look(prepared, finished, runner)
-            with session.stage("report"):
-                report = session.ship(prepared, finished, looked, runner)
+            return Run(context.run.path, _from_data_to_report(context, prepared, plan, runtime))
         finally:
             prepared.store.close()
-        return Run(session.run.path, report)
     except OSError as error:
-        raise cannot_write(session.run.path, error) from error
+        raise cannot_write(context.run.path, error) from error
     finally:
-        session.run.close()
+        context.run.close()
+
+
+def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> dict[str, Any]:
+    with context.stage("search", f"validation maximises {objective_of(context, prepared)}"):
+        searched = search_trials(context, prepared, plan, runtime)
+    with context.stage("finish"):
+        finished = finish(context, prepared, searched)
+    with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
+        looked = look(context, prepared, searched, finished)
+    with context.stage("report"):
+        return write_report(context, prepared, searched, finished, looked)
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:

@@ -21,7 +21,7 @@ from automl_vision.events import STAGES, Event, Note, Progress, StageStarted, Te
 
 if TYPE_CHECKING:
     from automl_vision.search.trial import Trial
-    from automl_vision.session import StopRequest
+    from automl_vision.stages.context import StopRequest
 
 TABLE_ROWS = 8  # trials shown live: the best, and the newest
 LINE_EVERY = 10.0  # seconds between two plain lines of one stage
@@ -30,7 +30,7 @@ LINE_EVERY = 10.0  # seconds between two plain lines of one stage
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
     """The first Ctrl-C or SIGTERM asks the run to end tidily; the second one ends the process at once."""
-    from automl_vision.session import StopRequest
+    from automl_vision.stages.context import StopRequest
 
     stop = StopRequest()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,9 +1,9 @@
-"""What is going to be tried on these data, on this machine, within this budget; decided before decoding."""
+"""Stage `plan`: what is going to be tried on these data, on this machine, within this budget; before decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from automl_vision.config import Settings
@@ -11,7 +11,7 @@ from automl_vision.data.decode import shorter_side
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.models.backbones import backbone
 from automl_vision.models.weights import WeightSource, find_weights, require_weights
-from automl_vision.runtime import Runtime
+from automl_vision.runtime import Runtime, make_runtime
 from automl_vision.search.planner import (
     POOLS,
     RESOLUTIONS,
@@ -19,6 +19,7 @@ from automl_vision.search.planner import (
     plan_backbones,
     plan_resolutions,
 )
+from automl_vision.stages.context import RunContext
 
 #: Headers that are read to learn how large the images are.
 SIZE_SAMPLE = 64
@@ -44,6 +45,25 @@ class Plan:
     def pretrained(self) -> bool:
         """Whether training starts from pretrained weights."""
         return bool(self.weights)
+
+
+def plan_run(context: RunContext, manifest: Manifest) -> tuple[Runtime, Plan]:
+    """The machine, and what is worth trying on it. A resumed run keeps its plan.
+
+    Raises:
+        UsageError: an unknown device or backbone.
+        WeightsError: none of the backbones that the user named has weights within reach.
+    """
+    machine = context.settings.machine
+    runtime = make_runtime(machine.device, machine.precision, machine.threads)
+    plan = make_plan(manifest, context.settings, runtime)
+    for text in plan.notes:
+        context.note(text, warning=True)
+    kept = context.run.about.get("plan")
+    if kept is not None:
+        plan = replace(plan, backbones=tuple(kept["backbones"]), resolutions=tuple(kept["resolutions"]))
+    context.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})
+    return runtime, plan
 
 
 def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offline: bool = False) -> Plan:

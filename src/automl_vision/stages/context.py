@@ -1,0 +1,71 @@
+"""What the stages of one run share: where it writes, what it listens to, and how much time is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from automl_vision.config import Settings
+from automl_vision.events import Note, StageStarted, Tell
+from automl_vision.run_dir import RunDir, how_to_resume
+from automl_vision.runtime import Clock
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal handler to end a run tidily with the best model so far."""
+
+    requested: bool = False
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the stages of one run share.
+
+    Attributes:
+        run: the run folder, locked.
+        data: the images.
+        settings: all settings.
+        tell: listener for events.
+        stop: set from outside to end tidily.
+        clock: the budget.
+        seconds: wall time by stage; grows as stages end.
+    """
+
+    run: RunDir
+    data: Path
+    settings: Settings
+    tell: Tell
+    stop: StopRequest
+    clock: Clock
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[None]:
+        """Tell that a stage begins, and time it."""
+        self.tell(StageStarted(name, detail))
+        self.run.log(f"stage {name} {detail}".rstrip())
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+    def note(self, text: str, *, warning: bool = False) -> None:
+        """Tell the user one sentence, and keep it in the log."""
+        self.run.log(text)
+        self.tell(Note(text, "warning" if warning else "info"))
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this run."""
+        return how_to_resume(self.run.path)
+
+    def seconds_by_stage(self) -> dict[str, float]:
+        """Wall seconds so far: "start" is what came before the first stage (imports), "report" what is left over."""
+        spent = {"earlier sessions": self.run.spent} if self.run.spent else {}
+        known = {"start": self.clock.at_open - self.run.spent, **spent, **self.seconds}
+        return {**known, "report": self.clock.elapsed - sum(known.values())}

@@ -1,0 +1,81 @@
+"""Stages `decode` and `audit`: every image decoded once, checked, traced to its original, and dealt to a set."""
+
+from __future__ import annotations
+
+import math
+
+from automl_vision import run_dir
+from automl_vision.data.manifest import Manifest
+from automl_vision.data.preparation import Prepared, decode, decode_seconds, is_decoded, limited, prepare
+from automl_vision.errors import BudgetExhausted, Interrupted
+from automl_vision.events import Progress
+from automl_vision.runtime import Runtime
+from automl_vision.search.planner import stored_sizes
+from automl_vision.stages.context import RunContext
+from automl_vision.stages.plan import Plan
+
+#: Where decoding all images would take more than this share of the time left, fewer are used, and it is said.
+DECODE_SHARE = 0.5
+
+
+def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> Prepared:
+    """Decode as many images as the budget allows, check them all, trace copies and deal the sets.
+
+    Raises:
+        DataError: the images cannot be used.
+        BudgetExhausted, Interrupted: the time ended, or the user stopped, before all were decoded.
+    """
+    manifest = within_budget(context, manifest, plan, runtime)
+    with context.stage("decode", f"{len(manifest):,} images"):
+        store, facts = decode(
+            manifest,
+            context.settings,
+            stored_sizes(plan.resolutions),
+            runtime.threads,
+            lambda done, total: _progress(context, done, total),
+        )
+    for text in store.notes:
+        context.note(text, warning=True)
+    with context.stage("audit"):
+        prepared = prepare(manifest, facts, store, context.settings)
+        run_dir.write_tables(prepared, context.run.path)
+    return prepared
+
+
+def within_budget(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> Manifest:
+    """All images, or as many as can be decoded in a share of the budget; a resumed run keeps the number."""
+    count = context.run.about.get("drawn")
+    if count is None:
+        count = _decodable(context, manifest, plan, runtime)
+        context.run.add_about(drawn=count)
+    if count >= len(manifest):
+        return manifest
+    context.note(
+        f"The budget allows decoding about {count:,} of {len(manifest):,} images; whole groups were drawn, every "
+        "class in proportion. A longer --budget uses more.",
+        warning=True,
+    )
+    return limited(manifest, context.settings, count)
+
+
+def _decodable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> int:
+    if math.isinf(context.clock.budget):
+        return len(manifest)
+    sizes = stored_sizes(plan.resolutions)
+    each = decode_seconds(manifest, sizes) / runtime.threads
+    allowed = DECODE_SHARE * max(context.clock.remaining, 0.0)
+    if each * len(manifest) <= allowed or is_decoded(manifest, context.settings, sizes, runtime.threads):
+        return len(manifest)
+    return int(allowed / each)
+
+
+def _progress(context: RunContext, done: int, total: int) -> None:
+    if context.stop.requested:
+        raise Interrupted("stopped while decoding", value=f"{done} of {total} images", fix=context.how_to_resume)
+    if context.clock.remaining < 0:
+        raise BudgetExhausted(
+            "the budget ended while decoding",
+            value=f"{done} of {total} images in {context.clock.elapsed:.0f} s",
+            fix="give a longer --budget or fewer images with --max-samples",
+        )
+    context.tell(Progress(done, total))

@@ -1,0 +1,99 @@
+"""Stage `finish`: the best trial, calibrated, as the model that will be shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_vision import run_dir
+from automl_vision.bundle import Bundle
+from automl_vision.calibration import fit_temperature
+from automl_vision.config import Settings
+from automl_vision.data.preparation import Prepared
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted, RunError
+from automl_vision.models.classifier import Classifier, placed
+from automl_vision.search.run_trial import TrialRunner
+from automl_vision.search.trial import Trial, best_trial
+from automl_vision.stages.context import RunContext
+
+if TYPE_CHECKING:
+    from automl_vision.stages.search import Searched
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The winner of a search.
+
+    Attributes:
+        trial: the winning trial.
+        bundle: as it will be shipped, without the test figures.
+        net: its network on the runtime's device.
+    """
+
+    trial: Trial
+    bundle: Bundle
+    net: Classifier
+
+
+def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finished:
+    """Calibrate the best trial and build its network.
+
+    Raises:
+        BudgetExhausted, Interrupted: no trial was validated.
+    """
+    runner = searched.runner
+    winner = best_trial([trial for trial in searched.search.trials if runner.files.has_weights(trial.number)])
+    if winner is None:
+        raise _no_model(context, searched)
+    bundle = bundle_of(winner, runner, prepared, context.settings)
+    return Finished(winner, bundle, placed(bundle.classifier(), runner.runtime.device))
+
+
+def bundle_of(trial: Trial, runner: TrialRunner, prepared: Prepared, settings: Settings) -> Bundle:
+    """The model of a trial, with its temperature fitted on validation.
+
+    Raises:
+        RunError: the weights of the trial are gone.
+    """
+    weights = runner.files.load_weights(trial.number)
+    if weights is None:
+        raise RunError("the weights of a trial are gone", value=f"trial {trial.number}", fix="start a new run")
+    val_labels = prepared.labels(prepared.split.rows("val"))
+    return Bundle(
+        backbone=trial.recipe.backbone,
+        head="linear",
+        class_names=prepared.manifest.class_names,
+        preprocessing=runner.preprocessing(trial.recipe),
+        temperature=fit_temperature(log(runner.probabilities(trial)), val_labels),
+        state_dict=weights,
+        provenance={
+            "created": run_dir.now(),
+            "data_fingerprint": prepared.manifest.fingerprint,
+            "trial": trial.number,
+            "recipe": trial.recipe.to_dict(),
+            "objective": runner.objective,
+            "validation_score": trial.score,
+            "seed": settings.machine.seed,
+        },
+    )
+
+
+def log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    """(N, C) log-probabilities, finite."""
+    logs: NDArray[np.float64] = np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
+    return logs
+
+
+def _no_model(context: RunContext, searched: Searched) -> AutomlVisionError:
+    if searched.stop_reason == "interrupted":
+        path = str(context.run.path)
+        return Interrupted("stopped before there was a model", value=path, fix=context.how_to_resume)
+    errors = sorted({trial.error for trial in searched.search.trials if trial.error})
+    return BudgetExhausted(
+        "the budget ended before one usable model",
+        value="; ".join([f"{context.clock.elapsed:.0f} s used", *errors]),
+        fix="give a longer --budget, fewer images with --max-samples, or a smaller --resolutions",
+    )

@@ -1,0 +1,102 @@
+"""Stage `report`: the model with its test figures, the predictions, the tables and the report, written to the run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from automl_vision import run_dir
+from automl_vision.bundle import save_bundle
+from automl_vision.data.preparation import Prepared
+from automl_vision.files import write_json, write_text
+from automl_vision.report.html import render_html
+from automl_vision.report.model_card import model_card
+from automl_vision.report.plots import draw_plots
+from automl_vision.report.report import ReportInputs, build_report
+from automl_vision.report.sections import data_section, trials_section
+from automl_vision.runtime import environment
+from automl_vision.search.samplers import export_study
+from automl_vision.search.search import Search
+from automl_vision.stages.context import RunContext
+from automl_vision.stages.finish import Finished
+from automl_vision.stages.search import Searched
+from automl_vision.stages.test import Looked
+
+#: Writing the study for optuna-dashboard takes about this long; it is left out when less is left of the budget.
+STUDY_SECONDS = 3.0
+
+
+def write_report(
+    context: RunContext, prepared: Prepared, searched: Searched, finished: Finished, looked: Looked
+) -> dict[str, Any]:
+    """Write everything a finished run leaves; gives the content of report.json."""
+    folder = context.run.path
+    report = build_report(_inputs(context, prepared, searched, finished, looked))
+    figures = {name: report["test"][name] for name in ("n", "accuracy", "macro_f1")}
+    provenance = {**finished.bundle.provenance, "test": figures, "looks": looked.looks}
+    save_bundle(replace(finished.bundle, provenance=provenance), folder / run_dir.MODEL)
+    for name, predictions in looked.by_set.items():
+        predictions.to_csv(folder / run_dir.predictions_file(name))
+    _write_trials(context, searched.search)
+    plots = draw_plots(report)
+    report["seconds"] = context.seconds_by_stage()
+    write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
+    write_text(folder / run_dir.MODEL_CARD, model_card(report))
+    write_json(folder / run_dir.REPORT_JSON, report)
+    context.run.note_spent(context.clock.elapsed)
+    return report
+
+
+def _inputs(
+    context: RunContext, prepared: Prepared, searched: Searched, finished: Finished, looked: Looked
+) -> ReportInputs:
+    about = context.run.about
+    return ReportInputs(
+        name=context.run.path.name,
+        created=run_dir.now(),
+        test=looked.test,
+        validation=looked.val,
+        objective=searched.runner.objective,
+        augmented_validation=looked.augmented_val,
+        baselines=looked.baselines,
+        seed=context.settings.machine.seed,
+        data=data_section(prepared, context.data) | {key: about[key] for key in ("found", "drawn")},
+        looks=tuple(looked.looks),
+        stop_reason=searched.stop_reason,
+        budget_seconds=None if math.isinf(context.clock.budget) else context.clock.budget,
+        seconds=context.seconds_by_stage(),
+        trials=trials_section(searched.search.trials),
+        model=_model_section(finished),
+        environment={
+            **environment(searched.runner.runtime),
+            "data_fingerprint": prepared.manifest.fingerprint,
+            "seed": context.settings.machine.seed,
+        },
+    )
+
+
+def _model_section(finished: Finished) -> dict[str, Any]:
+    recipe = finished.trial.recipe
+    return {
+        "file": run_dir.MODEL,
+        "trial": finished.trial.number,
+        "backbone": recipe.backbone,
+        "kind": recipe.kind,
+        "resolution": recipe.resolution,
+        "parameters": sum(parameter.numel() for parameter in finished.net.parameters()),
+        "temperature": finished.bundle.temperature,
+        "recipe": recipe.to_dict(),
+    }
+
+
+def _write_trials(context: RunContext, search: Search) -> None:
+    keys = ("number", "origin", "kind", "state", "epochs", "score", "seconds")
+    rows = trials_section(search.trials)["table"]
+    table = pd.DataFrame([{key: row[key] for key in keys} | row["hyperparameters"] for row in rows])
+    write_text(context.run.path / run_dir.TRIALS_CSV, table.to_csv(index=False, lineterminator="\n"))
+    if context.clock.remaining > STUDY_SECONDS:
+        study = context.run.path / run_dir.STUDY
+        export_study(study, search.task.space, search.trials, name=context.run.path.name)

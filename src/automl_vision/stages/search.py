@@ -1,0 +1,183 @@
+"""Stage `search`: candidates are trained and compared on validation; the best so far is always on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from automl_vision import run_dir
+from automl_vision.bundle import save_bundle
+from automl_vision.data.preparation import Prepared
+from automl_vision.events import TrialChanged
+from automl_vision.executors import EXECUTORS
+from automl_vision.metrics import objective_for
+from automl_vision.models.backbones import backbone
+from automl_vision.runtime import Runtime
+from automl_vision.search.costs import CostModel
+from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
+from automl_vision.search.search import Search, SearchEnded, SearchTask
+from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.stages.context import RunContext
+from automl_vision.stages.finish import bundle_of
+from automl_vision.stages.plan import Plan
+from automl_vision.training.loop import TrainingData
+
+#: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
+REPORT_CPU_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search came to.
+
+    Attributes:
+        search: all trials, and the space they are of.
+        runner: what trained them; it knows their files and their preprocessing.
+        stop_reason: a key of `search.search.STOP_REASONS`.
+    """
+
+    search: Search
+    runner: TrialRunner
+    stop_reason: str
+
+
+def objective_of(context: RunContext, prepared: Prepared) -> str:
+    """What validation maximises: a name of `METRICS`."""
+    train = prepared.split.rows("train")
+    counts = np.bincount(prepared.labels(train), minlength=len(prepared.manifest.class_names))
+    return objective_for(counts.tolist(), context.settings.search.objective)
+
+
+def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> Searched:
+    """Search until the time or the trials end. The test rows are sealed in what the trials see."""
+    files = TrialFiles(context.run.path / run_dir.TRIALS)
+    history, damaged = files.read()
+    for name in damaged:
+        context.note(f"The record trials/{name} is damaged; it was set aside and its trial is lost.", warning=True)
+    time_left = _TimeLeft(context, prepared, history)
+    runner = _runner(context, prepared, plan, runtime, files, time_left)
+    search = Search(
+        _task(context, prepared, plan),
+        EXECUTORS["local"](runner),
+        history,
+        seconds_left=time_left,
+        interrupted=lambda: context.stop.requested,
+    )
+    keeper = _Keeper(context, prepared, runner)
+    for event in search:
+        if isinstance(event, SearchEnded):
+            return Searched(search, runner, event.reason)
+        time_left.trials = search.trials
+        keeper.take(event, search.trials)
+    raise RuntimeError("a search ends with an event that says why")
+
+
+@dataclass
+class _TimeLeft:
+    """Seconds until the search must end, so that what comes after it still fits into the budget."""
+
+    context: RunContext
+    prepared: Prepared
+    trials: list[Trial]
+
+    def __call__(self) -> float:
+        return self.context.clock.remaining - self._reserve()
+
+    def _reserve(self) -> float:
+        """The report is work for one core; where other programs leave this process less, it takes longer."""
+        report = REPORT_CPU_SECONDS * max(1.0, self.context.clock.wall_per_cpu_second)
+        best = best_trial(self.trials)
+        if best is None:
+            return report
+        rows = len(self.prepared.split.augmented_val) + 2 * len(self.prepared.split.rows("test"))
+        costs = CostModel(self.trials, lambda name: backbone(name).gmacs, 0, 0)
+        return report + 1.5 * rows * costs.forward(best.recipe)
+
+
+@dataclass
+class _Keeper:
+    """Keeps records, disk and the model file in step with the trials, and tells what happens."""
+
+    context: RunContext
+    prepared: Prepared
+    runner: TrialRunner
+    shipped: Trial | None = None
+
+    def take(self, trial: Trial, trials: list[Trial]) -> None:
+        """Take one change of one trial."""
+        if trial.state == "stopped":
+            self.runner.files.commit(trial)  # given up by the scheduler, after its process last wrote it
+        best = best_trial(trials)
+        self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
+        if trial.state == "running" and not trial.epochs:
+            return
+        self.context.run.log(
+            f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
+        )
+        self.context.run.note_spent(self.context.clock.elapsed)
+        if trial.state != "running":
+            self.runner.files.prune(trials)
+        if best is not None and best.state != "running" and best != self.shipped:
+            bundle = bundle_of(best, self.runner, self.prepared, self.context.settings)
+            save_bundle(bundle, self.context.run.path / run_dir.MODEL)
+            self.shipped = best
+
+
+def _runner(
+    context: RunContext,
+    prepared: Prepared,
+    plan: Plan,
+    runtime: Runtime,
+    files: TrialFiles,
+    time_left: _TimeLeft,
+) -> TrialRunner:
+    train, val = prepared.split.rows("train"), prepared.split.rows("val")
+    data = TrainingData(
+        source=prepared.store.sealed(prepared.split.rows("test")),
+        train_rows=torch.from_numpy(train),
+        train_labels=torch.from_numpy(prepared.labels(train)),
+        val_rows=torch.from_numpy(val),
+        val_labels=torch.from_numpy(prepared.labels(val)),
+        num_classes=len(prepared.manifest.class_names),
+    )
+    return TrialRunner(
+        data=data,
+        train_groups=prepared.groups(train),
+        objective=objective_of(context, prepared),
+        runtime=runtime,
+        files=files,
+        weights=plan.weights,
+        seconds_left=_unless_stopped(context, time_left),
+        history=time_left.trials,
+    )
+
+
+def _unless_stopped(context: RunContext, seconds_left: Callable[[], float]) -> Callable[[], float]:
+    """What a trial asks at every step: the time left, or to leave at once because the user stopped the run."""
+
+    def ask() -> float:
+        if context.stop.requested:
+            raise TrialInterrupted
+        return seconds_left()
+
+    return ask
+
+
+def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
+    settings = context.settings
+    return SearchTask(
+        backbones=plan.backbones,
+        pretrained=plan.pretrained,
+        resolutions=plan.resolutions,
+        fixed={name: value for name, value in vars(settings.training).items() if value is not None},
+        n_train=len(prepared.split.rows("train")),
+        n_val=len(prepared.split.rows("val")),
+        gmacs=lambda name: backbone(name).gmacs,
+        sampler=settings.search.sampler,
+        max_trials=settings.search.trials,
+        seed=settings.machine.seed,
+    )

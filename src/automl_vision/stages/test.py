@@ -1,0 +1,114 @@
+"""Stage `test`: the one look at the test set, written to the ledger before it is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_vision.bundle import Bundle
+from automl_vision.calibration import apply_temperature
+from automl_vision.data.preparation import Prepared
+from automl_vision.data.store import ImageStore
+from automl_vision.models.classifier import Classifier, placed
+from automl_vision.models.image_source import resized_batches
+from automl_vision.models.inference import logits
+from automl_vision.report.predictions import Predictions
+from automl_vision.runtime import Runtime
+from automl_vision.search.trial import best_trial
+from automl_vision.stages.context import RunContext
+from automl_vision.stages.finish import Finished, bundle_of, log
+from automl_vision.stages.search import Searched
+
+INFERENCE_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the winner says of each set, and what simpler models say of the test set.
+
+    Attributes:
+        test, val: predictions of the winner.
+        augmented_val: of the copies of validation originals; None where there are none.
+        baselines: name -> (N_test, C) probabilities.
+        looks: the ledger, this look included.
+    """
+
+    test: Predictions
+    val: Predictions
+    augmented_val: Predictions | None
+    baselines: dict[str, NDArray[np.float64]]
+    looks: list[dict[str, Any]]
+
+    @property
+    def by_set(self) -> dict[str, Predictions]:
+        """The predictions that are written to files, by set."""
+        sets = {"test": self.test, "val": self.val, "augmented_val": self.augmented_val}
+        return {name: predictions for name, predictions in sets.items() if predictions is not None}
+
+
+def look(context: RunContext, prepared: Prepared, searched: Searched, finished: Finished) -> Looked:
+    """Open the test set."""
+    test, val = prepared.split.rows("test"), prepared.split.rows("val")
+    augmented = prepared.split.augmented_val
+    looks = context.run.record_look(_reason(searched.stop_reason, len(context.run.looks)), len(test))
+    if len(looks) > 1:
+        context.note(f"This is look {len(looks)} at the test set; the report lists every look.", warning=True)
+
+    def predicted(rows: NDArray[np.int64]) -> Predictions:
+        return _predictions(
+            prepared,
+            rows,
+            predict_rows(finished.net, finished.bundle, prepared.store, rows, searched.runner.runtime),
+        )
+
+    validated = log(searched.runner.probabilities(finished.trial))
+    return Looked(
+        test=predicted(test),
+        val=_predictions(prepared, val, apply_temperature(validated, finished.bundle.temperature)),
+        augmented_val=predicted(augmented) if len(augmented) else None,
+        baselines=_baselines(context, prepared, searched, finished),
+        looks=looks,
+    )
+
+
+def predict_rows(
+    net: Classifier, bundle: Bundle, store: ImageStore, rows: NDArray[np.int64], runtime: Runtime
+) -> NDArray[np.float64]:
+    """(n, C) calibrated probabilities of stored images."""
+    batches = resized_batches(store, torch.from_numpy(rows), bundle.preprocessing.size, INFERENCE_BATCH)
+    return apply_temperature(logits(net, batches, bundle.preprocessing, runtime).astype(np.float64), bundle.temperature)
+
+
+def _predictions(prepared: Prepared, rows: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Predictions:
+    return Predictions(
+        paths=tuple(prepared.manifest.paths[row] for row in rows),
+        labels=prepared.labels(rows),
+        groups=prepared.groups(rows),
+        probabilities=probabilities,
+        class_names=prepared.manifest.class_names,
+    )
+
+
+def _baselines(
+    context: RunContext, prepared: Prepared, searched: Searched, finished: Finished
+) -> dict[str, NDArray[np.float64]]:
+    """What two much simpler models say of the test rows: always the largest class, and the best linear probe."""
+    runner, test = searched.runner, prepared.split.rows("test")
+    counts = np.bincount(runner.data.train_labels.numpy(), minlength=runner.data.num_classes)
+    baselines = {"majority class": np.tile(counts / counts.sum(), (len(test), 1))}
+    probes = [trial for trial in searched.search.trials if trial.recipe.kind == "probe"]
+    probe = best_trial([trial for trial in probes if runner.files.has_weights(trial.number)])
+    if probe is not None and probe.number != finished.trial.number:
+        bundle = bundle_of(probe, runner, prepared, context.settings)
+        net = placed(bundle.classifier(), runner.runtime.device)
+        baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
+    return baselines
+
+
+def _reason(stop_reason: str, looks_before: int) -> str:
+    which = "final evaluation" if stop_reason != "interrupted" else "evaluation of an interrupted run"
+    return f"{which}, after {looks_before} earlier" if looks_before else which
