@@ -27,7 +27,8 @@ def model_card(report: Report) -> str:
             "",
             "## Model",
             "",
-            f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters, input {model['resolution']} px",
+            f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters",
+            f"- input: {model['resolution']} px",
             f"- classes: {_classes(test['classes'])}",
             f"- probabilities are calibrated (temperature {model['temperature']:.3f})",
             "",
@@ -52,8 +53,8 @@ def model_card(report: Report) -> str:
             "automl-vision predict model.pt IMAGE",
             "```",
             "",
-            "The figures hold for images like those it was tested on. For another camera, place or time, measure again: "
-            "`automl-vision evaluate model.pt --data OTHER`.",
+            "The figures hold for images like those it was tested on. For another camera, place or time, measure "
+            "again: `automl-vision evaluate model.pt --data OTHER`.",
             "",
         ]
     )
