@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from automl_vision.runtime import PROCESS_START as PROCESS_START  # the budget's clock starts with this import
@@ -29,3 +31,19 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+class _Package(ModuleType):
+    """This package, whose `search` is the function whichever of its parts were imported before."""
+
+    @property
+    def search(self) -> Any:
+        """The function; `import automl_vision.search.space` and the like find the subpackage all the same."""
+        return __getattr__("search")
+
+    @search.setter
+    def search(self, subpackage: ModuleType) -> None:
+        """What the import system would bind here once the subpackage of this name is imported."""
+
+
+sys.modules[__name__].__class__ = _Package

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 #: What an unfinished file ends with; such files are swept when a run is opened.
 UNFINISHED = ".tmp"
@@ -23,14 +24,43 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
-            write(file)
+            _write_through(file, write)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong first is what matters
+            unfinished.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+class _Remembering:
+    """A file for writing that remembers why a write failed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _write_through(file: IO[bytes], write: Callable[[IO[bytes]], object]) -> None:
+    remembering = _Remembering(file)
+    try:
+        write(cast(IO[bytes], remembering))
+    except RuntimeError:
+        if remembering.failed is not None:  # torch's writer speaks of positions, and hides that the disk is full
+            raise remembering.failed from None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

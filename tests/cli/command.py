@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import re
@@ -45,10 +44,9 @@ def run_command(*arguments: str | Path) -> Result:
 
 def call_main(arguments: Sequence[str]) -> int:
     """The exit code of `main`."""
+    from automl_vision.cli import search
     from automl_vision.cli.app import main
 
-    # The module, not the command of the same name that hides it in its package.
-    search = importlib.import_module("automl_vision.cli.search")
     with (
         mock.patch.object(sys, "argv", ["automl-vision", *arguments]),
         mock.patch.object(search, "PROCESS_START", time.monotonic()),

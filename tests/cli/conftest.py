@@ -101,6 +101,10 @@ class Running:
             assert time.monotonic() < end, "it did not happen"
             time.sleep(0.01)
 
+    def said(self) -> str:
+        """What is on stderr so far."""
+        return self._err.read_text()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.join()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl_vision.errors import DataError, RunError
+from automl_vision.errors import DataError
 from automl_vision.report.predictions import Predictions
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -103,7 +103,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunError, match="No space"):
+    with pytest.raises(OSError, match="No space"):
         made(["a", "b"], seed=1).to_csv(file)
     assert file.read_bytes() == old
     assert [each.name for each in tmp_path.iterdir()] == ["p.csv"]

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 import typer
 
 from automl_vision.cli import doctor, evaluate, inspect, models, predict, report, search
-from automl_vision.cli.terminal import safe, stderr
+from automl_vision.cli.terminal import safe, safe_lines, stderr
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
 app = typer.Typer(
@@ -84,10 +84,10 @@ def _stopped() -> NoReturn:
 
 
 def _show(error: AutomlVisionError) -> None:
-    value = "" if error.value is None else f": {safe(str(error.value))}".replace(": \n", ":\n", 1)
-    stderr.print(f"[bold red]Error:[/bold red] {safe(error.what)}{value}", highlight=False, soft_wrap=True)
+    value = "" if error.value is None else f": {safe_lines(str(error.value))}".replace(": \n", ":\n", 1)
+    stderr.print(f"[bold red]Error:[/bold red] {safe_lines(error.what)}{value}", highlight=False, soft_wrap=True)
     if error.fix:
-        stderr.print(f"[bold]Fix:[/bold] {safe(error.fix)}", highlight=False, soft_wrap=True)
+        stderr.print(f"[bold]Fix:[/bold] {safe_lines(error.fix)}", highlight=False, soft_wrap=True)
 
 
 def _show_usage(error: Any) -> None:

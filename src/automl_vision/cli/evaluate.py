@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, require_model
+from automl_vision.cli.paths import require_data, require_model, write_or_refuse
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
 from automl_vision.errors import PartialFailure
@@ -44,7 +44,7 @@ def evaluate(
     with listener(quiet=quiet or json_output, budget=float("inf")) as tell:
         section, predictions, failed = measure(model, data, settings, tell=tell)
     if out is not None:
-        predictions.to_csv(out)
+        write_or_refuse(out, lambda: predictions.to_csv(out))
     if json_output:
         print_json({**section, "failed": [{"path": path, "error": reason} for path, reason in failed]})
     else:

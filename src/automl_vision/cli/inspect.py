@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data
+from automl_vision.cli.paths import require_data, write_or_refuse
 from automl_vision.cli.terminal import safe, stdout
 from automl_vision.config import load_settings
-from automl_vision.errors import LeakFound, UsageError
+from automl_vision.errors import LeakFound
 
 if TYPE_CHECKING:
     from automl_vision.data.preparation import Prepared
@@ -76,13 +76,11 @@ def inspect(
 def _write(prepared: Prepared, out: Path) -> None:
     from automl_vision.run_dir import write_tables
 
-    try:
+    def write() -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_tables(prepared, out)
-    except OSError as error:
-        raise UsageError(
-            "the output folder cannot be written", value=f"{out} ({error.strerror})", fix="choose another --out"
-        ) from None
+
+    write_or_refuse(out, write)
 
 
 def _show(prepared: Prepared, section: dict[str, Any], out: Path | None) -> None:

@@ -1,7 +1,8 @@
-"""Paths that a command was given, checked before anything heavy is imported."""
+"""Paths that a command was given: checked before anything heavy is imported, and written with a plain refusal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from automl_vision.errors import UsageError
@@ -22,6 +23,15 @@ def require_model(model: Path) -> None:
 def require_run(run: Path) -> None:
     """Raise UsageError where there is no run folder."""
     _require(run, "there is no run at this path", "give the folder that search printed")
+
+
+def write_or_refuse(out: Path, write: Callable[[], None]) -> None:
+    """Call `write`; raise UsageError where it cannot write to `out`."""
+    try:
+        write()
+    except OSError as error:
+        value = f"{out} ({error.strerror or error})"
+        raise UsageError("the output cannot be written", value=value, fix="choose another --out") from None
 
 
 def _require(path: Path, what: str, fix: str) -> None:

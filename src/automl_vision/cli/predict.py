@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import chain
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automl_vision.cli.paths import require_model
-from automl_vision.cli.terminal import safe, stderr, stdout
+from automl_vision.cli.paths import require_model, write_or_refuse
+from automl_vision.cli.terminal import safe, stderr, visible
 from automl_vision.errors import PartialFailure, UsageError
 
 if TYPE_CHECKING:
@@ -85,16 +86,16 @@ def _write(
 ) -> None:
     lines = {Format.table: _table_lines, Format.csv: _csv_lines, Format.json: _json_lines}[form]
     if out is None:
+        shown = visible if sys.stdout.isatty() else str  # a terminal acts on control characters, a program does not
         for line in lines(predictions, class_names, top):
-            typer.echo(line)
+            typer.echo(shown(line))
         return
-    try:
+
+    def write() -> None:
         with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.writelines(f"{line}\n" for line in lines(predictions, class_names, top))
-    except OSError as error:
-        raise UsageError(
-            "the output file cannot be written", value=f"{out} ({error.strerror})", fix="choose another --out"
-        ) from None
+
+    write_or_refuse(out, write)
     stderr.print(f"Wrote {safe(str(out))}", highlight=False)
 
 
@@ -136,8 +137,9 @@ def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], 
 
 def _csv_line(cells: list[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([_disarmed(cell) for cell in cells])
-    return line.getvalue().encode("utf-8", "backslashreplace").decode()
+    # Before Python 3.13 only characters of the line terminator are quoted as line breaks.
+    csv.writer(line, lineterminator="\r\n").writerow([_disarmed(cell) for cell in cells])
+    return line.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace").decode()
 
 
 def _disarmed(cell: Any) -> Any:
@@ -146,16 +148,10 @@ def _disarmed(cell: Any) -> Any:
 
 
 def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int) -> Iterator[str]:
-    from rich.text import Text
-
     for prediction in predictions:
-        path = Text.from_markup(safe(prediction.path)).plain
         if prediction.probabilities is None:
-            yield f"{path}  error: {Text.from_markup(safe(prediction.error)).plain}"
+            yield f"{visible(prediction.path)}  error: {visible(prediction.error)}"
             continue
         best = prediction.probabilities.argsort()[::-1][:top]
-        shown = (f"{Text.from_markup(safe(class_names[i])).plain} {prediction.probabilities[i]:.3f}" for i in best)
-        yield f"{path}  {'  '.join(shown)}"
-
-
-__all__ = ["Format", "as_json", "predict", "stdout"]
+        shown = (f"{visible(class_names[i])} {prediction.probabilities[i]:.3f}" for i in best)
+        yield f"{visible(prediction.path)}  {'  '.join(shown)}"

@@ -13,10 +13,19 @@ stderr = Console(stderr=True)
 stdout = Console()
 
 
+def visible(text: str) -> str:
+    """Text of foreign origin (file and class names) on one line, without control characters and surrogates."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
 def safe(text: str) -> str:
-    """Text of foreign origin (file and class names) made harmless: no markup, no control characters, no surrogates."""
-    visible = "".join(character if _is_shown(character) else _escaped(character) for character in text)
-    return escape(visible)
+    """`visible` text in which nothing acts as markup."""
+    return escape(visible(text))
+
+
+def safe_lines(text: str) -> str:
+    """The same for a message of several lines."""
+    return "\n".join(safe(line) for line in text.split("\n"))
 
 
 def interactive() -> bool:
@@ -30,10 +39,6 @@ def seconds_text(seconds: float) -> str:
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     parts = [f"{hours}h"] * bool(hours) + [f"{minutes}m"] * bool(hours or minutes) + [f"{rest}s"] * (not hours)
     return " ".join(parts)
-
-
-def _is_shown(character: str) -> bool:
-    return character == "\n" or character.isprintable()
 
 
 def _escaped(character: str) -> str:

@@ -141,7 +141,8 @@ class Audit:
                 "severity": [finding.severity for finding in self.findings],
                 "message": [finding.message for finding in self.findings],
                 "fix": [finding.fix for finding in self.findings],
-            }
+            },
+            dtype=object,  # pandas' own text type takes no undecodable bytes
         )
 
 

@@ -128,7 +128,7 @@ def split_table(manifest: Manifest, facts: Facts, audit: Audit, split: Split) ->
     names = np.array(manifest.class_names, dtype=object)
     return pd.DataFrame(
         {
-            "path": list(manifest.paths),
+            "path": pd.Series(manifest.paths, dtype=object),  # pandas' own text type takes no undecodable bytes
             "label": names[manifest.labels],
             "split": split.name.astype(object),
             "group": audit.lineage.group,

@@ -27,8 +27,8 @@ def model_card(report: Report) -> str:
             "",
             "## Model",
             "",
-            f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters, "
-            f"input {model['resolution']} px",
+            f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters",
+            f"- input: {model['resolution']} px",
             f"- classes: {_classes(test['classes'])}",
             f"- probabilities are calibrated (temperature {model['temperature']:.3f})",
             "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_vision.errors import DataError, RunError
+from automl_vision.errors import DataError
+from automl_vision.files import write_atomically
 
 COLUMNS = ("path", "label", "predicted", "correct", "probability", "group")
 
@@ -70,22 +71,12 @@ class Predictions:
         Text that a spreadsheet would take for a formula gets a leading `'`, which reading takes off.
 
         Raises:
-            RunError: the file cannot be written. What was there before is then still there.
+            OSError: the file cannot be written. What was there before is then still there.
         """
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                csv.writer(stream, quoting=self._quoting(), lineterminator="\n").writerows(self._cells())
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(file)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise RunError(
-                "cannot write the predictions",
-                value=f"{file} ({error})",
-                fix="check the folder and the space",
-            ) from None
+        text = io.StringIO()
+        csv.writer(text, quoting=self._quoting(), lineterminator="\n").writerows(self._cells())
+        data = text.getvalue().encode("utf-8", "surrogateescape")
+        write_atomically(file, lambda stream: stream.write(data))
 
     @classmethod
     def from_csv(cls, file: Path) -> Predictions:
