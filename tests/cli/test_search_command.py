@@ -87,7 +87,7 @@ def test_report_json_has_the_keys_that_scripts_rely_on(finished):
     assert len(report["looks"]) == 1
     assert report["stop_reason"] == "trials"
     assert report["budget_seconds"] == 60
-    assert report["trials"]["total"] == 2  # a probe and a fine-tune
+    assert report["trials"]["total"] == 3  # a probe and two fine-tunes
     assert report["trials"]["complete"] == 3
     assert set(report["seconds"]) >= {"read", "decode", "search", "report"}
     assert 0 < sum(report["seconds"].values()) < 600
