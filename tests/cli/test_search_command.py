@@ -11,6 +11,7 @@ from pathlib import Path
 from command import assert_harmless
 
 from automl_vision.config import load_settings
+from make_smoke_data import make_smoke_data
 
 FILES = {
     *("report.html", "report.json", "model.pt", "README.md", "config.toml", "split.csv", "audit.csv"),
@@ -183,6 +184,20 @@ def test_a_run_that_is_complete_is_not_done_again(copied, command):
     after = {file: file.read_bytes() for file in copied.path.rglob("*") if file.is_file()}
     changed = {file.name for file in after if before.get(file) != after[file]}
     assert changed <= {".lock.owner"}
+
+
+def test_broken_images_are_named_and_left_out(quick, command, tmp_path):
+    make_smoke_data(tmp_path / "data")
+    (tmp_path / "data" / "circle" / "empty.png").write_bytes(b"")
+    (tmp_path / "data" / "square" / "text.jpg").write_text("no image")
+    out = tmp_path / "run"
+    result = command("search", "--data", tmp_path / "data", *quick, "--out", out)
+    assert result.code == 0, result.err
+    assert "2 unreadable" in result.out
+    table = {row["path"]: row["split"] for row in rows(out / "split.csv")}
+    assert {path for path, split in table.items() if split == "quarantine"} == {"circle/empty.png", "square/text.jpg"}
+    findings = {row["path"]: row["kind"] for row in rows(out / "audit.csv") if row["path"]}
+    assert findings == {"circle/empty.png": "empty", "square/text.jpg": "not_an_image"}
 
 
 def test_plain_lines_tell_what_happens_and_what_to_type_next(smoke, quick, command, tmp_path):
