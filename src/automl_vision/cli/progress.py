@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -35,12 +36,12 @@ def stop_on_signal() -> Iterator[StopRequest]:
     stop = StopRequest()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def ask(_number: int, _frame: FrameType | None) -> None:
         stop.requested = True
         for each in former:
             signal.signal(each, signal.SIG_DFL)
-        stderr.print("Stopping tidily with the best so far; press Ctrl-C again to stop at once.")
-        del number
+        # The handler may run in the middle of any line, of rich or of an import too: only a plain write is safe here.
+        os.write(2, b"\nStopping tidily with the best so far; press Ctrl-C again to stop at once.\n")
 
     for number in former:
         signal.signal(number, ask)
