@@ -44,13 +44,12 @@ def stop_on_signal(*, announce: bool) -> Iterator[StopRequest]:
     stop = StopRequest()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def ask(_number: int, _frame: FrameType | None) -> None:
         stop.requested = True
         for each in former:
             signal.signal(each, signal.SIG_DFL)
         if announce:
-            os.write(2, f"{STOPPING}\n".encode())  # rich may be at work: a handler must not enter it again
-        del number
+            os.write(2, f"{STOPPING}\n".encode())  # plain: rich or an import may be at work
 
     for number in former:
         signal.signal(number, ask)
