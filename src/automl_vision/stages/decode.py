@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from automl_vision import run_dir
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import Prepared, decode, decode_seconds, is_decoded, limited, prepare
-from automl_vision.errors import BudgetExhausted, Interrupted
+from automl_vision.errors import BudgetExhausted, Interrupted, RunError
 from automl_vision.events import Progress
 from automl_vision.runtime import Runtime
 from automl_vision.search.planner import stored_sizes
@@ -38,8 +39,27 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         context.note(text, warning=True)
     with context.stage("audit"):
         prepared = prepare(manifest, facts, store, context.settings)
+        _require_same_images(context, prepared)
         run_dir.write_tables(prepared, context.run.path)
     return prepared
+
+
+def _require_same_images(context: RunContext, prepared: Prepared) -> None:
+    """On resuming, every file and its set must be as they were: earlier trials were trained on that division.
+
+    Raises:
+        RunError: a file has other content than when the run began, or would now be in another set.
+    """
+    digest = hashlib.blake2b("\n".join(prepared.split.name.tolist()).encode(), digest_size=16)
+    digest.update("\n".join(prepared.facts.table["file_digest"]).encode())
+    begun_with = context.run.about.get("content")
+    if begun_with not in (None, digest.hexdigest()):
+        raise RunError(
+            "images changed since the run began, so that test images may be among those that were trained on",
+            value=str(context.data),
+            fix="restore the images, or start a new run",
+        )
+    context.run.add_about(content=digest.hexdigest())
 
 
 def within_budget(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> Manifest:
