@@ -12,12 +12,12 @@ from PIL import Image
 
 from automl_vision.config import Settings
 from automl_vision.data.preparation import Prepared, read_manifest
-from automl_vision.errors import RunError
+from automl_vision.errors import BudgetExhausted, RunError
 from automl_vision.events import silent
 from automl_vision.run_dir import RunDir
 from automl_vision.runtime import Clock, Runtime
 from automl_vision.stages.context import RunContext, StopRequest
-from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.decode import decode_and_check, within_budget
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.search import objective_of
 from make_smoke_data import make_smoke_data
@@ -74,3 +74,28 @@ def test_copies_do_not_hide_that_classes_are_imbalanced(tmp_path: Path, data: Pa
                 shifted.save(file.with_name(f"{file.stem}_aug_{number}.png"))
     context = context_of(tmp_path, data)
     assert objective_of(context, decoded(context)) == "macro_f1"
+
+
+def plan_at(resolution: int) -> Plan:
+    return Plan(("efficientnet_lite0",), {}, (resolution,))
+
+
+def test_only_as_many_images_are_drawn_as_can_be_judged_in_time(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_vision.stages.decode.decode_seconds", lambda *_: 0.0)
+    context = context_of(tmp_path, data, budget=1.5)
+    manifest = read_manifest(data, context.settings)
+    drawn = within_budget(context, manifest, plan_at(224), RUNTIME)
+    assert 9 <= len(drawn) < len(manifest)
+    assert set(drawn.labels.tolist()) == {0, 1, 2}
+    assert len(within_budget(context, manifest, plan_at(32), RUNTIME)) == len(drawn)  # a resumed run keeps the number
+    context.run.close()
+
+
+@pytest.mark.parametrize("budget", [0.1, -5.0])
+def test_a_budget_that_is_too_short_is_named_as_the_reason(tmp_path: Path, data: Path, budget: float) -> None:
+    context = context_of(tmp_path, data, budget=budget)
+    with pytest.raises(BudgetExhausted, match="too short for these images"):
+        within_budget(context, read_manifest(data, context.settings), plan_at(224), RUNTIME)
+    context.run.close()
