@@ -33,6 +33,9 @@ HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
 HORIZON_LARGE = 6
 #: Candidates are compared at rungs when there is time for this many whole fine-tunes, else one is trained in one go.
 ENOUGH_TO_COMPARE = 2.0
+#: A first fine-tune is tried where this share of an epoch fits: the estimate rests on a few seconds that may have been
+#: busy ones, the deadline ends what does not fit, and a fine-tune that came to nothing is not chosen.
+WORTH_A_TRY = 0.3
 #: Probes after the first are started only while they have used less than this share of the time.
 PROBE_SHARE = 0.25
 #: Validation cannot tell perfect from nearly perfect below this many images.
@@ -250,7 +253,8 @@ class Search:
         affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
         if affordable >= ENOUGH_TO_COMPARE * wanted and not begun:
             return rungs(wanted)
-        return (wanted if "epochs" in self.task.fixed else min(wanted, max(int(affordable), 0)),)
+        least = int(not begun and affordable >= WORTH_A_TRY)
+        return (wanted if "epochs" in self.task.fixed else min(wanted, max(int(affordable), least)),)
 
     def _likely_recipe(self) -> Recipe:
         return Recipe(kind="finetune", backbone=self._ranked_backbones()[0], resolution=self.task.resolutions[0])
@@ -264,7 +268,10 @@ class Search:
         epoch = self._epoch_seconds(recipe)
         if math.isinf(epoch):
             return not self._fine_tunes()  # nothing was timed yet: the first candidate finds out
-        return (until - done) * epoch + TRIAL_OVERHEAD <= self._seconds_left()
+        needed = (until - done) * epoch + TRIAL_OVERHEAD
+        if until == 1 and not self._fine_tunes():
+            needed *= WORTH_A_TRY
+        return needed <= self._seconds_left()
 
     def _share_used(self) -> float:
         return 1.0 - self._seconds_left() / self._time if self._time else 1.0
