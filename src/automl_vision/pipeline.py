@@ -18,6 +18,7 @@ import numpy as np
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
+from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
 from automl_vision.errors import DataError, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
@@ -211,6 +212,8 @@ def evaluate(
     manifest = read_manifest(data, settings)
     loaded = load(model, device=settings.machine.device)
     labels = _labels_of_model(manifest.class_names, loaded.class_names)
+    if manifest.fingerprint == loaded.bundle.provenance.get("data_fingerprint"):
+        tell(Note("This is the set that the model was made from: it knows most of these images.", "warning"))
     tell(StageStarted("test", f"{len(manifest):,} images"))
     probabilities, failed, rows = [], [], []
     for row, prediction in enumerate(loaded.stream(manifest.file(row) for row in range(len(manifest)))):
@@ -225,7 +228,7 @@ def evaluate(
     predictions = Predictions(
         paths=tuple(manifest.paths[row] for row in rows),
         labels=labels[manifest.labels[rows]],
-        groups=np.arange(len(rows)),
+        groups=declared_groups(manifest, settings.data)[rows],
         probabilities=np.stack(probabilities),
         class_names=loaded.class_names,
     )

@@ -470,3 +470,10 @@ def test_tables_of_excel_in_utf16(tmp_path: Path) -> None:
     picture(tmp_path / "é.png")
     (tmp_path / "t.csv").write_text("image\tlabel\né.png\tcat\n", encoding="utf-16")
     assert read(tmp_path / "t.csv", PLAIN).paths == ("é.png",)
+
+
+def test_reasons_that_passed_nothing_over_are_not_counted(tmp_path: Path) -> None:
+    for name in ("train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "test/dog/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert read(tmp_path, DataSettings()).ignored == {}

@@ -389,3 +389,11 @@ def test_the_table_is_the_contract() -> None:
     assert table.iloc[-1][["label", "split", "role", "eligible"]].tolist() == ["b", "quarantine", "unsure", 0]
     assert table.iloc[0][["split", "role", "eligible"]].tolist() == ["aside", "copy", 0]
     assert (table.loc[table["split"] == "test", "eligible"] == 1).all()
+
+
+def test_hundreds_of_small_classes_do_not_fill_the_screen() -> None:
+    paths = [f"{number:03}/{number:03}x{i}.jpg" for number in range(300) for i in range(2)]
+    manifest = make_manifest(paths)
+    with pytest.raises(DataError, match="--max-samples") as caught:
+        divided(World(manifest, make_facts(manifest), tuple(paths), (False,) * len(paths)))
+    assert str(caught.value.value).endswith("and 280 more classes")

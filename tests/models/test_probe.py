@@ -70,6 +70,27 @@ def test_two_classes_one_of_them_a_single_group() -> None:
     assert np.isfinite(probe.weight).all() and np.isfinite(probe.cv_log_loss).all()
 
 
+def test_one_group_alone_still_gives_a_probe() -> None:
+    features, labels = blobs(12, 5, 2, spread=3.0)
+    probe = fit_probe(features, labels, np.zeros(12, np.int64), 2)
+    assert (probe.probabilities(features).argmax(axis=1) == labels).all()
+
+
+def test_weaker_penalties_are_not_tried_once_they_are_worse() -> None:
+    rng = np.random.default_rng(0)
+    noise, labels = rng.normal(size=(60, 200)).astype(np.float32), rng.integers(0, 2, 60)
+    probe = fit_probe(noise, labels, np.arange(60), 2, strengths=[1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0])
+    assert probe.strength >= 1.0 and len(probe.strengths) < 6
+
+
+def test_it_stops_when_the_time_is_over_and_keeps_what_there_is() -> None:
+    features, labels = blobs(60, 20, 3)
+    asked: list[bool] = []
+    probe = fit_probe(features, labels, np.arange(60), 3, should_stop=lambda: asked.append(True) is None)
+    assert len(asked) <= 2 and len(probe.strengths) == 1
+    assert (probe.probabilities(features).argmax(axis=1) == labels).mean() > 0.9
+
+
 def test_constant_features_and_absent_classes_are_harmless() -> None:
     features, labels = blobs(20, 4, 2)
     features[:, 1] = 3.0
@@ -89,7 +110,7 @@ def test_the_same_input_gives_the_same_probe() -> None:
 def test_bad_input_is_refused() -> None:
     features, labels = blobs(6, 3, 2)
     with pytest.raises(ValueError, match="two groups"):
-        fit_probe(features, labels, np.zeros(6, np.int64), 2)
+        deal_folds(labels, np.zeros(6, np.int64), 5, seed=0)
     features[0, 0] = np.nan
     with pytest.raises(ValueError, match="finite"):
         fit_probe(features, labels, np.arange(6), 2)

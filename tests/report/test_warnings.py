@@ -48,7 +48,7 @@ def cases(inputs, predict):
             inputs(data={"images": 100, "quarantined": 6}),
             inputs(data={"images": 100, "quarantined": 5}),
         ),
-        "the budget allows decoding no more": (
+        "the budget allows no more": (
             inputs(data={"found": 900, "drawn": 600}),
             inputs(data={"found": 900, "drawn": 900}),
         ),
@@ -66,7 +66,7 @@ WORDS = [
     "The test set is small",
     "fewer than 10 test images",
     "could not be read",
-    "the budget allows decoding no more",
+    "the budget allows no more",
 ]
 
 

@@ -36,7 +36,13 @@ SetName = Literal["train", "val", "test", "aside", "quarantine"]
 #: Columns of `split.csv`; other programs rely on them.
 SPLIT_COLUMNS = ("path", "label", "split", "group", "role", "eligible")
 
-_SMALL_CLASS_FIX = "add images, merge classes with --label-map, or leave these classes out with --drop-small-classes"
+#: Classes that one message names.
+_NAMED = 20
+
+_SMALL_CLASS_FIX = (
+    "add images (or raise --max-samples), merge classes with --label-map, or leave these classes out with "
+    "--drop-small-classes"
+)
 
 
 @dataclass(frozen=True)
@@ -266,7 +272,8 @@ def _require_groups(manifest: Manifest, audit: Audit, start: _Start) -> None:
     small = _small_classes(manifest, audit, start)
     if not small:
         return
-    shown = ", ".join(f"'{name}' {count}" for name, count in small.items())
+    more = f" and {len(small) - _NAMED} more classes" if len(small) > _NAMED else ""
+    shown = ", ".join(f"'{name}' {count}" for name, count in list(small.items())[:_NAMED]) + more
     if not start.missing:
         raise DataError(
             "classes without any image left to train on",

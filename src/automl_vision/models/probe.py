@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 #: weight on standardised features.
 STRENGTHS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
-_ITERATIONS = 60
+#: Iterations per penalty at most, in rounds between which the time is looked at.
+_ROUNDS, _ITERATIONS = 6, 10
 #: Directions with less than this share of the largest variance are noise of the arithmetic.
 _RANK_TOLERANCE = 1e-8
 
@@ -26,7 +28,7 @@ class Probe:
         weight: (C, D) float32.
         bias: (C) float32.
         strength: the chosen penalty, one of `strengths`.
-        strengths: the penalties that were tried.
+        strengths: the penalties that were tried, ascending.
         cv_log_loss: mean held-out log loss of each.
         cv_accuracy: held-out accuracy of each.
         out_of_fold: (n, C) float32, probabilities from models that did not see the row's group.
@@ -85,35 +87,42 @@ def fit_probe(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     seed: int = 0,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Probe:
     """Fit one linear classifier; among the penalties, the least held-out log loss wins.
+
+    Penalties are tried from strong to weak until one is worse than the one before: the loss has one minimum, and
+    the weakest penalties take longest.
 
     Args:
         features: (n, D) finite.
         labels: (n) class indices below `num_classes`.
-        groups: (n) rows of one group are held out together.
+        groups: (n) rows of one group are held out together; where all are one group, rows are held out singly.
         num_classes: C >= 2; classes may be absent.
         strengths: penalties > 0.
         folds: of the cross-validation; fewer where there are fewer groups.
         seed: deals the groups to folds.
+        should_stop: asked every few iterations; where it says so, what there is by then is the probe.
 
     Raises:
-        ValueError: features that are not finite, or fewer than two groups.
+        ValueError: features that are not finite, or fewer than two rows.
     """
     if not np.isfinite(features).all():
         raise ValueError("features must be finite")
-    fold = deal_folds(labels, groups, folds, seed)
+    one_group = len(np.unique(groups)) == 1  # the penalty is then chosen too weak, but there is a probe
+    fold = deal_folds(labels, np.arange(len(labels)) if one_group else groups, folds, seed)
     rotated = _rotate(features)
-    fits = _sweep(rotated.scores, torch.from_numpy(labels), torch.from_numpy(fold), strengths, num_classes)
+    targets, folded = torch.from_numpy(labels), torch.from_numpy(fold)
+    fits = _sweep(rotated.scores, targets, folded, strengths, num_classes, should_stop or _never)
     best = min(fits.values(), key=lambda fit: fit.log_loss)
     weight, bias = rotated.fold_in(best.solution)
     return Probe(
         weight=weight,
         bias=bias,
         strength=best.strength,
-        strengths=tuple(strengths),
-        cv_log_loss=tuple(fits[each].log_loss for each in strengths),
-        cv_accuracy=tuple(fits[each].accuracy for each in strengths),
+        strengths=tuple(sorted(fits)),
+        cv_log_loss=tuple(fits[each].log_loss for each in sorted(fits)),
+        cv_accuracy=tuple(fits[each].accuracy for each in sorted(fits)),
         out_of_fold=best.held_out.exp().numpy(),
     )
 
@@ -124,18 +133,26 @@ def _sweep(
     fold: torch.Tensor,
     strengths: Sequence[float],
     num_classes: int,
+    should_stop: Callable[[], bool],
 ) -> dict[float, _Fit]:
-    """One fit per penalty, from strong to weak, each starting from the one before."""
+    """One fit per penalty, from strong to weak, each starting from the one before; ends after the least loss."""
     held_out = torch.stack([fold == k for k in range(int(fold.max()) + 1)])
     # One problem per fold and one on all rows, solved together: they share every matrix product.
     seen = torch.cat([~held_out, torch.ones(1, len(targets), dtype=torch.bool)]).float()
     solution = torch.zeros(len(seen), scores.shape[1] + 1, num_classes)
     fits: dict[float, _Fit] = {}
     for strength in sorted(strengths, reverse=True):
-        solution = _solve(scores, targets, seen, strength, start=solution)
+        before = min((fit.log_loss for fit in fits.values()), default=math.inf)
+        solution = _solve(scores, targets, seen, strength, start=solution, should_stop=should_stop)
         predicted = _held_out_log_probabilities(scores, solution, held_out)
         fits[strength] = _Fit(strength, *_figures(predicted, targets), solution[-1], predicted)
+        if fits[strength].log_loss > before or should_stop():
+            break
     return fits
+
+
+def _never() -> bool:
+    return False
 
 
 def deal_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -180,7 +197,13 @@ def _rotate(features: NDArray[np.float32]) -> _Rotated:
 
 
 def _solve(
-    scores: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor, strength: float, *, start: torch.Tensor
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    seen: torch.Tensor,
+    strength: float,
+    *,
+    start: torch.Tensor,
+    should_stop: Callable[[], bool],
 ) -> torch.Tensor:
     """Minimise P logistic regressions at once with L-BFGS.
 
@@ -190,6 +213,7 @@ def _solve(
         seen: (P, n) weight of each row in each problem.
         strength: penalty on all but the last row of a solution, which is the bias.
         start: (P, r + 1, C).
+        should_stop: asked between rounds of iterations.
 
     Returns:
         (P, r + 1, C).
@@ -220,7 +244,11 @@ def _solve(
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return total
 
-    solver.step(loss)  # type: ignore[no-untyped-call]  # as above
+    for done in range(1, _ROUNDS + 1):
+        solver.step(loss)  # type: ignore[no-untyped-call]  # as above
+        converged = solver.state[scaled]["n_iter"] < done * _ITERATIONS
+        if converged or should_stop():
+            break
     return (scaled * scale).detach()
 
 

@@ -146,7 +146,7 @@ def _drawn(report: Report) -> list[str]:
     if drawn >= found:
         return []
     return [
-        f"Only {drawn:,} of {found:,} images were used: the budget allows decoding no more. "
+        f"Only {drawn:,} of {found:,} images were used: the budget allows no more. "
         "All figures are about what was drawn."
     ]
 

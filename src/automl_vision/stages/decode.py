@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from automl_vision import run_dir
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import Prepared, decode, decode_seconds, is_decoded, limited, prepare
-from automl_vision.errors import BudgetExhausted, Interrupted
+from automl_vision.errors import BudgetExhausted, Interrupted, RunError
 from automl_vision.events import Progress
+from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
-from automl_vision.search.planner import stored_sizes
+from automl_vision.search.costs import STEP_OVER_FORWARD
+from automl_vision.search.planner import CPU_STEP, GPU_STEP, stored_sizes
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 
 #: Where decoding all images would take more than this share of the time left, fewer are used, and it is said.
 DECODE_SHARE = 0.5
+#: The same for the forward passes over validation and test that no budget can do without.
+JUDGING_SHARE = 0.4
+#: Passes over each set: validation by the first probe; test by the winner and by the probe beside it.
+JUDGING_PASSES = {"val": 1, "test": 2}
+#: Images of a class below which nothing can be dealt to three sets.
+FEWEST_PER_CLASS = 3
 
 
 def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> Prepared:
@@ -38,35 +47,78 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         context.note(text, warning=True)
     with context.stage("audit"):
         prepared = prepare(manifest, facts, store, context.settings)
+        _require_same_images(context, prepared)
         run_dir.write_tables(prepared, context.run.path)
     return prepared
 
 
+def _require_same_images(context: RunContext, prepared: Prepared) -> None:
+    """On resuming, every file and its set must be as they were: earlier trials were trained on that division.
+
+    Raises:
+        RunError: a file has other content than when the run began, or would now be in another set.
+    """
+    digest = hashlib.blake2b("\n".join(prepared.split.name.tolist()).encode(), digest_size=16)
+    digest.update("\n".join(prepared.facts.table["file_digest"]).encode())
+    begun_with = context.run.about.get("content")
+    if begun_with not in (None, digest.hexdigest()):
+        raise RunError(
+            "images changed since the run began, so that test images may be among those that were trained on",
+            value=str(context.data),
+            fix="restore the images, or start a new run",
+        )
+    context.run.add_about(content=digest.hexdigest())
+
+
 def within_budget(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> Manifest:
-    """All images, or as many as can be decoded in a share of the budget; a resumed run keeps the number."""
+    """All images, or as many as the budget affords; a resumed run keeps the number."""
     count = context.run.about.get("drawn")
     if count is None:
-        count = _decodable(context, manifest, plan, runtime)
+        count = _affordable(context, manifest, plan, runtime)
         context.run.add_about(drawn=count)
     if count >= len(manifest):
         return manifest
+    if count < FEWEST_PER_CLASS * len(manifest.class_names):
+        raise BudgetExhausted(
+            "the budget is too short for these images",
+            value=f"time for about {count:,} of {len(manifest):,} images in {len(manifest.class_names):,} classes",
+            fix="give a longer --budget, or a smaller --resolutions",
+        )
     context.note(
-        f"The budget allows decoding about {count:,} of {len(manifest):,} images; whole groups were drawn, every "
+        f"The budget allows about {count:,} of {len(manifest):,} images; whole groups were drawn, every "
         "class in proportion. A longer --budget uses more.",
         warning=True,
     )
     return limited(manifest, context.settings, count)
 
 
-def _decodable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> int:
+def _affordable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> int:
+    """How many images can be decoded, and validated and tested on, in their shares of the time left."""
     if math.isinf(context.clock.budget):
         return len(manifest)
+    time_left = max(context.clock.remaining, 0.0)
+    judged = int(JUDGING_SHARE * time_left / _judging_seconds(context, manifest, plan, runtime))
     sizes = stored_sizes(plan.resolutions)
     each = decode_seconds(manifest, sizes) / runtime.threads
-    allowed = DECODE_SHARE * max(context.clock.remaining, 0.0)
+    allowed = DECODE_SHARE * time_left
     if each * len(manifest) <= allowed or is_decoded(manifest, context.settings, sizes, runtime.threads):
-        return len(manifest)
-    return int(allowed / each)
+        return min(judged, len(manifest))
+    return min(judged, int(allowed / each))
+
+
+def _judging_seconds(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> float:
+    """Estimated seconds of validating and testing, per image of all sets together."""
+    macs = min(backbone(name).gmacs or 1.0 for name in plan.backbones)
+    step = GPU_STEP if runtime.device.type != "cpu" else CPU_STEP / runtime.threads
+    forward = step / STEP_OVER_FORWARD * macs * (plan.resolutions[0] / 128) ** 2
+    passes = sum(times * _share(context, manifest, held) for held, times in JUDGING_PASSES.items())
+    return forward * passes
+
+
+def _share(context: RunContext, manifest: Manifest, held: str) -> float:
+    """Share of the images that a set has, or is going to have."""
+    own = (manifest.split or ()).count(held)
+    return own / len(manifest) if own else float(getattr(context.settings.split, held))
 
 
 def _progress(context: RunContext, done: int, total: int) -> None:

@@ -28,6 +28,14 @@ from automl_vision.training.loop import TrainingData
 
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
 REPORT_CPU_SECONDS = 6.0
+#: What resampling adds per image that was judged, and writing per probability.
+REPORT_CPU_PER_IMAGE = 2e-4
+REPORT_CPU_PER_PROBABILITY = 1.5e-6
+#: However little of a core this process got so far (it may have waited for a disk), the report is not assumed to
+#: take more than this many times its CPU seconds.
+MOST_CROWDED = 4.0
+#: Before there is a model, the search has this share of what is left: there is nothing to report without one.
+FIRST_MODEL_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,12 @@ class Searched:
 
 
 def objective_of(context: RunContext, prepared: Prepared) -> str:
-    """What validation maximises: a name of `METRICS`."""
+    """What validation maximises: a name of `METRICS`.
+
+    Copies do not count: a small class that was filled up with them is still small where models are judged.
+    """
     train = prepared.split.rows("train")
+    train = train[prepared.audit.lineage.role[train] != "copy"]
     counts = np.bincount(prepared.labels(train), minlength=len(prepared.manifest.class_names))
     return objective_for(counts.tolist(), context.settings.search.objective)
 
@@ -89,13 +101,20 @@ class _TimeLeft:
 
     def _reserve(self) -> float:
         """The report is work for one core; where other programs leave this process less, it takes longer."""
+        clock = self.context.clock
+        report = self._report_cpu_seconds() * min(max(1.0, clock.wall_per_cpu_second), MOST_CROWDED)
         best = best_trial(self.trials)
         if best is None:
-            return 0.0  # a model that is late by its report is better than none
-        report = REPORT_CPU_SECONDS * max(1.0, self.context.clock.wall_per_cpu_second)
+            return min(report, (1 - FIRST_MODEL_SHARE) * clock.remaining)
         rows = len(self.prepared.split.augmented_val) + 2 * len(self.prepared.split.rows("test"))
         costs = CostModel(self.trials, lambda name: backbone(name).gmacs, 0, 0)
         return report + 1.5 * rows * costs.forward(best.recipe)
+
+    def _report_cpu_seconds(self) -> float:
+        split = self.prepared.split
+        judged = len(split.rows("test")) + len(split.rows("val")) + len(split.augmented_val)
+        probabilities = judged * len(self.prepared.manifest.class_names)
+        return REPORT_CPU_SECONDS + REPORT_CPU_PER_IMAGE * judged + REPORT_CPU_PER_PROBABILITY * probabilities
 
 
 @dataclass

@@ -71,7 +71,7 @@ def to_manifest(root: Path, reading: Reading, settings: DataSettings) -> Manifes
         split=_column(row.split for row in rows),
         group=_column(row.group for row in rows),
         is_augmented=_column(row.is_augmented for row in rows),
-        ignored=dict(sorted(reading.ignored.items())),
+        ignored={reason: count for reason, count in sorted(reading.ignored.items()) if count},
         empty_classes=tuple(sorted(reading.empty_classes - set(class_names))),
     )
 

@@ -1,0 +1,101 @@
+"""Stages `decode` and `audit`: what a resumed run may find, and what a short budget leaves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from automl_vision.config import Settings
+from automl_vision.data.preparation import Prepared, read_manifest
+from automl_vision.errors import BudgetExhausted, RunError
+from automl_vision.events import silent
+from automl_vision.run_dir import RunDir
+from automl_vision.runtime import Clock, Runtime
+from automl_vision.stages.context import RunContext, StopRequest
+from automl_vision.stages.decode import decode_and_check, within_budget
+from automl_vision.stages.plan import Plan
+from automl_vision.stages.search import objective_of
+from make_smoke_data import make_smoke_data
+
+PLAN = Plan(("efficientnet_lite0",), {}, (32,))
+RUNTIME = Runtime(torch.device("cpu"), None, threads=1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    make_smoke_data(folder)
+    return folder
+
+
+def context_of(tmp_path: Path, data: Path, *, budget: float = 1e6, resume: bool = False) -> RunContext:
+    settings = replace(Settings(), machine=replace(Settings().machine, cache=False))
+    run = RunDir.open(tmp_path / "run") if resume else RunDir.create(tmp_path / "run", settings, {"data": str(data)})
+    return RunContext(run, data, settings, silent, StopRequest(), Clock(time.monotonic(), budget))
+
+
+def decoded(context: RunContext) -> Prepared:
+    try:
+        return decode_and_check(context, read_manifest(context.data, context.settings), PLAN, RUNTIME)
+    finally:
+        context.run.close()
+
+
+def test_a_resumed_run_finds_the_same_sets(tmp_path: Path, data: Path) -> None:
+    first = decoded(context_of(tmp_path, data))
+    again = decoded(context_of(tmp_path, data, resume=True))
+    assert first.split.name.tolist() == again.split.name.tolist()
+
+
+def test_an_image_that_was_replaced_under_its_name_stops_a_resumed_run(tmp_path: Path, data: Path) -> None:
+    decoded(context_of(tmp_path, data))
+    before = (tmp_path / "run" / "split.csv").read_text()
+    changed = next(data.rglob("*.png"))
+    Image.new("RGB", (32, 32), "white").save(changed)
+    with pytest.raises(RunError, match="images changed since the run began"):
+        decoded(context_of(tmp_path, data, resume=True))
+    assert (tmp_path / "run" / "split.csv").read_text() == before
+
+
+def test_copies_do_not_hide_that_classes_are_imbalanced(tmp_path: Path, data: Path) -> None:
+    folder = data / "circle"
+    make_smoke_data(tmp_path / "more", classes=1, images=40)
+    for file in sorted((tmp_path / "more" / "circle").iterdir()):
+        file.rename(folder / f"more{file.name}")
+    for name in ("square", "triangle"):
+        for file in sorted((data / name).glob("*.png")):
+            for number in range(5):
+                shifted = Image.open(file).convert("RGB").rotate(number + 1)
+                shifted.save(file.with_name(f"{file.stem}_aug_{number}.png"))
+    context = context_of(tmp_path, data)
+    assert objective_of(context, decoded(context)) == "macro_f1"
+
+
+def plan_at(resolution: int) -> Plan:
+    return Plan(("efficientnet_lite0",), {}, (resolution,))
+
+
+def test_only_as_many_images_are_drawn_as_can_be_judged_in_time(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_vision.stages.decode.decode_seconds", lambda *_: 0.0)
+    context = context_of(tmp_path, data, budget=1.5)
+    manifest = read_manifest(data, context.settings)
+    drawn = within_budget(context, manifest, plan_at(224), RUNTIME)
+    assert 9 <= len(drawn) < len(manifest)
+    assert set(drawn.labels.tolist()) == {0, 1, 2}
+    assert len(within_budget(context, manifest, plan_at(32), RUNTIME)) == len(drawn)  # a resumed run keeps the number
+    context.run.close()
+
+
+@pytest.mark.parametrize("budget", [0.1, -5.0])
+def test_a_budget_that_is_too_short_is_named_as_the_reason(tmp_path: Path, data: Path, budget: float) -> None:
+    context = context_of(tmp_path, data, budget=budget)
+    with pytest.raises(BudgetExhausted, match="too short for these images"):
+        within_budget(context, read_manifest(data, context.settings), plan_at(224), RUNTIME)
+    context.run.close()
