@@ -30,9 +30,9 @@ def state(out, number):
 
 
 def in_epoch(out, number, epochs):
-    """Whether a fine-tune is at work beyond its first epochs."""
-    record = state(out, number)
-    return record is not None and record["state"] == "running" and len(record["epochs"]) >= epochs
+    """Whether this trial, or a later one, is a fine-tune at work beyond its first epochs."""
+    records = [record for each in range(number, 4) if (record := state(out, each))]
+    return any(record["state"] == "running" and len(record["epochs"]) >= epochs for record in records)
 
 
 MOMENTS = {
