@@ -1,8 +1,10 @@
 """Seconds per stage of the example run, as a user would start it.
 
     python benchmarks/stages.py --runs 3 --json stages.json
+    python benchmarks/stages.py --device cuda --holdout holdout    # the same on a GPU, and is the interval true?
 
-Every run is a process of its own with an empty image cache, and pays for imports and decoding.
+Every run is a process of its own with an empty image cache, and pays for imports and decoding. With `--holdout`, a
+labelled folder of other originals (examples/fashion_holdout.py makes one), the same model.pt is measured on it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class Measurement:
         accuracy: test accuracy as {value, low, high}.
         test_images: size of the test set.
         stop_reason: why the search ended.
+        holdout: accuracy of the same model on other originals; None where none were given.
     """
 
     wall_seconds: float
@@ -50,25 +53,46 @@ class Measurement:
     accuracy: dict[str, float]
     test_images: int
     stop_reason: str
+    holdout: float | None = None
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the printed interval holds what the other originals say."""
+        return None if self.holdout is None else self.accuracy["low"] <= self.holdout <= self.accuracy["high"]
 
 
-def measure(command: Sequence[str], data: Path, config: Path, folder: Path, cache: Path) -> Measurement:
+def measure(command: Sequence[str], data: Path, config: Path, folder: Path, overrides: dict[str, Any]) -> Measurement:
     """Run one search in `folder` and read what it left.
 
     Raises:
         RuntimeError: the command failed; with its exit code and the end of its messages.
     """
-    overrides = {"output.runs": str(folder), "output.name": "run", "machine.cache_dir": str(cache)}
+    overrides = {**overrides, "output.runs": str(folder), "output.name": "run"}
     file = folder / "settings.toml"
     file.write_text(dump_settings(load_settings(config, overrides)), encoding="utf-8")
     before, start = _cpu_seconds(), time.monotonic()
     arguments = [*command, "search", "--data", str(data), "--config", str(file)]
-    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    _run(arguments)
     wall, cpu = time.monotonic() - start, _cpu_seconds() - before
-    if done.returncode:
-        raise RuntimeError(f"{shlex.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     report = json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))
     return _measurement(report, wall, cpu)
+
+
+def on_holdout(command: Sequence[str], folder: Path, holdout: Path) -> float:
+    """Accuracy of the model of the run in `folder` on other originals.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    said = _run([*command, "evaluate", str(folder / "run" / "model.pt"), "--data", str(holdout), "--json"])
+    return float(json.loads(said)["accuracy"]["value"])
+
+
+def _run(arguments: Sequence[str]) -> str:
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def _measurement(report: dict[str, Any], wall: float, cpu: float) -> Measurement:
@@ -109,7 +133,10 @@ def table(measurements: Sequence[Measurement]) -> str:
 
 def _accuracy_line(each: Measurement) -> str:
     value, low, high = (each.accuracy[key] for key in ("value", "low", "high"))
-    return f"test accuracy {value:.3f} [{low:.3f}, {high:.3f}], n = {each.test_images}; stop: {each.stop_reason}"
+    line = f"test accuracy {value:.3f} [{low:.3f}, {high:.3f}], n = {each.test_images}; stop: {each.stop_reason}"
+    if each.holdout is None:
+        return line
+    return f"{line}; on other originals {each.holdout:.3f}, {'covered' if each.covered else 'NOT covered'}"
 
 
 def machine() -> dict[str, Any]:
@@ -143,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "examples" / "fashion")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quick.toml")
     parser.add_argument("--warm", action="store_true", help="keep decoded images from run to run")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    parser.add_argument("--holdout", type=Path, help="labelled folder of other originals to measure the model on")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--command", help="the program to measure (default: automl-vision)")
     options = parser.parse_args(arguments)
@@ -154,7 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = Path(scratch) / str(number)
             folder.mkdir()
             cache = Path(scratch) / "cache" if options.warm else folder / "cache"
-            measured.append(measure(command, options.data, options.config, folder, cache))
+            overrides = {"machine.cache_dir": str(cache), "machine.device": options.device}
+            one = measure(command, options.data, options.config, folder, overrides)
+            if options.holdout:
+                one = replace(one, holdout=on_holdout(command, folder, options.holdout))
+            measured.append(one)
             print(f"run {number + 1}: {_accuracy_line(measured[-1])}", file=sys.stderr)
     print(table(measured))
     if options.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -17,10 +18,14 @@ class StageStarted:
     Attributes:
         name: a key of `STAGES`.
         detail: what exactly is being done, for people; may be empty.
+        seconds_left: of the budget; infinity where there is none.
+        budget: seconds in all; infinity where there is none.
     """
 
     name: str
     detail: str = ""
+    seconds_left: float = math.inf
+    budget: float = math.inf
 
 
 @dataclass(frozen=True)

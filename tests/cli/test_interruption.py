@@ -77,7 +77,9 @@ def test_ctrl_c_ends_tidily_and_resume_goes_on(start, command, line, smoke):
     assert result.code == 130
     assert_harmless(result)
     assert "Stopping tidily" in result.err
-    assert "Error: the search was stopped early; the report tells what it had reached\nFix: go on with: " in result.err
+    assert (
+        "Stopped: the search was stopped early; the report tells what it had reached\nFix: go on with: " in result.err
+    )
     assert f"automl-vision search --resume {out}" in result.err
     report = json.loads((out / "report.json").read_text())
     assert report["stop_reason"] == "interrupted"

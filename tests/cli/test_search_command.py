@@ -10,11 +10,15 @@ from pathlib import Path
 
 from command import assert_harmless
 
+from automl_vision.config import load_settings
+from make_smoke_data import make_smoke_data
+
 FILES = {
     *("report.html", "report.json", "model.pt", "README.md", "config.toml", "split.csv", "audit.csv"),
     *("predictions_test.csv", "predictions_val.csv", "trials.csv", "trials", "study.db", "events.log"),
     *("looks.json", "run.json", "spent.json"),
 }
+FINE_TUNES = load_settings(Path(__file__).parents[2] / "configs" / "smoke.toml").search.trials
 SPLITS = {"train", "val", "test", "aside", "quarantine"}
 ROLES = {"original", "copy", "unsure"}
 
@@ -87,8 +91,7 @@ def test_report_json_has_the_keys_that_scripts_rely_on(finished):
     assert len(report["looks"]) == 1
     assert report["stop_reason"] == "trials"
     assert report["budget_seconds"] == 60
-    assert report["trials"]["total"] == 2  # a probe and a fine-tune
-    assert report["trials"]["complete"] == 3
+    assert report["trials"]["total"] == report["trials"]["complete"] == 1 + FINE_TUNES  # a probe comes first
     assert set(report["seconds"]) >= {"read", "decode", "search", "report"}
     assert 0 < sum(report["seconds"].values()) < 600
     assert {"python", "torch", "device", "threads"} <= set(report["environment"])
@@ -107,20 +110,24 @@ def test_the_test_set_of_the_report_is_that_of_the_split(finished):
 def test_trial_records_and_their_table_agree(finished):
     records = [json.loads(file.read_text()) for file in sorted((finished.path / "trials").glob("*.json"))]
     table = rows(finished.path / "trials.csv")
-    assert [str(record["number"]) for record in records] == [row["number"] for row in table] == ["0", "1", "2"]
-    assert [record["state"] for record in records] == [row["state"] for row in table] == ["complete"] * 3
+    assert (
+        [str(record["number"]) for record in records]
+        == [row["number"] for row in table]
+        == [str(n) for n in range(1 + FINE_TUNES)]
+    )
+    assert [record["state"] for record in records] == [row["state"] for row in table] == ["complete"] * (1 + FINE_TUNES)
     assert [float(row["score"]) for row in table] == [record["score"] for record in records]
 
 
 def test_the_study_opens(finished):
     with sqlite3.connect(finished.path / "study.db") as study:
-        assert study.execute("select count(*) from trials").fetchone() == (2,)
+        assert study.execute("select count(*) from trials").fetchone() == (FINE_TUNES,)
     study.close()
 
 
 def test_the_written_settings_are_taken_again(finished, command, tmp_path):
     settings = tomllib.loads((finished.path / "config.toml").read_text())
-    assert settings["search"]["trials"] == 2
+    assert settings["search"]["trials"] == FINE_TUNES
     assert settings["training"] == {"epochs": 1, "batch_size": 8}
     result = command("inspect", "--data", finished.data, "--config", finished.path / "config.toml", "--json")
     assert result.code == 0, result.err
@@ -177,6 +184,20 @@ def test_a_run_that_is_complete_is_not_done_again(copied, command):
     after = {file: file.read_bytes() for file in copied.path.rglob("*") if file.is_file()}
     changed = {file.name for file in after if before.get(file) != after[file]}
     assert changed <= {".lock.owner"}
+
+
+def test_broken_images_are_named_and_left_out(quick, command, tmp_path):
+    make_smoke_data(tmp_path / "data")
+    (tmp_path / "data" / "circle" / "empty.png").write_bytes(b"")
+    (tmp_path / "data" / "square" / "text.jpg").write_text("no image")
+    out = tmp_path / "run"
+    result = command("search", "--data", tmp_path / "data", *quick, "--out", out)
+    assert result.code == 0, result.err
+    assert "2 unreadable" in result.out
+    table = {row["path"]: row["split"] for row in rows(out / "split.csv")}
+    assert {path for path, split in table.items() if split == "quarantine"} == {"circle/empty.png", "square/text.jpg"}
+    findings = {row["path"]: row["kind"] for row in rows(out / "audit.csv") if row["path"]}
+    assert findings == {"circle/empty.png": "empty", "square/text.jpg": "not_an_image"}
 
 
 def test_plain_lines_tell_what_happens_and_what_to_type_next(smoke, quick, command, tmp_path):

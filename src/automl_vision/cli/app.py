@@ -85,7 +85,8 @@ def _stopped() -> NoReturn:
 
 def _show(error: AutomlVisionError) -> None:
     value = "" if error.value is None else f": {safe_lines(str(error.value))}".replace(": \n", ":\n", 1)
-    stderr.print(f"[bold red]Error:[/bold red] {safe_lines(error.what)}{value}", highlight=False, soft_wrap=True)
+    title = "[bold]Stopped:[/bold]" if isinstance(error, Interrupted) else "[bold red]Error:[/bold red]"
+    stderr.print(f"{title} {safe_lines(error.what)}{value}", highlight=False, soft_wrap=True)
     if error.fix:
         stderr.print(f"[bold]Fix:[/bold] {safe_lines(error.fix)}", highlight=False, soft_wrap=True)
 

@@ -41,7 +41,7 @@ def evaluate(
     from automl_vision.cli.result import print_json, print_section
     from automl_vision.pipeline import evaluate as measure
 
-    with listener(quiet=quiet or json_output, budget=float("inf")) as tell:
+    with listener(quiet=quiet or json_output) as tell:
         section, predictions, failed = measure(model, data, settings, tell=tell)
     if out is not None:
         write_or_refuse(out, lambda: predictions.to_csv(out))

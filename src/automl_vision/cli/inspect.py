@@ -56,7 +56,7 @@ def inspect(
     from automl_vision.pipeline import inspect as look
     from automl_vision.report.sections import data_section
 
-    with listener(quiet=quiet or json_output, budget=float("inf")) as tell:
+    with listener(quiet=quiet or json_output) as tell:
         prepared = look(data, settings, tell=tell)
     if out is not None:
         _write(prepared, out)

@@ -72,13 +72,27 @@ def _as_parameter(name: str, dotted: str) -> inspect.Parameter:
     kind = _option_type(dotted)
     option = typer.Option(
         *_flags(dotted, is_switch=kind is bool),
-        help=setting_help(dotted),
+        help=_help(dotted),
         show_default=False,
         rich_help_panel=PANELS[dotted.split(".")[0]],
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
+
+
+def _help(dotted: str) -> str:
+    """The setting's own help, and what a command line needs to know beyond it."""
+    how = {list: " Separated by commas.", dict: " NAME=PATH; may be repeated."}
+    return setting_help(dotted) + how.get(typing.get_origin(setting_hint(dotted)), "") + _choices(dotted)
+
+
+def _choices(dotted: str) -> str:
+    """The values that a setting accepts, where they are a few names that its help does not mention."""
+    allowed = next(each.allowed for each in list_settings() if each.name == dotted)
+    names = allowed.removeprefix("one of ").split(", ") if allowed.startswith("one of ") else []
+    unsaid = [name for name in names if name not in setting_help(dotted)]
+    return f" One of {', '.join(names)}." if unsaid else ""
 
 
 def _flags(dotted: str, *, is_switch: bool) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,10 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -23,24 +26,30 @@ if TYPE_CHECKING:
     from automl_vision.search.trial import Trial
     from automl_vision.stages.context import StopRequest
 
+STOPPING = "Stopping tidily with the best so far; press Ctrl-C again to stop at once."
+BAR_WIDTH = 32
 TABLE_ROWS = 8  # trials shown live: the best, and the newest
 LINE_EVERY = 10.0  # seconds between two plain lines of one stage
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """The first Ctrl-C or SIGTERM asks the run to end tidily; the second one ends the process at once."""
+def stop_on_signal(*, announce: bool) -> Iterator[StopRequest]:
+    """The first Ctrl-C or SIGTERM asks the run to end tidily; the second one ends the process at once.
+
+    Args:
+        announce: write to stderr that it is stopping; a live view shows it by itself.
+    """
     from automl_vision.stages.context import StopRequest
 
     stop = StopRequest()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def ask(_number: int, _frame: FrameType | None) -> None:
         stop.requested = True
         for each in former:
             signal.signal(each, signal.SIG_DFL)
-        stderr.print("Stopping tidily with the best so far; press Ctrl-C again to stop at once.")
-        del number
+        if announce:
+            os.write(2, f"{STOPPING}\n".encode())  # plain: rich or an import may be at work
 
     for number in former:
         signal.signal(number, ask)
@@ -52,12 +61,12 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def listener(*, quiet: bool, budget: float) -> Iterator[Tell]:
+def listener(*, quiet: bool, stop: StopRequest | None = None) -> Iterator[Tell]:
     """What shows the events of a pipeline, by the kind of terminal."""
     if quiet:
         yield silent
     elif interactive():
-        with LiveView(budget) as view:
+        with LiveView(stop) as view:
             yield view.tell
     else:
         yield PlainLines().tell
@@ -90,17 +99,17 @@ class PlainLines:
 
 
 class LiveView:
-    """Stage, progress bar, time left in the budget, and the table of trials with the best so far.
+    """Stage, progress bar, how much of the budget is used, and the table of trials with the best so far.
 
     Args:
-        budget: seconds in all; infinity shows no time left.
+        stop: shown as soon as it is requested.
     """
 
-    def __init__(self, budget: float) -> None:
-        self._budget = budget
-        self._started = time.monotonic()
+    def __init__(self, stop: StopRequest | None = None) -> None:
+        self._stop = stop
+        self._budget = self._ends = math.inf
         self._stage = ""
-        self._bar = Bar(TextColumn("  "), BarColumn(bar_width=32), MofNCompleteColumn(), console=stderr)
+        self._bar = Bar(TextColumn(""), BarColumn(bar_width=BAR_WIDTH), MofNCompleteColumn(), console=stderr)
         self._task = self._bar.add_task("", total=None, visible=False)
         self._trials: dict[int, Trial] = {}
         self._best: Trial | None = None
@@ -118,6 +127,7 @@ class LiveView:
         match event:
             case StageStarted():
                 self._stage = stage_text(event)
+                self._budget, self._ends = event.budget, time.monotonic() + event.seconds_left
                 self._bar.update(self._task, visible=False)
             case Progress():
                 self._bar.update(self._task, completed=event.done, total=event.total, visible=True)
@@ -128,16 +138,24 @@ class LiveView:
                 self._best = event.best
 
     def _view(self) -> Group:
-        left = self._budget - (time.monotonic() - self._started)
-        head = Text.from_markup(f"[bold]{self._stage}[/bold]")
-        if self._budget != float("inf"):
-            head.append(f"   {seconds_text(left)} left", style="cyan")
-        parts: list[Text | Bar | Table] = [head]
+        parts: list[RenderableType] = [Text.from_markup(f"[bold]{self._stage}[/bold]")]
+        if self._budget != math.inf:
+            parts.append(self._time())
         if self._bar.tasks[0].visible:
             parts.append(self._bar)
         if self._trials:
             parts.append(self._table())
+        if self._stop is not None and self._stop.requested:
+            parts.append(Text(STOPPING, style="yellow"))
         return Group(*parts)
+
+    def _time(self) -> Table:
+        """How much of the budget is used, and what is left of it."""
+        left = max(self._ends - time.monotonic(), 0.0)
+        line = Table.grid(padding=(0, 1))
+        used = ProgressBar(total=self._budget, completed=self._budget - left, width=BAR_WIDTH)
+        line.add_row("", used, Text(f"{seconds_text(left)} left of {seconds_text(self._budget)}", style="cyan"))
+        return line
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")

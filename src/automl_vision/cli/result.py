@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 CLASS_ROWS = 30
 
+#: Why a search ended, to the person who waited for it.
+ENDINGS = {
+    "budget": "no further one fits into the budget",
+    "trials": "as many as asked for",
+    "converged": "validation leaves nothing to gain",
+    "interrupted": "stopped by you",
+}
 #: Rows of the table of figures: name in the report, what a person calls it.
 FIGURES = {
     "accuracy": "accuracy",
@@ -37,6 +44,7 @@ def print_run(run: Run) -> None:
     test = report["test"]
     accuracy = test["accuracy"]
     stdout.print()
+    stdout.print(_images(report["data"]), style="dim", highlight=False)
     stdout.print(
         f"[bold]Test accuracy {100 * accuracy['value']:.1f} %[/bold], 95 % interval {100 * accuracy['low']:.1f} to "
         f"{100 * accuracy['high']:.1f} %, on {test['n']:,} originals that nothing was chosen with.",
@@ -53,6 +61,20 @@ def print_section(section: Mapping[str, Any], title: str) -> None:
     """The figures of one set."""
     stdout.print(_figures({"test": section, "validation": None, "baselines": []}, title))
     stdout.print(_classes(section))
+
+
+def _images(data: Mapping[str, Any]) -> str:
+    """What the images were used for."""
+    used = {name: sum(data["class_counts"][name]) for name in ("train", "val", "test")}
+    counts = {
+        "to train": used["train"],
+        "to choose": used["val"],
+        "to test": used["test"],
+        "set aside": data["aside"],
+        "unreadable": data["quarantined"],
+    }
+    parts = ", ".join(f"{count:,} {use}" for use, count in counts.items() if count)
+    return f"{data['images']:,} images ({data['copies']:,} of them copies): {parts}."
 
 
 def _figures(report: Mapping[str, Any], title: str = "test") -> Table:
@@ -105,9 +127,10 @@ def _print_next(run: Run) -> None:
     total = sum(run.report["seconds"].values())
     budget = run.report["budget_seconds"]
     of_budget = f" of {seconds_text(budget)}" if budget else ""
+    trials = run.report["trials"]["total"]
     stdout.print(
-        f"\n{seconds_text(total)}{of_budget}, {run.report['trials']['total']} trials, "
-        f"stopped by: {run.report['stop_reason']}",
+        f"\n{seconds_text(total)}{of_budget}, {trials} trial{'s' * (trials != 1)}: "
+        f"{ENDINGS[run.report['stop_reason']]}.",
         style="dim",
         highlight=False,
     )

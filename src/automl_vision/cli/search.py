@@ -9,6 +9,7 @@ import typer
 
 from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import require_data, require_run
+from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
 from automl_vision.errors import Interrupted, LeakFound, UsageError
 from automl_vision.runtime import PROCESS_START
@@ -65,7 +66,8 @@ def search(
     from automl_vision.cli.result import print_json, print_run
     from automl_vision.pipeline import resume_search, run_search
 
-    with stop_on_signal() as stop, listener(quiet=quiet or json_output, budget=settings.budget_seconds) as tell:
+    quiet = quiet or json_output
+    with stop_on_signal(announce=quiet or not interactive()) as stop, listener(quiet=quiet, stop=stop) as tell:
         if data is not None:
             run = run_search(data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START)
         elif resume is not None:

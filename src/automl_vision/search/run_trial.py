@@ -26,8 +26,16 @@ from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
-#: Strengths of the ridge penalty that a probe tries; the cross-validation chooses.
-PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+#: How thoroughly a probe is fitted, best first: (folds of the cross-validation, penalties it chooses from).
+PROBE_LEVELS: tuple[tuple[int, tuple[float, ...]], ...] = (
+    (5, (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
+    (3, (0.03, 0.1, 1.0)),
+    (2, (0.1,)),
+)
+#: Seconds on one thread per row, feature, class, fold (and the fit on all rows) and penalty; measured, see docs/LOG.md.
+PROBE_UNIT_SECONDS = 6.5e-9
+#: More rows than this change a linear head little, and their features would fill the memory.
+PROBE_ROWS = 20_000
 FEATURE_BATCH = 64
 #: A probe is cut down to fewer images where their features would take more than this share of the time left.
 PROBE_TIME = 0.5
@@ -127,12 +135,14 @@ class TrialRunner:
         val, first_seconds = self._features(net, trial.recipe, self.data.val_rows)
         chosen = self._affordable(first_seconds, trial.recipe.seed)
         train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows[chosen])
+        folds, strengths = self._thoroughness(train)
         probe = fit_probe(
             train,
             self.data.train_labels[chosen].numpy(),
             self.train_groups[chosen],
             self.data.num_classes,
-            strengths=PROBE_STRENGTHS,
+            strengths=strengths,
+            folds=folds,
             seed=trial.recipe.seed,
         )
         set_linear_head(net, probe.weight, probe.bias)
@@ -148,13 +158,24 @@ class TrialRunner:
             notes={"strength": probe.strength, "trained_on": len(chosen)},
         )
 
+    def _thoroughness(self, features: NDArray[np.float32]) -> tuple[int, tuple[float, ...]]:
+        """The best of `PROBE_LEVELS` whose fit takes no more than a share of the time left."""
+        unit = features.size * self.data.num_classes * PROBE_UNIT_SECONDS / self.runtime.threads
+        fitting = [
+            (folds, strengths)
+            for folds, strengths in PROBE_LEVELS
+            if unit * (folds + 1) * len(strengths) <= PROBE_TIME * self.seconds_left()
+        ]
+        return fitting[0] if fitting else PROBE_LEVELS[-1]
+
     def _affordable(self, forward_seconds: float, seed: int) -> NDArray[np.int64]:
         """Training rows whose features fit into a share of the time left: all of them, or as many of each class."""
         labels = self.data.train_labels.numpy()
         time_left = self.seconds_left()
-        if len(labels) * forward_seconds <= PROBE_TIME * time_left:
+        affordable = min(PROBE_TIME * time_left / forward_seconds, PROBE_ROWS)
+        if len(labels) <= affordable:
             return np.arange(len(labels))
-        per_class = int(PROBE_TIME * time_left / forward_seconds / self.data.num_classes)
+        per_class = int(affordable / self.data.num_classes)
         order = np.random.default_rng(seed).permutation(len(labels))
         kept = [order[labels[order] == label][: max(per_class, FEWEST_PER_CLASS)] for label in np.unique(labels)]
         return np.sort(np.concatenate(kept))

@@ -46,7 +46,7 @@ class RunContext:
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Tell that a stage begins, and time it."""
-        self.tell(StageStarted(name, detail))
+        self.tell(StageStarted(name, detail, self.clock.remaining, self.clock.budget))
         self.run.log(f"stage {name} {detail}".rstrip())
         started = time.monotonic()
         try:
