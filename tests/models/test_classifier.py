@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from automl_vision.errors import UsageError
+from automl_vision.errors import UsageError, WeightsError
 from automl_vision.models.classifier import build_classifier, set_linear_head
 from automl_vision.models.heads import HEADS
 
@@ -42,6 +42,23 @@ def test_a_vision_transformer_takes_another_resolution_than_its_weights() -> Non
     assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 3)
     name = "patch_embed.proj.weight"
     assert torch.equal(classifier.backbone.state_dict()[name], weights[name])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(bad: float) -> None:
+    weights = timm.create_model("test_resnet").state_dict()
+    next(iter(weights.values()))[0] = bad
+    with pytest.raises(WeightsError, match="NaN or infinity"):
+        build_classifier("test_resnet", 3, resolution=32, weights=weights)
+
+
+def test_weights_of_half_precision_become_full() -> None:
+    weights = {
+        name: t.half() if t.is_floating_point() else t
+        for name, t in timm.create_model("test_resnet").state_dict().items()
+    }
+    classifier = build_classifier("test_resnet", 3, resolution=32, weights=weights)
+    assert {t.dtype for t in classifier.parameters()} == {torch.float32}
 
 
 def test_a_resolution_that_cuts_a_patch_is_refused_with_the_next_one() -> None:

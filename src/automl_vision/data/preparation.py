@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split
 from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored
-from automl_vision.errors import ImageReadError
+from automl_vision.errors import DataError, ImageReadError
 
 #: Images that are decoded to learn how long all of them will take.
 TIMED_IMAGES = 16
@@ -61,14 +62,26 @@ def read_manifest(data: Path, settings: Settings) -> Manifest:
     """The list of images, with labels merged and the number of images limited as the settings say.
 
     Raises:
-        DataError: there are no labelled images, or a table has faulty rows.
+        DataError: there are no labelled images, a table has faulty rows, or a pattern matches no path.
     """
     manifest = read(data, settings.data)
+    _require_matches("--group-regex", settings.data.group_regex, manifest)
+    _require_matches("--original-regex", settings.data.original_regex, manifest)
     if settings.data.label_map:
         manifest = apply_label_map(manifest, Path(settings.data.label_map))
     if 0 < settings.data.max_samples < len(manifest):
         manifest = limited(manifest, settings, settings.data.max_samples)
     return manifest
+
+
+def _require_matches(option: str, pattern: str, manifest: Manifest) -> None:
+    """A mistyped pattern would keep nothing together, and nobody would see that the test set leaks."""
+    if pattern and not any(map(re.compile(pattern).search, manifest.paths)):
+        raise DataError(
+            f"{option} matches no image",
+            value=repr(pattern),
+            fix=f"it is searched in paths like {manifest.paths[0]!a}",
+        )
 
 
 def cache_folder(settings: Settings) -> Path | None:

@@ -88,7 +88,7 @@ def load_backbone(net: nn.Module, row: Backbone, weights: Mapping[str, torch.Ten
     """Copy pretrained weights into a network without a classifier; every tensor of it must be there.
 
     Raises:
-        WeightsError: tensors are missing or have other shapes.
+        WeightsError: tensors are missing, have other shapes, or hold NaN or infinity.
     """
     prefixes = tuple(f"{prefix}." for prefix in classifier_prefixes(row))
     usable = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)}
@@ -101,6 +101,13 @@ def load_backbone(net: nn.Module, row: Backbone, weights: Mapping[str, torch.Ten
             f"these weights do not fit {row.timm_name}",
             value=mismatch,
             fix=f"use weights of {row.timm_name}, or name their backbone",
+        )
+    broken = [name for name, tensor in usable.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise WeightsError(
+            "these weights hold NaN or infinity",
+            value=f"{len(broken)} tensors, the first is {broken[0]}",
+            fix="fetch the file again, or use other weights",
         )
     net.load_state_dict(usable, strict=False)
 
