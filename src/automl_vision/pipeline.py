@@ -20,7 +20,7 @@ from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
-from automl_vision.errors import DataError, RunError, UsageError
+from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.predictor import Model, load
@@ -98,6 +98,7 @@ def run_search(
     tell: Tell = silent,
     stop: StopRequest | None = None,
     started: float | None = None,
+    fail_on_leak: bool = False,
 ) -> Run:
     """A new run.
 
@@ -108,6 +109,7 @@ def run_search(
         tell: listener for events.
         stop: may be set at any time to end the run tidily.
         started: monotonic seconds from which the budget counts; now by default.
+        fail_on_leak: raise `LeakFound` before anything is trained where the split that came with the data leaks.
     """
     if not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
@@ -115,7 +117,7 @@ def run_search(
     read_manifest(data, settings)  # before the folder is made: data that cannot be used leave nothing behind
     run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
     try:
-        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock))
+        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak))
     except UsageError:
         run.discard()
         raise
@@ -152,13 +154,26 @@ def _go(context: RunContext) -> Run:
             runtime, plan = plan_run(context, manifest)
         prepared = decode_and_check(context, manifest, plan, runtime)
         try:
+            _check_leaks(context, prepared)
             return Run(context.run.path, _from_data_to_report(context, prepared, plan, runtime))
         finally:
             prepared.store.close()
     except OSError as error:
+        if not run_dir.is_about_writing(context.run.path, error):
+            raise
         raise cannot_write(context.run.path, error) from error
     finally:
         context.run.close()
+
+
+def _check_leaks(context: RunContext, prepared: Prepared) -> None:
+    if context.fail_on_leak and prepared.split.leaks:
+        raise LeakFound(
+            "the split that came with the data leaks",
+            value=f"{len(prepared.split.leaks)} images",
+            fix=f"take out the rows marked 'aside' in {context.run.path / run_dir.SPLIT}; without --fail-on-leak "
+            "they are left out and the search goes on",
+        )
 
 
 def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> dict[str, Any]:

@@ -204,6 +204,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def is_about_writing(path: Path, error: OSError) -> bool:
+    """Whether an error is of a full disk, or of a file in the run folder."""
+    inside = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(path)
+    return inside or error.errno in NO_ROOM
+
+
 def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
     """The error for a folder that cannot be written or a full disk."""
     value = f"{path} ({error.strerror or error})"

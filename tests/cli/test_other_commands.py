@@ -127,11 +127,28 @@ def test_inspect_says_when_the_cache_cannot_take_the_images(finished, command, t
     assert "decoded images are not kept" in result.err
 
 
-def test_inspect_fails_on_a_leak_when_asked_to(command, cache, tmp_path):
+@pytest.fixture
+def leaky(tmp_path):
+    """train/ and test/ folders that share one picture."""
     for name in ("train", "test"):
         make_smoke_data(tmp_path / "sets" / name, images=4, seed=len(name))
     shutil.copy(tmp_path / "sets/train/circle/0000.png", tmp_path / "sets/test/circle/same.png")
-    arguments = ("inspect", "--data", tmp_path / "sets", "--cache-dir", cache)
+    return tmp_path / "sets"
+
+
+def test_search_fails_on_a_leak_before_it_trains(command, leaky, cache, tmp_path):
+    out = tmp_path / "run"
+    result = command(
+        "search", "--data", leaky, "--cache-dir", cache, "--trials", "1", "--offline", "--out", out, "--fail-on-leak"
+    )
+    assert result.code == 4
+    assert "Error: the split that came with the data leaks: 1 images" in result.err
+    assert (out / "split.csv").exists()
+    assert not (out / "trials").exists()
+
+
+def test_inspect_fails_on_a_leak_when_asked_to(command, leaky, cache):
+    arguments = ("inspect", "--data", leaky, "--cache-dir", cache)
     assert command(*arguments).code == 0
     result = command(*arguments, "--fail-on-leak")
     assert result.code == 4

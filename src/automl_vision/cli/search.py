@@ -11,7 +11,7 @@ from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import require_data, require_run
 from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
-from automl_vision.errors import Interrupted, LeakFound, UsageError
+from automl_vision.errors import Interrupted, UsageError
 from automl_vision.runtime import PROCESS_START
 
 if TYPE_CHECKING:
@@ -69,25 +69,20 @@ def search(
     quiet = quiet or json_output
     with stop_on_signal(announce=quiet or not interactive()) as stop, listener(quiet=quiet, stop=stop) as tell:
         if data is not None:
-            run = run_search(data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START)
+            run = run_search(
+                data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START, fail_on_leak=fail_on_leak
+            )
         elif resume is not None:
             run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
-    _leave(run, fail_on_leak=fail_on_leak)
+    _leave(run)
 
 
-def _leave(run: Run, *, fail_on_leak: bool) -> None:
+def _leave(run: Run) -> None:
     from automl_vision.run_dir import how_to_resume
 
     if run.interrupted:
         raise Interrupted(
             "the search was stopped early; the report tells what it had reached",
             fix=how_to_resume(run.path),
-        )
-    leaks = run.report["data"]["leaks"]
-    if fail_on_leak and leaks:
-        raise LeakFound(
-            "the split that came with the data leaks",
-            value=f"{leaks} images",
-            fix=f"they were taken out for this run; {run.path / 'split.csv'} is a split without leaks",
         )

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import Preprocessing
+from automl_vision.errors import WeightsError
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
@@ -94,7 +95,8 @@ class TrialRunner:
                 yield latest
         except TrialInterrupted:
             yield latest.replace(state="paused")
-        except TrialFailed as error:
+        except (TrialFailed, WeightsError, ValueError) as error:
+            # Weights that cannot be had, or features that are not finite, end this candidate and not the run.
             failed = latest.replace(state="failed", error=str(error))
             self.files.commit(failed)
             yield failed
@@ -144,6 +146,7 @@ class TrialRunner:
             strengths=strengths,
             folds=folds,
             seed=trial.recipe.seed,
+            should_stop=lambda: self.seconds_left() <= 0,
         )
         set_linear_head(net, probe.weight, probe.bias)
         probabilities = probe.probabilities(val)

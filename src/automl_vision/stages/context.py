@@ -32,6 +32,7 @@ class RunContext:
         tell: listener for events.
         stop: set from outside to end tidily.
         clock: the budget.
+        fail_on_leak: end the run where the split that came with the data leaks.
         seconds: wall time by stage; grows as stages end.
     """
 
@@ -41,6 +42,7 @@ class RunContext:
     tell: Tell
     stop: StopRequest
     clock: Clock
+    fail_on_leak: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
