@@ -54,6 +54,8 @@ class Metric:
         needs: a key of `NEEDS`: what the labels must hold for the figure to exist.
         higher_is_better: direction.
         bounded: True where the figure lies in [0, 1].
+        resamples_biased: True where resampling alone makes the figure larger, so that only the spread of the
+            resamples says something.
         macro: True where every class counts the same, however few images it has.
     """
 
@@ -62,7 +64,13 @@ class Metric:
     needs: Need = "rows"
     higher_is_better: bool = True
     bounded: bool = True
+    resamples_biased: bool = False
     macro: bool = False
+
+    @property
+    def words(self) -> str:
+        """The title as it stands inside a sentence: accuracy, macro F1, ROC AUC."""
+        return self.title if self.title[:2].isupper() else self.title[:1].lower() + self.title[1:]
 
     def function(self, labels: Ints, probabilities: Floats) -> float | None:
         """The figure for labels (N) in 0..C-1 and probabilities (N, C); None where it is undefined."""
@@ -245,5 +253,5 @@ METRICS: dict[str, Metric] = {
     "binary_f1": Metric("F1 of the second class", _from_tally(binary_f1_of), needs="two_classes"),
     "roc_auc": Metric("ROC AUC", _roc_auc, needs="every_class", macro=True),
     "log_loss": Metric("Log loss", _log_loss, higher_is_better=False, bounded=False),
-    "ece": Metric("Calibration error (ECE)", _calibration_error, higher_is_better=False),
+    "ece": Metric("Calibration error (ECE)", _calibration_error, higher_is_better=False, resamples_biased=True),
 }

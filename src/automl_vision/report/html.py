@@ -18,6 +18,18 @@ Report = Mapping[str, Any]
 #: Rows that a table of the page shows at most; report.json has the rest (trials.csv, audit.csv).
 ROWS = {"classes": 200, "trials": 60, "findings": 40, "confused": 12, "facts": 80}
 
+#: Settings of a trial that the page shows.
+TRIAL_SETTINGS = (
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "layer_decay",
+    "augment",
+    "label_smoothing",
+    "strength",
+    "trained_on",
+)
+
 #: Characters of one cell of free text.
 CELL = 200
 
@@ -126,6 +138,12 @@ def typeset(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text).replace(" %", "\u00a0%")
 
 
+def settings_text(hyperparameters: Mapping[str, Any]) -> str:
+    """The settings that tell trials apart, on one line; trials.csv has all of them."""
+    kept = {key: value for key, value in hyperparameters.items() if key in TRIAL_SETTINGS}
+    return ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in kept.items())
+
+
 def shown(value: Any) -> str:
     """Any plain value as one short line."""
     text = FORMS.get(type(value), str)(value)
@@ -210,6 +228,7 @@ def _environment() -> Environment:
         "duration": duration,
         "whisker": whisker,
         "shown": shown,
+        "settings": settings_text,
         "typeset": typeset,
     }
     environment.globals |= {"amount": amount, "amount_between": amount_between}

@@ -158,6 +158,8 @@ def interval_from_resamples(
 ) -> Interval:
     """Interval of a figure from what its resamples gave (NaN: undefined there, left out)."""
     kept = figures[~np.isnan(figures)]
+    if metric.resamples_biased:
+        return _centred_percentiles(kept, value, sample, confidence)
     if not metric.bounded:
         return _percentiles(kept, sample, confidence)
     varies = len(kept) > 1
@@ -307,6 +309,13 @@ def _percentiles(figures: Floats, sample: Sample, confidence: float) -> Interval
         return math.nan, math.nan
     low, high = np.quantile(figures, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def _centred_percentiles(figures: Floats, value: float, sample: Sample, confidence: float) -> Interval:
+    """The spread of the resamples around their own mean, laid around `value`; within [0, 1]."""
+    low, high = _percentiles(figures, sample, confidence)
+    shift = value - float(figures.mean()) if len(figures) else 0.0
+    return max(low + shift, 0.0), min(high + shift, 1.0)
 
 
 def _independent_size(metric: Metric, sample: Sample) -> float:

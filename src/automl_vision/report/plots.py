@@ -20,6 +20,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 Report = Mapping[str, Any]
@@ -244,6 +245,8 @@ def _trial_scores(report: Report) -> Figure | None:
     axes.step(when, np.maximum.accumulate(scores), where="post", color=_ACCENT, label="best so far")
     axes.scatter(when, scores, s=16, color=_SECOND, zorder=3, label="trial")
     axes.set(xlabel=label, ylabel="Validation score")
+    if not timed:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True)
     axes.legend(loc="lower right", fontsize=8)
     return figure

@@ -60,7 +60,7 @@ def _flatters(report: Report) -> list[str]:
     gap = report["gap"]
     if not gap["beyond_interval"]:
         return []
-    title = METRICS[gap["metric"]].title
+    title = METRICS[gap["metric"]].words
     figures = f"{title} is {percent(gap['validation'])} on validation and {percent(gap['test'])} on test"
     if (gap["difference"] > 0) == METRICS[gap["metric"]].higher_is_better:
         return [
@@ -68,8 +68,8 @@ def _flatters(report: Report) -> list[str]:
             "chance explains. Believe the test figure."
         ]
     return [
-        f"{figures}, {points(abs(gap['difference']))} points apart, more than chance explains: "
-        "the test images are easier than the validation images. Check how the sets were divided."
+        f"{figures[0].upper()}{figures[1:]}, {points(abs(gap['difference']))} points apart, more than chance "
+        "explains: the test images are easier than the validation images. Check how the sets were divided."
     ]
 
 
@@ -86,7 +86,7 @@ def _saturated(report: Report) -> list[str]:
 def _indistinct(report: Report) -> list[str]:
     return [
         f"On these {images(report['test']['n'])} the model cannot be told apart from the {row['name']}: "
-        f"{METRICS[row['gain']['metric']].title} differs by {points(row['gain']['value'])} points, "
+        f"{METRICS[row['gain']['metric']].words} differs by {points(row['gain']['value'])} points, "
         f"95 % interval {points(row['gain']['low'])} to {points(row['gain']['high'])}."
         for row in report["baselines"]
         if row["gain"] and not row["gain"]["distinguishable"]
@@ -96,7 +96,7 @@ def _indistinct(report: Report) -> list[str]:
 def _worse(report: Report) -> list[str]:
     return [
         f"The {row['name']} is better than the model on the test set, by "
-        f"{points(-row['gain']['value'])} points of {METRICS[row['gain']['metric']].title}."
+        f"{points(-row['gain']['value'])} points of {METRICS[row['gain']['metric']].words}."
         for row in report["baselines"]
         if row["gain"] and row["gain"]["distinguishable"] and row["gain"]["value"] < 0
     ]
@@ -113,7 +113,7 @@ def _imprecise(report: Report) -> list[str]:
     # The width of an interval falls with the square root of the number of images.
     more = math.ceil(n * (half / HALF_WIDTH_LIMIT) ** 2) - n
     return [
-        f"The test set is small: {METRICS[name].title} is known to ± {points(half)} points only. "
+        f"The test set is small: {METRICS[name].words} is known to ± {points(half)} points only. "
         f"About {images(more)} more in the test set would bring that to ± 10."
     ]
 
