@@ -45,7 +45,7 @@ from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
 from automl_vision.search.samplers import export_study
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial, best_trial
-from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.trial_files import Result, TrialFiles
 from automl_vision.training.loop import TrainingData
 
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
@@ -70,6 +70,7 @@ class Finished:
         trial: the winning trial.
         bundle: as it will be shipped, without the test figures.
         net: its network on the runtime's device.
+        validation: (N_val, C) calibrated probabilities of the validation rows.
         search: all trials.
         stop_reason: why the search ended.
     """
@@ -77,6 +78,7 @@ class Finished:
     trial: Trial
     bundle: Bundle
     net: Classifier
+    validation: NDArray[np.float64]
     search: Search
     stop_reason: str
 
@@ -155,14 +157,16 @@ class Session:
         """The machine, and what is worth trying on it. A resumed run keeps its plan."""
         machine = self.settings.machine
         runtime = make_runtime(machine.device, machine.precision, machine.threads)
-        plan = make_plan(manifest, self.settings, runtime)
+        plan = make_plan(manifest, self._as_planned(), runtime)
         for text in plan.notes:
             self.note(text, warning=True)
-        kept = self.run.about.get("plan")
-        if kept is not None:
-            plan = Plan(tuple(kept["backbones"]), plan.weights, tuple(kept["resolutions"]), plan.notes)
         self.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})
         return runtime, plan
+
+    def _as_planned(self) -> Settings:
+        """The settings, with what an earlier session of the run planned in place of what is left to the plan."""
+        kept = self.run.about.get("plan", {})
+        return replace(self.settings, search=replace(self.settings.search, **kept))
 
     def objective(self, prepared: Prepared) -> str:
         """What validation maximises: a name of `METRICS`."""
@@ -282,8 +286,8 @@ class Session:
     def _on_trial(
         self, trial: Trial, search: Search, runner: TrialRunner, prepared: Prepared, shipped: Trial | None
     ) -> Trial | None:
-        if trial.state == "stopped":
-            runner.files.commit(trial)  # given up by the scheduler, after its process last wrote it
+        if trial.state in ("stopped", "failed"):
+            runner.files.commit(trial)  # given up by the search, after its process last wrote it
         best = best_trial(search.trials)
         self.tell(TrialChanged(trial, best, self.clock.remaining))
         if trial.state == "running" and not trial.epochs:
@@ -292,10 +296,12 @@ class Session:
         self.run.note_spent(self.clock.elapsed)
         if trial.state != "running":
             runner.files.prune(search.trials)
-        if best is not None and best.state != "running" and best != shipped:
-            save_bundle(self._bundle(best, runner, prepared), self.run.path / run_dir.MODEL)
-            return best
-        return shipped
+        if best is None or best.state == "running" or best == shipped:
+            return shipped
+        result = runner.files.load_result(best.number)
+        if result is not None:
+            save_bundle(self._bundle(best, result, runner, prepared), self.run.path / run_dir.MODEL)
+        return best
 
     # --- finish -------------------------------------------------------------------------------------------------
 
@@ -305,13 +311,14 @@ class Session:
         Raises:
             BudgetExhausted, Interrupted: no trial was validated.
         """
-        kept = [trial for trial in search.trials if runner.files.has_weights(trial.number)]
-        winner = best_trial(kept)
-        if winner is None:
+        best = runner.files.best(search.trials)
+        if best is None:
             raise self._no_model(search, reason)
-        bundle = self._bundle(winner, runner, prepared)
+        winner, result = best
+        bundle = self._bundle(winner, result, runner, prepared)
         net = placed(bundle.classifier(), runner.runtime.device)
-        return Finished(winner, bundle, net, search, reason)
+        calibrated = apply_temperature(_log(result.probabilities), bundle.temperature)
+        return Finished(winner, bundle, net, calibrated, search, reason)
 
     def _no_model(self, search: Search, reason: str) -> Exception:
         errors = {trial.error for trial in search.trials if trial.error}
@@ -323,18 +330,15 @@ class Session:
             fix="give a longer --budget, fewer images with --max-samples, or a smaller --resolutions",
         )
 
-    def _bundle(self, trial: Trial, runner: TrialRunner, prepared: Prepared) -> Bundle:
-        weights = runner.files.load_weights(trial.number)
-        if weights is None:
-            raise RunError("the weights of a trial are gone", value=f"trial {trial.number}", fix="start a new run")
+    def _bundle(self, trial: Trial, result: Result, runner: TrialRunner, prepared: Prepared) -> Bundle:
         val_labels = prepared.labels(prepared.split.rows("val"))
         return Bundle(
             backbone=trial.recipe.backbone,
             head="linear",
             class_names=prepared.manifest.class_names,
             preprocessing=runner.preprocessing(trial.recipe),
-            temperature=fit_temperature(_log(runner.probabilities(trial)), val_labels),
-            state_dict=weights,
+            temperature=fit_temperature(_log(result.probabilities), val_labels),
+            state_dict=result.weights,
             provenance={
                 "created": run_dir.now(),
                 "data_fingerprint": prepared.manifest.fingerprint,
@@ -354,10 +358,9 @@ class Session:
             self.note(f"This is look {len(looks)} at the test set; the report lists every look.", warning=True)
         val = prepared.split.rows("val")
         augmented = prepared.split.augmented_val
-        calibrated = apply_temperature(_log(runner.probabilities(finished.trial)), finished.bundle.temperature)
         return Looked(
             test=self._predictions(prepared, test, self._predict(finished, runner, prepared.store, test)),
-            val=self._predictions(prepared, val, calibrated),
+            val=self._predictions(prepared, val, finished.validation),
             augmented_val=self._predictions(
                 prepared, augmented, self._predict(finished, runner, prepared.store, augmented)
             )
@@ -389,14 +392,9 @@ class Session:
         """What two much simpler models say of the test rows: always the largest class, and the best linear probe."""
         counts = np.bincount(runner.data.train_labels.numpy(), minlength=runner.data.num_classes)
         baselines = {"majority class": np.tile(counts / counts.sum(), (len(test), 1))}
-        probes = [
-            trial
-            for trial in finished.search.trials
-            if trial.recipe.kind == "probe" and runner.files.has_weights(trial.number)
-        ]
-        probe = best_trial(probes)
-        if probe is not None and probe.number != finished.trial.number:
-            bundle = self._bundle(probe, runner, prepared)
+        best = runner.files.best(trial for trial in finished.search.trials if trial.recipe.kind == "probe")
+        if best is not None and best[0].number != finished.trial.number:
+            bundle = self._bundle(*best, runner, prepared)
             net = placed(bundle.classifier(), runner.runtime.device)
             baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
         return baselines

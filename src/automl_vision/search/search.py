@@ -28,7 +28,7 @@ STOP_REASONS: dict[str, str] = {
     "interrupted": "stopped by the user",
 }
 
-#: Epochs of a full schedule by number of training images; below the first, as many as make 300 steps.
+#: Epochs of a full schedule, for fewer training images than this.
 HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
 HORIZON_LARGE = 6
 #: Probes after the first are started only while they have used less than this share of the time.
@@ -184,11 +184,18 @@ class Search:
         for report in self._executor.poll():
             if report.attempt < self._trials[report.number].attempt:
                 continue
-            if report.ended:
-                self._in_work.discard(report.number)
             if report.progress is not None:
                 self._trials[report.number] = report.progress
                 yield report.progress
+            if report.ended:
+                self._in_work.discard(report.number)
+                yield from self._without_end(self._trials[report.number])
+
+    def _without_end(self, trial: Trial) -> Iterator[Trial]:
+        """A trial whose work is over must have said how it ended, or it would wait for ever."""
+        if trial.state == "running":
+            self._trials[trial.number] = trial.replace(state="failed", error="its work ended without a result")
+            yield self._trials[trial.number]
 
     def _give_up_paused(self) -> Iterator[Trial]:
         for trial in self.trials:
