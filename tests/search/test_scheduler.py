@@ -45,7 +45,7 @@ def test_only_a_waiting_trial_goes_on_and_never_beyond_the_horizon(
     affordable = data.draw(st.integers(0, horizon))
     decision = decide(
         trials,
-        horizon=horizon,
+        marks=rungs(horizon),
         may_start=may_start,
         fits=lambda trial, until: until - (trial.epochs_done if trial else 0) <= affordable,
     )
@@ -61,7 +61,7 @@ def test_only_a_waiting_trial_goes_on_and_never_beyond_the_horizon(
 @given(st.data(), HORIZONS)
 def test_while_new_ones_may_start_only_the_top_third_of_a_rung_is_promoted(data: st.DataObject, horizon: int) -> None:
     trials = data.draw(histories(horizon))
-    decision = decide(trials, horizon=horizon, may_start=True, fits=always)
+    decision = decide(trials, marks=rungs(horizon), may_start=True, fits=always)
     marks = rungs(horizon)
     assert not isinstance(decision, Finish)
     if isinstance(decision, Start):
@@ -83,7 +83,7 @@ def test_left_alone_it_ends_with_a_trial_at_the_horizon(data: st.DataObject, hor
     trials = data.draw(histories(horizon))
     waiting = {trial.number for trial in trials if trial.state == "paused"}
     decisions = 0
-    while not isinstance(decision := decide(trials, horizon=horizon, may_start=False, fits=always), Finish):
+    while not isinstance(decision := decide(trials, marks=rungs(horizon), may_start=False, fits=always), Finish):
         assert isinstance(decision, Continue)
         before = trials[decision.number]
         trials[decision.number] = trained(before, decision.until, horizon)
@@ -98,7 +98,7 @@ def test_a_whole_search_ends_and_its_first_score_survives(data: st.DataObject, h
     trials: list[Trial] = []
     quality = data.draw(st.lists(st.integers(0, 1000), min_size=most, max_size=most, unique=True))
     for _ in range(most * (len(rungs(horizon)) + 1) + 1):
-        decision = decide(trials, horizon=horizon, may_start=len(trials) < most, fits=always)
+        decision = decide(trials, marks=rungs(horizon), may_start=len(trials) < most, fits=always)
         if isinstance(decision, Finish):
             break
         if isinstance(decision, Start):
@@ -118,36 +118,42 @@ def trained(trial: Trial, until: int, horizon: int, score: float = 0.5) -> Trial
 
 def test_the_best_of_three_is_promoted_before_a_fourth_starts() -> None:
     trials = [finetune(0, [0.1, 0.2]), finetune(1, [0.1, 0.9]), finetune(2, [0.1, 0.3])]
-    assert decide(trials[:2], horizon=12, may_start=True, fits=always) == Start(2)
-    assert decide(trials, horizon=12, may_start=True, fits=always) == Continue(1, 4)
+    assert decide(trials[:2], marks=(2, 4, 12), may_start=True, fits=always) == Start(2)
+    assert decide(trials, marks=(2, 4, 12), may_start=True, fits=always) == Continue(1, 4)
 
 
 def test_a_promotion_that_does_not_fit_leaves_room_for_the_next_best() -> None:
     trials = [finetune(number, [0.0, number / 10]) for number in range(6)]
     costly = 5
     decision = decide(
-        trials, horizon=12, may_start=False, fits=lambda trial, until: trial is not None and trial.number != costly
+        trials,
+        marks=(2, 4, 12),
+        may_start=False,
+        fits=lambda trial, until: trial is not None and trial.number != costly,
     )
     assert decision == Continue(4, 4)
 
 
 def test_what_was_broken_off_before_its_first_rung_goes_on_before_a_new_one_starts() -> None:
     trials = [finetune(0, [0.1, 0.2]), finetune(1, [0.9]), finetune(2, [])]
-    assert decide(trials, horizon=12, may_start=True, fits=always) == Continue(1, 2)
+    assert decide(trials, marks=(2, 4, 12), may_start=True, fits=always) == Continue(1, 2)
 
 
 def test_the_leader_uses_the_rest_of_the_time_where_nothing_else_fits() -> None:
     trials = [finetune(0, [0.1, 0.2]), finetune(1, [0.1, 0.9])]
     one_epoch = decide(
-        trials, horizon=12, may_start=True, fits=lambda trial, until: trial is not None and until == trial.epochs_done + 1
+        trials,
+        marks=(2, 4, 12),
+        may_start=True,
+        fits=lambda trial, until: trial is not None and until == trial.epochs_done + 1,
     )
     assert one_epoch == Continue(1, 12)
 
 
 def test_nothing_is_done_where_nothing_fits() -> None:
     trials = [finetune(0, [0.1, 0.2]), finetune(1, [0.1])]
-    assert decide(trials, horizon=12, may_start=True, fits=never) == Finish()
-    assert decide([], horizon=12, may_start=False, fits=always) == Finish()
+    assert decide(trials, marks=(2, 4, 12), may_start=True, fits=never) == Finish()
+    assert decide([], marks=(2, 4, 12), may_start=False, fits=always) == Finish()
 
 
 def test_the_first_epoch_alone_decides_nothing() -> None:

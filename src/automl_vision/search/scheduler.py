@@ -50,12 +50,12 @@ def rungs(horizon: int) -> tuple[int, ...]:
     return (*sorted(mark for mark in marks if mark * 2 <= horizon), horizon)
 
 
-def decide(trials: Sequence[Trial], *, horizon: int, may_start: bool, fits: Fits) -> Decision:
+def decide(trials: Sequence[Trial], *, marks: Sequence[int], may_start: bool, fits: Fits) -> Decision:
     """The next thing to train.
 
     Args:
         trials: the fine-tunes so far; those in work are left alone.
-        horizon: epochs of a full schedule.
+        marks: the rungs, ascending; the last is a full schedule.
         may_start: whether the number of trials leaves room for a new one.
         fits: `(trial or None for a new one, until) -> bool`: whether training until then fits in the time left.
 
@@ -63,7 +63,7 @@ def decide(trials: Sequence[Trial], *, horizon: int, may_start: bool, fits: Fits
         the best promotion that fits, from the highest rung down; else what was broken off before its first rung;
         else a new candidate; else the best paused trial that still fits in part; else `Finish`.
     """
-    marks = rungs(horizon)
+    horizon = marks[-1]
     for trial, until in _expected(trials, marks):
         if fits(trial, until):
             return Continue(trial.number, until)

@@ -25,14 +25,19 @@ STOP_REASONS: dict[str, str] = {
     "budget": "the time budget was used",
     "trials": "the number of trials was reached",
     "converged": "validation leaves nothing to gain",
+    "failures": "the newest fine-tunes all failed",
     "interrupted": "stopped by the user",
 }
 
 #: Epochs of a full schedule, for fewer training images than this.
 HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
 HORIZON_LARGE = 6
+#: Candidates are compared on the way only where there is time for this many full schedules.
+TIME_TO_COMPARE = 1.5
 #: Probes after the first are started only while they have used less than this share of the time.
 PROBE_SHARE = 0.25
+#: After so many failures in a row nothing new is started: their fault is one that no other recipe will cure.
+FAILURES_IN_A_ROW = 10
 #: Validation cannot tell perfect from nearly perfect below this many images.
 CONVERGENCE_IMAGES = 200
 
@@ -120,7 +125,7 @@ class Search:
         self._time = max(self._seconds_left(), 0.0)
         yield from self._probe_backbones()
         yield from self._fine_tune()
-        reason = self._reason_to_stop() or ("trials" if self._trials_used_up() else "budget")
+        reason = self._reason_to_stop() or self._reason_to_start_no_more() or "budget"
         if reason != "interrupted":
             yield from self._give_up_paused()
         yield SearchEnded(reason)
@@ -148,28 +153,23 @@ class Search:
                 yield from self._collect()
 
     def _fine_tune(self) -> Iterator[Trial]:
-        horizon = self._horizon()
+        marks = self._marks()
         while True:
-            while self._executor.free_slots and not self._reason_to_stop():
-                decision = self._decide(horizon)
+            while marks and self._executor.free_slots and not self._reason_to_stop():
+                decision = self._decide(marks)
                 if isinstance(decision, Finish):
                     break
-                yield self._submit(*self._chosen(decision, horizon))
+                yield self._submit(*self._chosen(decision, marks))
             if not self._in_work:
                 return
             yield from self._collect()
 
-    def _decide(self, horizon: int) -> Decision:
-        return decide(
-            self._fine_tunes(),
-            horizon=max(horizon, 1),
-            may_start=horizon > 0 and not self._trials_used_up(),
-            fits=lambda trial, until: self._fits(trial, until, horizon),
-        )
+    def _decide(self, marks: tuple[int, ...]) -> Decision:
+        return decide(self._fine_tunes(), marks=marks, may_start=not self._reason_to_start_no_more(), fits=self._fits)
 
-    def _chosen(self, decision: Start | Continue, horizon: int) -> tuple[Trial, int]:
+    def _chosen(self, decision: Start | Continue, marks: tuple[int, ...]) -> tuple[Trial, int]:
         if isinstance(decision, Start):
-            return self._next_candidate(horizon), decision.until
+            return self._next_candidate(marks), decision.until
         return self._trials[decision.number], decision.until
 
     def _submit(self, trial: Trial, until: int) -> Trial:
@@ -205,23 +205,23 @@ class Search:
 
     # --- what next ----------------------------------------------------------------------------------------------
 
-    def _next_candidate(self, horizon: int) -> Trial:
+    def _next_candidate(self, marks: tuple[int, ...]) -> Trial:
         space = self.task.space
         ranked = self._ranked_backbones()
         tried = [trial.parameters for trial in self._fine_tunes()]
         queue = portfolio(space, backbones=ranked, resolutions=self.task.resolutions, pretrained=self.task.pretrained)
         waiting = [point for point in queue if point not in tried]
-        single = len(rungs(horizon)) == 1
         point = waiting[0] if waiting else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
-        schedule = {"schedule": "cosine" if single else "trapezoid", **self.task.fixed}
+        schedule = {"schedule": "cosine" if len(marks) == 1 else "trapezoid", **self.task.fixed}
         recipe = space.recipe(
-            point, **{**schedule, "epochs": horizon, "pretrained": self.task.pretrained, "seed": self.task.seed}
+            point, **{**schedule, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
         )
-        return self._new_trial(recipe, point, "portfolio" if waiting else self.task.sampler)
+        origin = "portfolio" if waiting else self.task.sampler
+        return self._new_trial(recipe, point, origin, notes={"rungs": list(marks)})
 
-    def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str) -> Trial:
+    def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str, **fields: Any) -> Trial:
         number = max(self._trials, default=-1) + 1
-        return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin)
+        return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin, **fields)
 
     def _ranked_backbones(self) -> tuple[str, ...]:
         """Probed backbones, best probe first, then the others."""
@@ -232,17 +232,23 @@ class Search:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def _horizon(self) -> int:
-        """Epochs of a full schedule: as the data want it, shortened where the time allows one short fine-tune only."""
-        known = [trial.recipe.epochs for trial in self._fine_tunes()]
+    def _marks(self) -> tuple[int, ...]:
+        """The rungs, with a full schedule as the data want it; none where not one epoch fits.
+
+        Where the time allows one fine-tune only, its schedule is as long as the time, and nothing is compared on the
+        way: several that start and none that ends would be worse than one.
+        """
+        known = [trial.notes["rungs"] for trial in self._fine_tunes() if "rungs" in trial.notes]
         if known:
-            return known[0]
+            return tuple(known[0])
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
         epoch = self._epoch_seconds(self._likely_recipe())
         if "epochs" in self.task.fixed or math.isinf(epoch) or math.isinf(self._seconds_left()):
-            return wanted
+            return rungs(wanted)
         affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
-        return wanted if affordable >= 1.5 * wanted else min(wanted, int(affordable))
+        if affordable >= TIME_TO_COMPARE * wanted:
+            return rungs(wanted)
+        return (min(wanted, int(affordable)),) if affordable >= 1 else ()
 
     def _likely_recipe(self) -> Recipe:
         return Recipe(kind="finetune", backbone=self._ranked_backbones()[0], resolution=self.task.resolutions[0])
@@ -251,15 +257,11 @@ class Search:
         costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
         return costs.epoch(recipe)
 
-    def _fits(self, trial: Trial | None, until: int, horizon: int) -> bool:
-        if trial is None:
-            recipe, done = self._likely_recipe(), 0
-            until = min(until, horizon)
-        else:
-            recipe, done = trial.recipe, trial.epochs_done
+    def _fits(self, trial: Trial | None, until: int) -> bool:
+        recipe, done = (trial.recipe, trial.epochs_done) if trial else (self._likely_recipe(), 0)
         epoch = self._epoch_seconds(recipe)
         if math.isinf(epoch):
-            return not self._fine_tunes()  # nothing was timed yet: the first candidate finds out
+            return True  # nothing was timed yet: a candidate finds out
         return (until - done) * epoch + TRIAL_OVERHEAD <= self._seconds_left()
 
     def _share_used(self) -> float:
@@ -283,8 +285,12 @@ class Search:
     def _fine_tunes(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.recipe.kind == "finetune"]
 
-    def _trials_used_up(self) -> bool:
-        return bool(self.task.max_trials) and len(self._fine_tunes()) >= self.task.max_trials
+    def _reason_to_start_no_more(self) -> str:
+        """Why no new candidate may start; those that wait may still go on."""
+        states = [trial.state for trial in self._fine_tunes()]
+        if self.task.max_trials and len(states) >= self.task.max_trials:
+            return "trials"
+        return "failures" if states[-FAILURES_IN_A_ROW:] == ["failed"] * FAILURES_IN_A_ROW else ""
 
 
 def _adopted(trial: Trial) -> Trial:
