@@ -31,6 +31,18 @@ MAGIC = "automl-vision model"
 VERSION = 1
 _NAME = re.compile(r"[a-zA-Z0-9_.]{1,100}")
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64}
+#: What a description that makes no sense, or an architecture built from one, can raise.
+_FAULTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,  # RecursionError and what torch raises
+    MemoryError,
+    UsageError,
+)
 _DAMAGED = "copy the file again from where it was made"
 
 
@@ -91,19 +103,35 @@ def load_bundle(path: Path) -> Bundle:
         ModelFileError: the file is missing, damaged, foreign, newer than this version, or its weights do not belong
             to the architecture it names.
     """
-    if not path.exists():
+    if _is_missing(path):
         raise ModelFileError(
             "there is no model file", value=str(path), fix="check the path; a run leaves it as model.pt"
         )
     content = load_tensors(path)
-    if content.get("magic") != MAGIC or set(content) != {"magic", "version", "meta", "state_dict"}:
+    if set(content) != {"magic", "version", "meta", "state_dict"} or not _equals(content["magic"], MAGIC):
         raise ModelFileError("this is no automl-vision model", value=str(path), fix="use the model.pt of a run")
     _check_version(content["version"], path)
     try:
-        bundle = _bundle(json.loads(content["meta"]), content["state_dict"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:
-        raise ModelFileError(f"the model file is damaged ({error})", value=str(path), fix=_DAMAGED) from error
-    return bundle
+        meta = json.loads(_checked(content["meta"], str, lambda _: True, "meta"))
+        return _bundle(_checked(meta, dict, lambda _: True, "meta"), content["state_dict"])
+    except _FAULTS as error:
+        raise ModelFileError(f"the model file is damaged ({_brief(error)})", value=str(path), fix=_DAMAGED) from error
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except (OSError, ValueError):
+        return False  # it cannot be reached; reading it says why
+
+
+def _equals(value: object, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of an error, of bounded length: a hostile file decides what stands in it."""
+    return " ".join(str(error).split("\n", 1)[0][:200].split())
 
 
 def digest(state_dict: Mapping[str, torch.Tensor]) -> str:
@@ -118,7 +146,7 @@ def digest(state_dict: Mapping[str, torch.Tensor]) -> str:
 
 def _check_version(version: object, path: Path) -> None:
     if type(version) is not int or version < 1:
-        raise ModelFileError("the model file names no version", value=f"{path} ({version!r})", fix=_DAMAGED)
+        raise ModelFileError("the model file names no version", value=str(path), fix=_DAMAGED)
     if version > VERSION:
         raise ModelFileError(
             "the model file is of a newer format",

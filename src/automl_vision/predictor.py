@@ -19,7 +19,7 @@ from automl_vision.bundle import Bundle, load_bundle
 from automl_vision.calibration import apply_temperature
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.preprocess import square
-from automl_vision.errors import DataError, ImageReadError
+from automl_vision.errors import DataError, ImageReadError, UsageError
 from automl_vision.models.classifier import placed
 from automl_vision.models.inference import logits
 from automl_vision.runtime import Runtime, make_runtime
@@ -89,8 +89,16 @@ class Model:
 
         Args:
             sources: paths or PIL images; read lazily, so a million of them need no memory.
-            batch_size: images per forward pass.
+            batch_size: images per forward pass, >= 1.
+
+        Raises:
+            UsageError: the batch size is below 1.
         """
+        if batch_size < 1:
+            raise UsageError("a batch holds at least one image", value=f"batch_size={batch_size}", fix="use 1 or more")
+        return self._stream(sources, batch_size)
+
+    def _stream(self, sources: Iterable[Any], batch_size: int) -> Iterator[Prediction]:
         with ThreadPoolExecutor(self._runtime.threads) as pool:
             waiting: deque[tuple[list[Any], list[Future[Any]]]] = deque()
             iterator = iter(sources)
@@ -142,7 +150,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
     return Model(load_bundle(Path(path)), make_runtime(device))
 
 
-def _sources(images: Any) -> list[Any]:
+def _sources(images: Any) -> Iterable[Any]:
     if isinstance(images, pd.DataFrame):
         if IMAGE_COLUMN not in images:
             raise DataError(
@@ -150,10 +158,10 @@ def _sources(images: Any) -> list[Any]:
                 value=", ".join(map(str, images.columns)),
                 fix=f"rename the column that holds the images to '{IMAGE_COLUMN}'",
             )
-        return images[IMAGE_COLUMN].tolist()
-    if isinstance(images, str | Path) or not isinstance(images, Iterable):
+        return list(images[IMAGE_COLUMN])
+    if isinstance(images, str | bytes | Path) or not isinstance(images, Iterable):
         return [images]
-    return list(images)
+    return images
 
 
 def _probabilities_or_raise(prediction: Prediction) -> NDArray[np.float64]:

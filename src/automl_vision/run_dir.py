@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shlex
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,7 @@ class RunDir:
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
         self._lock = lock
-        self._opened = time.monotonic()
-        self._spent_before = float(self._read(SPENT, {"seconds": 0.0})["seconds"])
+        self._spent_before = _seconds(path / SPENT)
 
     @classmethod
     def create(cls, path: Path, settings: Settings, about: Mapping[str, Any]) -> RunDir:
@@ -83,30 +83,33 @@ class RunDir:
         Raises:
             RunError: the folder holds something, or cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise _taken(path)
         try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise _taken(path)
             path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, _locked(path))
-            write_text(path / CONFIG, dump_settings(settings))
-            write_json(path / RUN, dict(about))
+            with _locked(path) as lock:
+                write_text(path / CONFIG, dump_settings(settings))
+                write_json(path / RUN, dict(about))
+                return cls(path, lock)
         except OSError as error:
             raise cannot_write(path, error) from None
-        return run
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """A run made earlier, to go on with it.
 
         Raises:
-            RunError: there is no run, or another process works in it.
+            RunError: there is no run, another process works in it, or the folder cannot be written.
         """
         if not (path / RUN).is_file() or not (path / CONFIG).is_file():
             raise RunError("there is no run in this folder", value=str(path), fix="give the folder that search printed")
-        run = cls(path, _locked(path))
-        for leftover in path.glob(f"*{UNFINISHED}"):
-            leftover.unlink(missing_ok=True)
-        return run
+        try:
+            with _locked(path) as lock:
+                for leftover in path.glob(f"*{UNFINISHED}"):
+                    leftover.unlink(missing_ok=True)
+                return cls(path, lock)
+        except OSError as error:
+            raise cannot_write(path, error) from None
 
     def close(self) -> None:
         """Give the folder to others."""
@@ -125,7 +128,8 @@ class RunDir:
     @property
     def about(self) -> dict[str, Any]:
         """What the run works on."""
-        return dict(self._read(RUN, {}))
+        facts: dict[str, Any] = _read_json(self.path / RUN, {})
+        return facts
 
     def add_about(self, **facts: Any) -> None:
         """Keep facts about what the run works on, so that a resumed run can hold to them."""
@@ -148,7 +152,8 @@ class RunDir:
     @property
     def looks(self) -> list[dict[str, Any]]:
         """Every look at the test set, oldest first."""
-        return list(self._read(LOOKS, []))
+        ledger: list[dict[str, Any]] = _read_json(self.path / LOOKS, [])
+        return ledger
 
     def record_look(self, reason: str, rows: int) -> list[dict[str, Any]]:
         """Write a look at the test set to the ledger. Called before the set is opened, so that no crash hides it."""
@@ -162,9 +167,6 @@ class RunDir:
         with (self.path / EVENTS).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{now()} {line}\n")
 
-    def _read(self, name: str, default: Any) -> Any:
-        return _read_json(self.path / name, default)
-
 
 def read_report(path: Path) -> dict[str, Any] | None:
     """The content of report.json of the run in `path`, None before there is one; takes no lock.
@@ -172,19 +174,34 @@ def read_report(path: Path) -> dict[str, Any] | None:
     Raises:
         RunError: the file is damaged.
     """
-    report: dict[str, Any] | None = _read_json(path / REPORT_JSON, None)
-    return report
+    report: dict[str, Any] = _read_json(path / REPORT_JSON, {})
+    return report or None
 
 
 def _read_json(file: Path, default: Any) -> Any:
+    """The content of `file`, of the type of `default`; `default` where there is no such file."""
     if not file.exists():
         return default
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            "a file of the run is damaged", value=f"{file} ({error})", fix="restore it from a copy, or start a new run"
-        ) from None
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, str(error)) from None
+    if type(content) is not type(default):
+        raise _damaged(file, f"it holds a {type(content).__name__}")
+    return content
+
+
+def _seconds(file: Path) -> float:
+    seconds = _read_json(file, {"seconds": 0.0}).get("seconds")
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise _damaged(file, f"seconds are {seconds!r}")
+    return float(seconds)
+
+
+def _damaged(file: Path, reason: str) -> RunError:
+    return RunError(
+        "a file of the run is damaged", value=f"{file} ({reason})", fix="restore it from a copy, or start a new run"
+    )
 
 
 def write_tables(prepared: Prepared, folder: Path) -> None:
@@ -236,7 +253,9 @@ def _taken(path: Path) -> RunError:
     return RunError(what, value=str(path), fix="choose another folder with --out, --runs or --name")
 
 
-def _locked(path: Path) -> FileLock:
+@contextmanager
+def _locked(path: Path) -> Iterator[FileLock]:
+    """Take the lock of a run folder, and give it back if what follows fails."""
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -246,8 +265,12 @@ def _locked(path: Path) -> FileLock:
             value=f"{path} (process {_owner(path)})",
             fix="wait until it ends, or start a run of another name",
         ) from None
-    write_text(path / f"{LOCK}.owner", str(os.getpid()))
-    return lock
+    try:
+        write_text(path / f"{LOCK}.owner", str(os.getpid()))
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _owner(path: Path) -> str:

@@ -170,8 +170,12 @@ def _open(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
     if isinstance(source, bytes):
         data = source
         check_bytes(data)
-    else:
-        data = read_bytes(source) if isinstance(source, Path | str) else read_capped(source)
+    elif isinstance(source, Path | str):
+        data = read_bytes(source)
+    elif hasattr(source, "read"):
+        data = read_capped(source)
+    else:  # a missing value in a table, for one
+        raise ImageReadError("not_an_image", f"neither a path nor a picture, but a {type(source).__name__}")
     with _identify(data) as image:
         return _decode(image)
 

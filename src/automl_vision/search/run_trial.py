@@ -18,6 +18,7 @@ from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.memory import is_out_of_memory
 from automl_vision.models.probe import fit_probe
 from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
@@ -97,9 +98,16 @@ class TrialRunner:
             yield latest.replace(state="paused")
         except (TrialFailed, WeightsError, ValueError) as error:
             # Weights that cannot be had, or features that are not finite, end this candidate and not the run.
-            failed = latest.replace(state="failed", error=str(error))
-            self.files.commit(failed)
-            yield failed
+            yield self._failed(latest, str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            yield self._failed(latest, "not enough memory, not even for one image at a time")
+
+    def _failed(self, trial: Trial, error: str) -> Trial:
+        failed = trial.replace(state="failed", error=error)
+        self.files.commit(failed)
+        return failed
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How images are prepared for the backbone of `recipe`."""
@@ -116,10 +124,6 @@ class TrialRunner:
             seed=recipe.seed,
             resolution=recipe.resolution,
         )
-
-    def probabilities(self, trial: Trial) -> NDArray[np.float32]:
-        """(N_val, C) validation probabilities of the best epoch of `trial`."""
-        return self.files.load_probabilities(trial.number)
 
     def _start_weights(self, recipe: Recipe) -> dict[str, torch.Tensor] | None:
         source = self.weights.get(recipe.backbone)
@@ -197,6 +201,8 @@ class TrialRunner:
             )
         except OutOfTime:
             raise TrialFailed("the time ended before all features were extracted") from None
+        if not np.isfinite(features).all():
+            raise TrialFailed("the features of the images are not finite")
         return features, (time.monotonic() - started) / max(len(rows), 1)
 
     def _figure(self, metric: str, probabilities: NDArray[Any]) -> float:
@@ -209,6 +215,9 @@ class TrialRunner:
 
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
         trial, trainer = self._trainer(assignment.trial)
+        if trial.epochs_done >= assignment.until:
+            # The process died between writing the checkpoint and the record: all of the work was done before.
+            yield trial.replace(state="paused")
         while trial.epochs_done < assignment.until:
             result = trainer.run_epoch(self.seconds_left)
             trial = self._advance(trial, trainer, result, assignment.until)
@@ -231,16 +240,17 @@ class TrialRunner:
             lambda _labels, probabilities: self._figure(self.objective, probabilities),
         )
         checkpoint = self.files.load_checkpoint(trial.number)
-        if checkpoint is None:
+        if checkpoint is None or checkpoint["trial"]["recipe"] != recipe.to_dict():
+            # A checkpoint of another recipe is what a trial left whose record was lost, and its number with it.
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
         trainer.load_state(checkpoint["trainer"])
         return Trial.from_dict(checkpoint["trial"]).replace(state="running", attempt=trial.attempt), trainer
 
     def _start_head(self, net: Classifier, name: str) -> None:
         """Start from the head of the backbone's probe, so that fine-tuning begins where the probe ended."""
-        weights = self.files.load_weights(self._probes[name]) if name in self._probes else None
-        if weights is not None:
-            set_linear_head(net, weights["head.weight"].numpy(), weights["head.bias"].numpy())
+        probed = self.files.load_result(self._probes[name]) if name in self._probes else None
+        if probed is not None:
+            set_linear_head(net, probed.weights["head.weight"].numpy(), probed.weights["head.bias"].numpy())
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(
@@ -251,6 +261,8 @@ class TrialRunner:
             learning_rate=result.learning_rate,
             seconds=result.seconds,
         )
+        if not (math.isfinite(record.score) and math.isfinite(record.val_loss)):
+            raise TrialFailed(f"the figures on the validation rows are not finite in epoch {record.epoch}")
         trial = trial.replace(
             epochs=(*trial.epochs, record),
             seconds=trial.seconds + result.seconds,

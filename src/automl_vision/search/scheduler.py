@@ -6,8 +6,9 @@ is not promoted is paused, not thrown away, and goes on from its checkpoint if t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from automl_vision.search.trial import Trial
 
@@ -59,30 +60,37 @@ def decide(trials: Sequence[Trial], *, marks: Sequence[int], may_start: bool, fi
         fits: `(trial or None for a new one, until) -> bool`: whether training until then fits in the time left.
 
     Returns:
-        the best promotion that fits, from the highest rung down; else a new candidate; else the best paused trial
-        that still fits in part; else `Finish`.
+        the best promotion that fits, from the highest rung down; else what was broken off before its first rung;
+        else a new candidate; else the best paused trial that still fits in part; else `Finish`.
     """
-    for level in range(len(marks) - 1, 0, -1):
-        candidate = _promotable(trials, reached=marks[level - 1], until=marks[level])
-        if candidate is not None and fits(candidate, marks[level]):
-            return Continue(candidate.number, marks[level])
+    for trial, until in _expected(trials, marks):
+        if fits(trial, until):
+            return Continue(trial.number, until)
     if may_start and fits(None, marks[0]):
         return Start(marks[0])
-    leader = _unfinished_leader(trials)
-    if leader is not None and fits(leader, leader.epochs_done + 1):
-        return Continue(leader.number, leader.recipe.epochs)
+    for trial in _unfinished(trials):
+        if fits(trial, trial.epochs_done + 1):
+            return Continue(trial.number, trial.recipe.epochs)
     return Finish()
 
 
-def _promotable(trials: Sequence[Trial], *, reached: int, until: int) -> Trial | None:
-    """The best paused trial in the top third of those that reached a rung, if it did not go beyond it yet."""
+def _expected(trials: Sequence[Trial], marks: Sequence[int]) -> Iterator[tuple[Trial, int]]:
+    """What was promised more epochs, and how many, most promising first."""
+    for reached, until in reversed(list(pairwise(marks))):
+        yield from ((trial, until) for trial in _promotable(trials, reached=reached, until=until))
+    # An earlier session ended before these could be compared with any other.
+    broken_off = [trial for trial in trials if trial.state == "paused" and trial.epochs_done < marks[0]]
+    yield from ((trial, marks[0]) for trial in broken_off)
+
+
+def _promotable(trials: Sequence[Trial], *, reached: int, until: int) -> list[Trial]:
+    """Paused trials in the top third of those that reached a rung, if they did not go beyond it yet; best first."""
     there = [trial for trial in trials if trial.epochs_done >= reached]
     there.sort(key=lambda trial: (trial.score_by(reached), -trial.number), reverse=True)
     top = there[: len(there) // ETA]
-    waiting = [trial for trial in top if trial.state == "paused" and trial.epochs_done < until]
-    return waiting[0] if waiting else None
+    return [trial for trial in top if trial.state == "paused" and trial.epochs_done < until]
 
 
-def _unfinished_leader(trials: Sequence[Trial]) -> Trial | None:
+def _unfinished(trials: Sequence[Trial]) -> list[Trial]:
     waiting = [trial for trial in trials if trial.state == "paused" and trial.epochs_done < trial.recipe.epochs]
-    return max(waiting, key=lambda trial: trial.rank, default=None)
+    return sorted(waiting, key=lambda trial: (*trial.rank, -trial.number), reverse=True)

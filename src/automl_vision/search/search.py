@@ -25,10 +25,11 @@ STOP_REASONS: dict[str, str] = {
     "budget": "the time budget was used",
     "trials": "the number of trials was reached",
     "converged": "validation leaves nothing to gain",
+    "failures": "the newest fine-tunes all failed",
     "interrupted": "stopped by the user",
 }
 
-#: Epochs of a full schedule by number of training images; below the first, as many as make 300 steps.
+#: Epochs of a full schedule, for fewer training images than this.
 HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
 HORIZON_LARGE = 6
 #: Candidates are compared at rungs when there is time for this many whole fine-tunes, else one is trained in one go.
@@ -38,6 +39,8 @@ ENOUGH_TO_COMPARE = 2.0
 WORTH_A_TRY = 0.3
 #: Probes after the first are started only while they have used less than this share of the time.
 PROBE_SHARE = 0.25
+#: After so many failures in a row nothing new is started: their fault is one that no other recipe will cure.
+FAILURES_IN_A_ROW = 10
 #: Validation cannot tell perfect from nearly perfect below this many images.
 CONVERGENCE_IMAGES = 200
 
@@ -125,7 +128,7 @@ class Search:
         self._time = max(self._seconds_left(), 0.0)
         yield from self._probe_backbones()
         yield from self._fine_tune()
-        reason = self._reason_to_stop() or ("trials" if self._trials_used_up() else "budget")
+        reason = self._reason_to_stop() or self._reason_to_start_no_more() or "budget"
         if reason != "interrupted":
             yield from self._give_up_paused()
         yield SearchEnded(reason)
@@ -165,9 +168,8 @@ class Search:
             yield from self._collect()
 
     def _decide(self, marks: tuple[int, ...]) -> Decision:
-        return decide(
-            self._fine_tunes(), marks=marks, may_start=marks[-1] > 0 and not self._trials_used_up(), fits=self._fits
-        )
+        may_start = marks[-1] > 0 and not self._reason_to_start_no_more()
+        return decide(self._fine_tunes(), marks=marks, may_start=may_start, fits=self._fits)
 
     def _chosen(self, decision: Start | Continue, marks: tuple[int, ...]) -> tuple[Trial, int]:
         if isinstance(decision, Start):
@@ -186,11 +188,18 @@ class Search:
         for report in self._executor.poll():
             if report.attempt < self._trials[report.number].attempt:
                 continue
-            if report.ended:
-                self._in_work.discard(report.number)
             if report.progress is not None:
                 self._trials[report.number] = report.progress
                 yield report.progress
+            if report.ended:
+                self._in_work.discard(report.number)
+                yield from self._without_end(self._trials[report.number])
+
+    def _without_end(self, trial: Trial) -> Iterator[Trial]:
+        """A trial whose work is over must have said how it ended, or it would wait for ever."""
+        if trial.state == "running":
+            self._trials[trial.number] = trial.replace(state="failed", error="its work ended without a result")
+            yield self._trials[trial.number]
 
     def _give_up_paused(self) -> Iterator[Trial]:
         for trial in self.trials:
@@ -222,11 +231,11 @@ class Search:
             point, **{**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
         )
         origin = "portfolio" if waiting else self.task.sampler
-        return self._new_trial(recipe, point, origin).replace(notes={"rungs": list(marks)})
+        return self._new_trial(recipe, point, origin, notes={"rungs": list(marks)})
 
-    def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str) -> Trial:
+    def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str, **fields: Any) -> Trial:
         number = max(self._trials, default=-1) + 1
-        return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin)
+        return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin, **fields)
 
     def _ranked_backbones(self) -> tuple[str, ...]:
         """Probed backbones, best probe first, then the others."""
@@ -244,8 +253,9 @@ class Search:
         beginnings would leave no time for an end. The number is 0 where not even one epoch fits.
         """
         begun = self._fine_tunes()
-        if begun and len(begun[0].notes["rungs"]) > 1:
-            return tuple(begun[0].notes["rungs"])  # what is compared must stay comparable
+        first = tuple(begun[0].notes.get("rungs", ())) if begun else ()
+        if len(first) > 1:
+            return first  # what is compared must stay comparable
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
         epoch = self._epoch_seconds(self._likely_recipe())
         if math.isinf(epoch) or math.isinf(self._seconds_left()):
@@ -267,7 +277,7 @@ class Search:
         recipe, done = (trial.recipe, trial.epochs_done) if trial else (self._likely_recipe(), 0)
         epoch = self._epoch_seconds(recipe)
         if math.isinf(epoch):
-            return not self._fine_tunes()  # nothing was timed yet: the first candidate finds out
+            return True  # nothing was timed yet: a candidate finds out
         needed = (until - done) * epoch + TRIAL_OVERHEAD
         if until == 1 and not self._fine_tunes():
             needed *= WORTH_A_TRY
@@ -294,8 +304,12 @@ class Search:
     def _fine_tunes(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.recipe.kind == "finetune"]
 
-    def _trials_used_up(self) -> bool:
-        return bool(self.task.max_trials) and len(self._fine_tunes()) >= self.task.max_trials
+    def _reason_to_start_no_more(self) -> str:
+        """Why no new candidate may start; those that wait may still go on."""
+        states = [trial.state for trial in self._fine_tunes()]
+        if self.task.max_trials and len(states) >= self.task.max_trials:
+            return "trials"
+        return "failures" if states[-FAILURES_IN_A_ROW:] == ["failed"] * FAILURES_IN_A_ROW else ""
 
 
 def _adopted(trial: Trial) -> Trial:

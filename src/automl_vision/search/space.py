@@ -99,8 +99,8 @@ def fine_tuning_space(
 ) -> Space:
     """The space of fine-tunes; ranges for a batch of 32.
 
-    Pretrained networks want small steps, smaller towards the input; networks from scratch want neither.
-    Dimensions that set a field of `fixed` are left out.
+    Pretrained networks want small steps, smaller towards the input, and on few images the statistics of their batch
+    norms as they are; networks from scratch want none of it. Dimensions that set a field of `fixed` are left out.
     """
     step = (2e-5, 2e-3) if pretrained else (1e-4, 1e-2)
     adamw: Condition = {"optimizer": ("adamw",)}
@@ -118,11 +118,17 @@ def fine_tuning_space(
         Range("label_smoothing", 0.0, 0.15),
         Choice("augment", ("none", "light", "trivial")),
     ]
+    rules: dict[str, Any] = {}
     if pretrained:
         dimensions.append(Range("layer_decay", 0.55, 1.0))
-        dimensions += [Choice("freeze_norm", (True, False))] if n_train < 20_000 else []
+    else:
+        rules["layer_decay"] = 1.0
+    if pretrained and n_train < 20_000:
+        dimensions.append(Choice("freeze_norm", (True, False)))
+    else:
+        rules["freeze_norm"] = False  # a network from scratch has no statistics worth keeping
     kept = [each for each in dimensions if (each.sets or each.name) not in fixed or each.name == "optimizer"]
-    return Space(tuple(kept), fixed)
+    return Space(tuple(kept), {**rules, **fixed})
 
 
 def _exists(dimension: Dimension, point: Mapping[str, Any]) -> bool:
@@ -132,7 +138,8 @@ def _exists(dimension: Dimension, point: Mapping[str, Any]) -> bool:
 def _inside(dimension: Dimension, value: Any) -> bool:
     if isinstance(dimension, Choice):
         return value in dimension.options
-    return bool(dimension.low <= value <= dimension.high)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and bool(dimension.low <= value <= dimension.high)
 
 
 def _nearest(dimension: Dimension, value: Any) -> Any:

@@ -2,8 +2,7 @@
 
 trials/000012.json             the record; written after every epoch, whole or not at all
 trials/000012/checkpoint.pt    to go on from; only while the trial may go on
-trials/000012/weights.pt       the best weights; only for the best few trials
-trials/000012/validation.npy   class probabilities of the validation rows, at the best epoch
+trials/000012/best.pt          weights and validation probabilities of the best epoch; only for the best few trials
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,24 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
-from automl_vision.files import UNFINISHED, write_atomically, write_json
+from automl_vision.files import UNFINISHED, write_json
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
 
 KEPT_WEIGHTS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """The best epoch of a trial.
+
+    Attributes:
+        weights: state dict of the classifier.
+        probabilities: (N_val, C) validation probabilities that they give.
+    """
+
+    weights: dict[str, torch.Tensor]
+    probabilities: NDArray[np.float32]
 
 
 class TrialFiles:
@@ -66,23 +79,22 @@ class TrialFiles:
         return _load(self._folder(number) / "checkpoint.pt")
 
     def save_result(self, number: int, weights: Mapping[str, torch.Tensor], probabilities: NDArray[np.float32]) -> None:
-        """Keep the best weights so far and the (N_val, C) validation probabilities they give."""
-        self._save(number, "weights.pt", dict(weights))
-        file = self._folder(number) / "validation.npy"
-        write_atomically(file, lambda handle: np.save(handle, probabilities, allow_pickle=False))
+        """Keep the best weights so far and the (N_val, C) validation probabilities they give: both or none."""
+        self._save(number, "best.pt", {"weights": dict(weights), "probabilities": torch.from_numpy(probabilities)})
 
-    def has_weights(self, number: int) -> bool:
-        """Whether the best weights of a trial are kept."""
-        return (self._folder(number) / "weights.pt").exists()
+    def load_result(self, number: int) -> Result | None:
+        """The best epoch of a trial, or None where its weights were given up or cannot be read."""
+        content = _load(self._folder(number) / "best.pt")
+        return Result(content["weights"], content["probabilities"].numpy()) if content else None
 
-    def load_weights(self, number: int) -> dict[str, torch.Tensor] | None:
-        """The best weights of a trial, or None where they were given up or cannot be read."""
-        return _load(self._folder(number) / "weights.pt")
-
-    def load_probabilities(self, number: int) -> NDArray[np.float32]:
-        """(N_val, C) validation probabilities at the best epoch."""
-        loaded: NDArray[np.float32] = np.load(self._folder(number) / "validation.npy", allow_pickle=False)
-        return loaded
+    def best(self, trials: Iterable[Trial]) -> tuple[Trial, Result] | None:
+        """The best of `trials` whose weights can be read; a damaged file costs its trial, not the run."""
+        scored = [trial for trial in trials if trial.score is not None]
+        for trial in sorted(scored, key=lambda trial: (*trial.rank, -trial.number), reverse=True):
+            result = self.load_result(trial.number)
+            if result is not None:
+                return trial, result
+        return None
 
     def prune(self, trials: Sequence[Trial], keep: int = KEPT_WEIGHTS) -> None:
         """Bound the disk: weights of the best `keep` trials and of every probe, checkpoints of those that may go on."""
@@ -93,14 +105,14 @@ class TrialFiles:
                 (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
             going_on = trial.state in ("running", "paused")
             if trial.number not in kept and trial.recipe.kind != "probe" and not going_on:
-                (self._folder(trial.number) / "weights.pt").unlink(missing_ok=True)
+                (self._folder(trial.number) / "best.pt").unlink(missing_ok=True)
 
     def discard(self, number: int) -> None:
         """Remove the files of a trial, but not its record."""
         shutil.rmtree(self._folder(number), ignore_errors=True)
 
     def _record(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.json"
+        return self.folder / _record_name(number)
 
     def _folder(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
@@ -114,6 +126,10 @@ class TrialFiles:
             leftover.unlink(missing_ok=True)
 
 
+def _record_name(number: int) -> str:
+    return f"{number:06d}.json"
+
+
 def _checksum(values: Mapping[str, Any]) -> str:
     canonical = json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=True)
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
@@ -124,9 +140,10 @@ def _read_record(file: Path) -> Trial | None:
         values = json.loads(file.read_text(encoding="utf-8"))
         if values.pop("checksum") != _checksum(values):
             return None
-        return Trial.from_dict(values)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        trial = Trial.from_dict(values)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return trial if file.name == _record_name(trial.number) else None  # a copy of another record is none of its own
 
 
 def _load(file: Path) -> dict[str, Any] | None:

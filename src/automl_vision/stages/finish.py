@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from automl_vision import run_dir
 from automl_vision.bundle import Bundle
-from automl_vision.calibration import fit_temperature
+from automl_vision.calibration import apply_temperature, fit_temperature
 from automl_vision.config import Settings
 from automl_vision.data.preparation import Prepared
-from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted, RunError
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted
 from automl_vision.models.classifier import Classifier, placed
 from automl_vision.search.run_trial import TrialRunner
-from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.trial import Trial
+from automl_vision.search.trial_files import Result
 from automl_vision.stages.context import RunContext
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class Finished:
         trial: the winning trial.
         bundle: as it will be shipped, without the test figures.
         net: its network on the runtime's device.
+        validation: (N_val, C) calibrated probabilities of the validation rows.
     """
 
     trial: Trial
     bundle: Bundle
     net: Classifier
+    validation: NDArray[np.float64]
 
 
 def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finished:
@@ -45,30 +48,25 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
         BudgetExhausted, Interrupted: no trial was validated.
     """
     runner = searched.runner
-    winner = best_trial([trial for trial in searched.search.trials if runner.files.has_weights(trial.number)])
-    if winner is None:
+    best = runner.files.best(searched.search.trials)
+    if best is None:
         raise _no_model(context, searched)
-    bundle = bundle_of(winner, runner, prepared, context.settings)
-    return Finished(winner, bundle, placed(bundle.classifier(), runner.runtime.device))
+    winner, result = best
+    bundle = bundle_of(winner, result, runner, prepared, context.settings)
+    calibrated = apply_temperature(log(result.probabilities), bundle.temperature)
+    return Finished(winner, bundle, placed(bundle.classifier(), runner.runtime.device), calibrated)
 
 
-def bundle_of(trial: Trial, runner: TrialRunner, prepared: Prepared, settings: Settings) -> Bundle:
-    """The model of a trial, with its temperature fitted on validation.
-
-    Raises:
-        RunError: the weights of the trial are gone.
-    """
-    weights = runner.files.load_weights(trial.number)
-    if weights is None:
-        raise RunError("the weights of a trial are gone", value=f"trial {trial.number}", fix="start a new run")
+def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepared, settings: Settings) -> Bundle:
+    """The model of a trial at its best epoch, with its temperature fitted on validation."""
     val_labels = prepared.labels(prepared.split.rows("val"))
     return Bundle(
         backbone=trial.recipe.backbone,
         head="linear",
         class_names=prepared.manifest.class_names,
         preprocessing=runner.preprocessing(trial.recipe),
-        temperature=fit_temperature(log(runner.probabilities(trial)), val_labels),
-        state_dict=weights,
+        temperature=fit_temperature(log(result.probabilities), val_labels),
+        state_dict=result.weights,
         provenance={
             "created": run_dir.now(),
             "data_fingerprint": prepared.manifest.fingerprint,

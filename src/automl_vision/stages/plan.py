@@ -56,14 +56,17 @@ def plan_run(context: RunContext, manifest: Manifest) -> tuple[Runtime, Plan]:
     """
     machine = context.settings.machine
     runtime = make_runtime(machine.device, machine.precision, machine.threads)
-    plan = make_plan(manifest, context.settings, runtime)
+    plan = make_plan(manifest, _as_planned(context), runtime)
     for text in plan.notes:
         context.note(text, warning=True)
-    kept = context.run.about.get("plan")
-    if kept is not None:
-        plan = replace(plan, backbones=tuple(kept["backbones"]), resolutions=tuple(kept["resolutions"]))
     context.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})
     return runtime, plan
+
+
+def _as_planned(context: RunContext) -> Settings:
+    """The settings, with what an earlier session of the run planned in place of what is left to the plan."""
+    kept = context.run.about.get("plan", {})
+    return replace(context.settings, search=replace(context.settings.search, **kept))
 
 
 def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offline: bool = False) -> Plan:

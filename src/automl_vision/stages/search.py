@@ -128,8 +128,8 @@ class _Keeper:
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
         """Take one change of one trial."""
-        if trial.state == "stopped":
-            self.runner.files.commit(trial)  # given up by the scheduler, after its process last wrote it
+        if trial.state in ("stopped", "failed"):
+            self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
         best = best_trial(trials)
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
         if trial.state == "running" and not trial.epochs:
@@ -141,9 +141,14 @@ class _Keeper:
         if trial.state != "running":
             self.runner.files.prune(trials)
         if best is not None and best.state != "running" and best != self.shipped:
-            bundle = bundle_of(best, self.runner, self.prepared, self.context.settings)
+            self._ship(best)
+
+    def _ship(self, best: Trial) -> None:
+        result = self.runner.files.load_result(best.number)
+        if result is not None:
+            bundle = bundle_of(best, result, self.runner, self.prepared, self.context.settings)
             save_bundle(bundle, self.context.run.path / run_dir.MODEL)
-            self.shipped = best
+        self.shipped = best
 
 
 def _runner(

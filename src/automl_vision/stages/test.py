@@ -18,9 +18,8 @@ from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits
 from automl_vision.report.predictions import Predictions
 from automl_vision.runtime import Runtime
-from automl_vision.search.trial import best_trial
 from automl_vision.stages.context import RunContext
-from automl_vision.stages.finish import Finished, bundle_of, log
+from automl_vision.stages.finish import Finished, bundle_of
 from automl_vision.stages.search import Searched
 
 INFERENCE_BATCH = 128
@@ -65,10 +64,9 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
             predict_rows(finished.net, finished.bundle, prepared.store, rows, searched.runner.runtime),
         )
 
-    validated = log(searched.runner.probabilities(finished.trial))
     return Looked(
         test=predicted(test),
-        val=_predictions(prepared, val, apply_temperature(validated, finished.bundle.temperature)),
+        val=_predictions(prepared, val, finished.validation),
         augmented_val=predicted(augmented) if len(augmented) else None,
         baselines=_baselines(context, prepared, searched, finished),
         looks=looks,
@@ -100,10 +98,9 @@ def _baselines(
     runner, test = searched.runner, prepared.split.rows("test")
     counts = np.bincount(runner.data.train_labels.numpy(), minlength=runner.data.num_classes)
     baselines = {"majority class": np.tile(counts / counts.sum(), (len(test), 1))}
-    probes = [trial for trial in searched.search.trials if trial.recipe.kind == "probe"]
-    probe = best_trial([trial for trial in probes if runner.files.has_weights(trial.number)])
-    if probe is not None and probe.number != finished.trial.number:
-        bundle = bundle_of(probe, runner, prepared, context.settings)
+    best = runner.files.best(trial for trial in searched.search.trials if trial.recipe.kind == "probe")
+    if best is not None and best[0].number != finished.trial.number:
+        bundle = bundle_of(*best, runner, prepared, context.settings)
         net = placed(bundle.classifier(), runner.runtime.device)
         baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
     return baselines

@@ -6,6 +6,7 @@ trial files stay the only truth, and a resumed search asks the same question an 
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from automl_vision.search.space import Choice, Dimension, Space
 from automl_vision.search.trial import Trial
 
 STARTUP_TRIALS = 8
+SEEDS = 2**32  # what numpy takes
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -47,7 +49,7 @@ def propose(name: str, space: Space, trials: Sequence[Trial], *, seed: int) -> d
     Returns:
         a point of `space`.
     """
-    study = optuna.create_study(direction="maximize", sampler=SAMPLERS[name](seed + len(trials)))
+    study = optuna.create_study(direction="maximize", sampler=SAMPLERS[name]((seed + len(trials)) % SEEDS))
     study.add_trials(_as_optuna(space, trials))
     asked = study.ask()
 
@@ -66,7 +68,8 @@ def export_study(file: Path, space: Space, trials: Sequence[Trial], *, name: str
         OSError: `file` exists and cannot be replaced.
     """
     file.unlink(missing_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    # A connection of our own, since an address would read '?' in the path as the beginning of options.
+    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(file)})
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
     study.add_trials(_as_optuna(space, trials))
     storage.engine.dispose()
@@ -81,7 +84,7 @@ def _as_optuna(space: Space, trials: Sequence[Trial]) -> list[optuna.trial.Froze
         optuna.trial.create_trial(
             params=dict(trial.parameters),
             distributions={name: _distribution(each) for name, each in space.active(trial.parameters).items()},
-            value=worst if trial.score is None else trial.score,
+            value=worst if trial.score is None or trial.state == "failed" else trial.score,
             intermediate_values={epoch.epoch: epoch.score for epoch in trial.epochs},
             user_attrs={"number": trial.number, "origin": trial.origin, "state": trial.state},
         )

@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from histories import epoch, finetune, probe
+from hypothesis import given
+from hypothesis import strategies as st
+
+from automl_vision.executors import LocalExecutor, Report
+from automl_vision.search.costs import STEP_OVER_FORWARD
+from automl_vision.search.portfolio import portfolio
+from automl_vision.search.run_trial import Assignment
+from automl_vision.search.search import FAILURES_IN_A_ROW, STOP_REASONS, Search, SearchEnded, SearchTask
+from automl_vision.search.trial import Trial
+
+GMACS = {"net_a": 0.4, "net_b": 0.8, "net_c": 1.6}
+N_TRAIN, N_VAL = 96, 20
+PROBE_SECONDS, EPOCH_SECONDS = 5.0, 10.0
+STEP_SECONDS = EPOCH_SECONDS / (N_TRAIN + N_VAL / STEP_OVER_FORWARD)
+
+
+class World:
+    """A machine where time passes only while trials train, and what they will score is known.
+
+    Args:
+        budget: seconds; the search is told what is left of them.
+        quality: fine-tune number -> its final score; probes score by their backbone.
+        fails: numbers of the trials that fail, after how many epochs.
+        stop_at: the user stops the run at this time.
+    """
+
+    def __init__(
+        self,
+        budget: float = math.inf,
+        quality: Callable[[int], float] = lambda number: 0.5 + number / 100,
+        fails: dict[int, int] | None = None,
+        stop_at: float = math.inf,
+    ) -> None:
+        self.time = 0.0
+        self.budget = budget
+        self.quality = quality
+        self.fails = fails or {}
+        self.stop_at = stop_at
+        self.work_done: list[tuple[int, int]] = []
+
+    @property
+    def left(self) -> float:
+        return self.budget - self.time
+
+    @property
+    def stopped(self) -> bool:
+        return self.time >= self.stop_at
+
+    def __call__(self, assignment: Assignment) -> Iterator[Trial]:
+        trial = assignment.trial.replace(state="running")
+        if trial.recipe.kind == "probe":
+            yield from self._probe(trial)
+            return
+        while trial.epochs_done < assignment.until:
+            if self.stopped:
+                yield trial.replace(state="paused")
+                return
+            if self.fails.get(trial.number) == trial.epochs_done:
+                yield trial.replace(state="failed", error="loss is not finite")
+                return
+            trial = self._epoch(trial, assignment.until)
+            yield trial
+            if trial.state != "running":
+                return
+
+    def _probe(self, trial: Trial) -> Iterator[Trial]:
+        self.time += PROBE_SECONDS
+        self.work_done.append((trial.number, 0))
+        if trial.number in self.fails:
+            yield trial.replace(state="failed", error="not enough memory")
+            return
+        score = {"net_a": 0.3, "net_b": 0.4, "net_c": 0.2}[trial.recipe.backbone]
+        yield trial.replace(state="complete", score=score, loss=1.0, seconds_per_image=STEP_SECONDS / STEP_OVER_FORWARD)
+
+    def _epoch(self, trial: Trial, until: int) -> Trial:
+        self.time += min(EPOCH_SECONDS, max(self.left, 0.1))
+        done = trial.epochs_done + 1
+        self.work_done.append((trial.number, done))
+        score = self.quality(trial.number) * (1 - 0.5 / done)
+        state = "complete" if done == trial.recipe.epochs else "paused" if done >= until else "running"
+        if self.left <= 0 and state == "running":
+            state = "stopped"
+        best = max(score, trial.score or 0.0)
+        return trial.replace(
+            epochs=(*trial.epochs, epoch(done, score)),
+            score=best,
+            loss=1 - best,
+            state=state,
+            seconds_per_image=STEP_SECONDS,
+        )
+
+
+def make_task(**changes: Any) -> SearchTask:
+    task = SearchTask(
+        backbones=("net_a", "net_b", "net_c"),
+        pretrained=True,
+        resolutions=(160, 128),
+        fixed={},
+        n_train=N_TRAIN,
+        n_val=N_VAL,
+        gmacs=GMACS.get,
+        max_trials=4,
+    )
+    return dataclasses.replace(task, **changes)
+
+
+def run(world: World, task: SearchTask | None = None, history: Sequence[Trial] = ()) -> tuple[Search, list[Trial], str]:
+    """The search, every trial it yielded, and why it ended."""
+    search = Search(
+        task or make_task(),
+        LocalExecutor(world),
+        history,
+        seconds_left=lambda: world.left,
+        interrupted=lambda: world.stopped,
+    )
+    *trials, end = list(search)
+    assert isinstance(end, SearchEnded)
+    assert end.reason in STOP_REASONS
+    return search, trials, end.reason  # type: ignore[return-value] # all but the last are trials
+
+
+def fine_tunes(search: Search) -> list[Trial]:
+    return [trial for trial in search.trials if trial.recipe.kind == "finetune"]
+
+
+# --- what is tried, in which order ----------------------------------------------------------------------------------
+
+
+def test_every_backbone_is_probed_before_the_first_fine_tune() -> None:
+    search, _, reason = run(World())
+    assert [(trial.recipe.kind, trial.recipe.backbone) for trial in search.trials[:4]] == [
+        ("probe", "net_a"),
+        ("probe", "net_b"),
+        ("probe", "net_c"),
+        ("finetune", "net_b"),
+    ]
+    assert reason == "trials"
+
+
+def test_the_portfolio_is_tried_in_its_order_then_the_sampler_proposes() -> None:
+    task = make_task(max_trials=9)
+    search, _, _ = run(World(), task)
+    best_first = ("net_b", "net_a", "net_c")
+    wanted = portfolio(task.space, backbones=best_first, resolutions=task.resolutions, pretrained=True)
+    assert [dict(trial.parameters) for trial in fine_tunes(search)[: len(wanted)]] == list(wanted)
+    assert [trial.origin for trial in fine_tunes(search)] == ["portfolio"] * len(wanted) + ["tpe"] * (9 - len(wanted))
+    points = [trial.parameters for trial in fine_tunes(search)]
+    assert all(points.count(point) == 1 for point in points)
+
+
+def test_pins_reach_every_recipe() -> None:
+    pins = {"optimizer": "sgd", "epochs": 4, "batch_size": 8, "schedule": "linear", "label_smoothing": 0.0}
+    search, _, _ = run(World(), make_task(fixed=pins, seed=5))
+    for trial in fine_tunes(search):
+        assert {name: getattr(trial.recipe, name) for name in pins} == pins
+        assert trial.recipe.seed == 5
+        assert not {"label_smoothing", "batch_size"} & set(trial.parameters)
+
+
+def test_numbers_count_up_and_each_trial_is_announced_before_its_work() -> None:
+    search, yielded, _ = run(World())
+    assert [trial.number for trial in search.trials] == list(range(len(search.trials)))
+    first = {}
+    for trial in yielded:
+        first.setdefault(trial.number, trial)
+    assert all(trial.state == "running" and not trial.epochs for trial in first.values())
+
+
+def test_without_a_limit_on_time_the_best_reach_the_horizon() -> None:
+    search, _, _ = run(World(quality=lambda number: {5: 0.9}.get(number, 0.5)))
+    best = max(fine_tunes(search), key=lambda trial: trial.rank)
+    assert best.number == 5
+    assert best.state == "complete"
+    assert best.epochs_done == best.recipe.epochs
+
+
+def test_no_epoch_is_trained_twice() -> None:
+    world = World(budget=2_000)
+    run(world, make_task(max_trials=0))
+    assert len(world.work_done) == len(set(world.work_done))
+
+
+# --- why it ends ----------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(1.0, 3_000.0))
+def test_the_budget_is_kept_and_named(budget: float) -> None:
+    world = World(budget)
+    search, _, reason = run(world, make_task(max_trials=0))
+    assert reason == "budget"
+    assert world.time <= budget + PROBE_SECONDS
+    assert search.trials[0].score is not None
+    assert not any(trial.state in ("running", "paused") for trial in search.trials)
+
+
+def test_no_time_at_all_tries_nothing() -> None:
+    search, trials, reason = run(World(budget=0.0))
+    assert (search.trials, trials, reason) == ([], [], "budget")
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_number_of_trials_is_kept_and_named(most: int) -> None:
+    search, _, reason = run(World(), make_task(max_trials=most))
+    assert len(fine_tunes(search)) == most
+    assert reason == "trials"
+    assert not any(trial.state in ("running", "paused") for trial in search.trials)
+
+
+@pytest.mark.parametrize(("n_val", "expected"), [(199, "trials"), (200, "converged"), (5_000, "converged")])
+def test_perfection_ends_a_search_only_where_validation_can_tell(n_val: int, expected: str) -> None:
+    perfect = World(quality=lambda number: 2.0)
+    search, _, reason = run(perfect, make_task(n_val=n_val))
+    assert reason == expected
+    assert (len(fine_tunes(search)) == 1) == (expected == "converged")
+
+
+def test_nearly_perfect_is_not_perfect() -> None:
+    _, _, reason = run(World(quality=lambda number: 0.995), make_task(n_val=200))
+    assert reason == "trials"
+
+
+@pytest.mark.parametrize("stop_at", [0.0, 3.0, 16.0, 60.0, 130.0])
+def test_a_user_who_stops_leaves_trials_that_can_go_on(stop_at: float) -> None:
+    world = World(stop_at=stop_at)
+    search, _, reason = run(world)
+    assert reason == "interrupted"
+    assert world.time <= stop_at + EPOCH_SECONDS
+    assert not any(trial.state in ("stopped", "running") for trial in search.trials)
+    waiting = [trial for trial in fine_tunes(search) if trial.state == "paused"]
+    assert bool(waiting) == (stop_at > 3 * PROBE_SECONDS)
+
+
+def test_otherwise_those_that_wait_are_given_up_aloud() -> None:
+    search, yielded, _ = run(World(budget=600.0), make_task(max_trials=0))
+    stopped = {trial.number for trial in search.trials if trial.state == "stopped"}
+    assert stopped
+    assert stopped == {trial.number for trial in yielded if trial.state == "stopped"}
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+def horizons(budget: float, **changes: Any) -> set[int]:
+    search, _, _ = run(World(budget), make_task(max_trials=0, **changes))
+    return {trial.recipe.epochs for trial in fine_tunes(search)}
+
+
+def test_the_horizon_follows_the_number_of_images() -> None:
+    assert horizons(2_000.0, n_train=96) == {30}
+    assert horizons(2_000.0, n_train=300) == {12}
+
+
+@pytest.mark.parametrize("budget", [30.0, 60.0, 100.0, 200.0, 300.0, 400.0])
+def test_a_short_time_is_given_to_one_fine_tune_that_gets_done(budget: float) -> None:
+    """Not to several of which none sees the end of its schedule, where the learning rate falls."""
+    world = World(budget)
+    search, _, _ = run(world, make_task(max_trials=0))
+    first, *others = fine_tunes(search)
+    assert first.state == "complete"
+    assert first.epochs_done == first.recipe.epochs <= 30
+    assert first.recipe.schedule == "cosine"
+    assert all(trial.state == "complete" for trial in others)
+    assert world.time <= budget
+
+
+def test_with_time_to_compare_candidates_are_compared() -> None:
+    search, _, _ = run(World(500.0), make_task(max_trials=0))
+    assert len(fine_tunes(search)) > 3
+    assert {trial.recipe.schedule for trial in fine_tunes(search)} == {"trapezoid"}
+
+
+def test_the_user_s_horizon_is_never_shortened() -> None:
+    assert horizons(100.0, fixed={"epochs": 25}) <= {25}
+
+
+def test_no_fine_tune_starts_where_none_fits() -> None:
+    assert horizons(20.0) == set()
+
+
+def test_slow_probes_do_not_eat_the_whole_time() -> None:
+    search, _, _ = run(World(budget=20.0), make_task(max_trials=0))
+    assert [trial.recipe.kind for trial in search.trials] == ["probe", "probe"]
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_failures_do_not_end_the_search() -> None:
+    world = World(fails={3: 0, 4: 1, 6: 3})
+    search, _, reason = run(world, make_task(max_trials=6))
+    assert reason == "trials"
+    failed = {trial.number for trial in search.trials if trial.state == "failed"}
+    assert {3, 4} <= failed <= {3, 4, 6}
+    assert any(trial.state == "complete" for trial in fine_tunes(search))
+
+
+def test_when_all_fail_it_still_ends() -> None:
+    nothing_works = dict.fromkeys(range(100), 0)
+    search, _, reason = run(World(fails=nothing_works), make_task(max_trials=5))
+    assert reason == "trials"
+    assert {trial.state for trial in search.trials} == {"failed"}
+    search, _, reason = run(World(3_000.0, fails=nothing_works), make_task(max_trials=0))
+    assert reason == "failures"
+    assert len(fine_tunes(search)) == FAILURES_IN_A_ROW
+
+
+def test_after_many_failures_those_that_wait_still_go_on() -> None:
+    search, _, reason = run(World(1e6, fails=dict.fromkeys(range(4, 100), 0)), make_task(max_trials=0))
+    assert reason == "failures"
+    assert [trial.state for trial in fine_tunes(search)] == ["complete"] + ["failed"] * FAILURES_IN_A_ROW
+
+
+def test_a_backbone_whose_probe_failed_comes_last() -> None:
+    search, _, _ = run(World(fails={1: 0}))
+    assert fine_tunes(search)[0].recipe.backbone == "net_a"
+
+
+PROBED = [probe(number, backbone=name, resolution=160) for number, name in enumerate(GMACS)]
+
+
+class Scripted:
+    """An executor that reports what it was told to, whatever it was asked."""
+
+    def __init__(self, *reports: Callable[[Assignment], Report[Trial]]) -> None:
+        self.reports = list(reports)
+        self.jobs: list[Assignment] = []
+
+    free_slots = property(lambda self: int(not self.jobs))
+
+    def submit(self, number: int, attempt: int, job: Assignment) -> None:
+        self.jobs.append(job)
+
+    def poll(self) -> list[Report[Trial]]:
+        if not self.jobs:
+            return []
+        report = self.reports.pop(0)(self.jobs[-1])
+        if report.ended and report.attempt == self.jobs[-1].trial.attempt:
+            self.jobs.clear()
+        return [report]
+
+    def cancel(self, number: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_work_that_ends_without_a_word_counts_as_failed() -> None:
+    executor = Scripted(*[lambda job: Report(job.trial.number, 1, None, ended=True)] * 10)
+    search = Search(make_task(max_trials=2), executor, PROBED, seconds_left=lambda: math.inf)
+    list(search)
+    assert [trial.state for trial in fine_tunes(search)] == ["failed", "failed"]
+    assert all(trial.error for trial in fine_tunes(search))
+
+
+def test_the_report_of_a_replaced_attempt_is_dropped() -> None:
+    broken_off = finetune(3, [0.2], state="running", attempt=4, horizon=30)
+    executor = Scripted(
+        lambda job: Report(3, 4, job.trial.replace(score=1.0, state="complete", attempt=4), ended=False),
+        lambda job: Report(3, 4, None, ended=True),
+        lambda job: Report(3, 5, job.trial.replace(score=0.4, state="complete"), ended=False),
+        lambda job: Report(3, 5, None, ended=True),
+    )
+    search = Search(make_task(max_trials=1), executor, [*PROBED, broken_off], seconds_left=lambda: math.inf)
+    list(search)
+    assert not executor.reports
+    assert search.trials[3].score == 0.4
+    assert search.trials[3].attempt == 5
+
+
+# --- going on -------------------------------------------------------------------------------------------------------
+
+
+def test_a_running_trial_of_a_killed_session_goes_on_as_a_new_attempt() -> None:
+    first = World(budget=2_000.0)
+    trials = run(first, make_task(max_trials=3))[1]
+    cut = next(index for index, trial in enumerate(trials) if trial.recipe.kind == "finetune" and trial.epochs)
+    on_disk = {trial.number: trial for trial in trials[: cut + 1] if trial.epochs or trial.state == "complete"}
+    assert on_disk[3].state == "running"
+    second = World(budget=2_000.0)
+    search, _, _ = run(second, make_task(max_trials=3), list(on_disk.values()))
+    assert second.work_done[0] == (3, 2)
+    assert search.trials[3].attempt == 2
+    assert search.trials[3].state in ("complete", "stopped")
+
+
+@given(st.data())
+def test_killed_at_any_moment_nothing_is_repeated_and_the_same_is_tried(data: st.DataObject) -> None:
+    """What is on disk is what was yielded with at least one epoch, as the record is committed before."""
+    whole = World()
+    task = make_task(max_trials=5)
+    undisturbed, yielded, _ = run(whole, task)
+    cut = data.draw(st.integers(0, len(yielded)))
+    on_disk = {trial.number: trial for trial in yielded[:cut] if trial.epochs or trial.state != "running"}
+    again = World()
+    resumed, _, reason = run(again, task, list(on_disk.values()))
+    assert reason == "trials"
+    done_before = {(trial.number, done) for trial in on_disk.values() for done in range(trial.epochs_done + 1)}
+    assert not {work for work in again.work_done if work[1] > 0} & done_before
+    assert not {number for number, done in again.work_done if done == 0} & {
+        trial.number for trial in on_disk.values() if trial.recipe.kind == "probe"
+    }
+    assert [trial.recipe for trial in resumed.trials] == [trial.recipe for trial in undisturbed.trials]
+    for number, before in on_disk.items():
+        assert resumed.trials[number].epochs[: before.epochs_done] == before.epochs
+
+
+def test_an_interrupted_search_goes_on_where_it_was() -> None:
+    first = World(stop_at=60.0)
+    search, _, _ = run(first)
+    second = World()
+    resumed, _, reason = run(second, history=search.trials)
+    assert reason == "trials"
+    assert not set(first.work_done) & set(second.work_done)
+    assert len(fine_tunes(resumed)) == 4
+
+
+def test_a_resumed_search_keeps_its_horizon() -> None:
+    short, _, _ = run(World(100.0, stop_at=40.0), make_task(max_trials=0))
+    (horizon,) = {trial.recipe.epochs for trial in fine_tunes(short)}
+    resumed, _, _ = run(World(5_000.0), make_task(max_trials=0), short.trials)
+    assert {trial.recipe.epochs for trial in fine_tunes(resumed)} == {horizon}

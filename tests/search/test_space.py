@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from automl_vision.config import TrainingSettings
+from automl_vision.search.portfolio import FINE_TUNES, FROM_SCRATCH, portfolio
+from automl_vision.search.space import Choice, Dimension, Range, Space, fine_tuning_space
+from automl_vision.training.recipe import Recipe
+
+BACKBONES = ("net_a", "net_b", "net_c")
+SIDES = (160, 128)
+PINS: tuple[dict[str, Any], ...] = (
+    {},
+    {"optimizer": "sgd"},
+    {"optimizer": "adamw", "learning_rate": 3e-4},
+    {"learning_rate": 1e-3, "weight_decay": 0.0, "momentum": 0.5},
+    {"layer_decay": 0.9, "freeze_norm": True, "augment": "none", "label_smoothing": 0.0},
+    {"batch_size": 8, "ema": False, "patience": 3, "schedule": "one_cycle", "clip_norm": 0.0},
+)
+COMBINATIONS = list(itertools.product((1, 2, 3), (1, 2), (True, False), (500, 50_000), PINS))
+
+
+def make_space(
+    backbones: int = 3, sides: int = 2, pretrained: bool = True, n_train: int = 500, pins: dict[str, Any] | None = None
+) -> Space:
+    return fine_tuning_space(
+        backbones=BACKBONES[:backbones],
+        resolutions=SIDES[:sides],
+        pretrained=pretrained,
+        n_train=n_train,
+        fixed=pins or {},
+    )
+
+
+@pytest.mark.parametrize(("backbones", "sides", "pretrained", "n_train", "pins"), COMBINATIONS)
+def test_the_portfolio_lies_inside_the_space_whatever_is_pinned(
+    backbones: int, sides: int, pretrained: bool, n_train: int, pins: dict[str, Any]
+) -> None:
+    space = make_space(backbones, sides, pretrained, n_train, pins)
+    points = portfolio(space, backbones=BACKBONES[:backbones], resolutions=SIDES[:sides], pretrained=pretrained)
+    assert points
+    assert all(space.contains(point) for point in points)
+    assert all(points.count(point) == 1 for point in points)
+    for point in points:
+        recipe = space.recipe(point, epochs=7)
+        assert {name: getattr(recipe, name) for name in pins} == pins
+        assert recipe.epochs == 7
+        assert (recipe.kind, recipe.backbone, recipe.resolution) == ("finetune", point["backbone"], point["resolution"])
+
+
+@pytest.mark.parametrize("pins", PINS)
+def test_what_is_pinned_is_no_dimension(pins: dict[str, Any]) -> None:
+    searched = {each.sets or each.name for each in make_space(pins=pins).dimensions}
+    assert searched & set(pins) <= {"optimizer"}
+    optimizers = next(each for each in make_space(pins=pins).dimensions if each.name == "optimizer")
+    assert isinstance(optimizers, Choice)
+    assert optimizers.options == ((pins["optimizer"],) if "optimizer" in pins else ("adamw", "sgd"))
+
+
+def test_every_training_setting_can_be_pinned() -> None:
+    names = set(vars(TrainingSettings()))
+    assert names <= set(vars(Recipe("finetune", "net", 96)))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_first_recipe_is_of_the_best_backbone_and_side(pretrained: bool) -> None:
+    first = portfolio(make_space(), backbones=BACKBONES, resolutions=SIDES, pretrained=pretrained)[0]
+    assert (first["backbone"], first["resolution"]) == (BACKBONES[0], SIDES[0])
+
+
+def test_the_portfolio_follows_the_ranking_of_the_backbones() -> None:
+    shortlist = ("net_c", "net_a", "net_b")
+    points = portfolio(make_space(), backbones=shortlist, resolutions=SIDES, pretrained=True)
+    assert [point["backbone"] for point in points] == [shortlist[row[0]] for row in FINE_TUNES]
+
+
+@pytest.mark.parametrize("table", [FINE_TUNES, FROM_SCRATCH])
+def test_the_portfolio_names_only_what_can_be_searched(table: tuple[tuple[int, int, dict[str, Any]], ...]) -> None:
+    known = {each.name for each in make_space(pretrained=table is FINE_TUNES).dimensions}
+    assert all(set(values) <= known for _, _, values in table)
+
+
+@pytest.mark.parametrize("n_train", [100, 50_000])
+def test_networks_from_scratch_train_all_layers_and_their_norms(n_train: int) -> None:
+    space = make_space(pretrained=False, n_train=n_train)
+    recipe = space.recipe(space.complete({}))
+    assert recipe.layer_decay == 1.0
+    assert recipe.freeze_norm is False
+
+
+def test_on_many_images_pretrained_norms_adapt() -> None:
+    space = make_space(n_train=50_000)
+    assert space.recipe(space.complete({})).freeze_norm is False
+    assert space.recipe(space.complete({"layer_decay": 0.6})).layer_decay == 0.6
+
+
+# --- points ---------------------------------------------------------------------------------------------------------
+
+SPACE = make_space()
+
+
+def drawn(data: st.DataObject, space: Space) -> dict[str, Any]:
+    def ask(dimension: Dimension) -> Any:
+        if isinstance(dimension, Choice):
+            return data.draw(st.sampled_from(dimension.options))
+        return data.draw(st.floats(dimension.low, dimension.high))
+
+    return space.suggest(ask)
+
+
+@given(st.data())
+def test_a_suggested_point_lies_inside_and_only_its_own_conditions_hold(data: st.DataObject) -> None:
+    point = drawn(data, SPACE)
+    assert SPACE.contains(point)
+    other = {"adamw": "sgd", "sgd": "adamw"}[point["optimizer"]]
+    assert not any(name.endswith(f"_{other}") for name in point)
+    assert ("momentum" in point) == (point["optimizer"] == "sgd")
+    recipe = SPACE.recipe(point)
+    assert recipe.learning_rate == point[f"learning_rate_{recipe.optimizer}"]
+    assert recipe.weight_decay == point[f"weight_decay_{recipe.optimizer}"]
+
+
+@given(st.data())
+def test_completing_moves_any_values_inside_and_leaves_a_point_alone(data: st.DataObject) -> None:
+    point = drawn(data, SPACE)
+    assert SPACE.complete(point) == point
+    names = [each.name for each in SPACE.dimensions if isinstance(each, Range)]
+    wild = {name: data.draw(st.floats(allow_nan=False) | st.none()) for name in names}
+    assert SPACE.contains(SPACE.complete({**wild, "optimizer": "no such", "colour": "red"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "net_z"},
+        {"resolution": 96},
+        {"learning_rate_adamw": 1.0},
+        {"learning_rate_adamw": float("nan")},
+        {"learning_rate_adamw": "fast"},
+        {"learning_rate_adamw": None},
+        {"learning_rate_adamw": [1e-3]},
+        {"label_smoothing": True},
+        {"momentum": 0.9},
+        {"unknown": 1},
+        {"optimizer": "sgd"},
+    ],
+    ids=str,
+)
+def test_a_point_of_another_space_lies_outside(change: dict[str, Any]) -> None:
+    point = SPACE.complete({"optimizer": "adamw"})
+    assert SPACE.contains(point)
+    assert not SPACE.contains({**point, **change})
+
+
+def test_a_point_with_a_gap_lies_outside() -> None:
+    point = SPACE.complete({})
+    assert not any(SPACE.contains({name: point[name] for name in point if name != left_out}) for left_out in point)

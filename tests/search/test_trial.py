@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from histories import finetune, probe
+
+from automl_vision.search.trial import STATES, Trial, best_trial
+
+
+def test_score_by_looks_no_further_than_asked() -> None:
+    trial = finetune(0, [0.2, 0.5, 0.4, 0.9])
+    assert [trial.score_by(epoch) for epoch in (0, 1, 2, 3, 4, 99)] == [float("-inf"), 0.2, 0.5, 0.5, 0.9, 0.9]
+
+
+def test_the_best_has_the_highest_score_then_the_least_loss_then_the_lowest_number() -> None:
+    low, high = probe(0, 0.6), probe(1, 0.7)
+    assert best_trial([low, high]) is high
+    better_loss = high.replace(number=2, loss=0.1)
+    assert best_trial([high, better_loss]) is better_loss
+    assert best_trial([better_loss.replace(number=3), better_loss]) is better_loss
+    assert best_trial([high, high.replace(number=4, loss=None)]) is high
+
+
+def test_without_a_score_there_is_no_best() -> None:
+    assert best_trial([]) is None
+    assert best_trial([finetune(0, state="failed"), finetune(1, state="running")]) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"state": "unheard-of"},
+        {"recipe": {"kind": "probe"}},
+        {"recipe": None},
+        {"epochs": [{"epoch": 1}]},
+        {"epochs": 3},
+        {"colour": "red"},
+    ],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_values_of_another_shape_are_refused(damage: dict[str, object]) -> None:
+    with pytest.raises((TypeError, KeyError)):
+        Trial.from_dict({**finetune(0, [0.5]).to_dict(), **damage})
+
+
+def test_every_state_is_explained() -> None:
+    assert all(STATES.values())

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from histories import finetune, probe
+from hypothesis import given
+from hypothesis import strategies as st
+
+from automl_vision.search.trial import STATES, EpochRecord, Trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.training.recipe import Recipe
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+PLAIN = st.none() | st.booleans() | st.integers() | NUMBERS | st.text()
+TABLES = st.dictionaries(st.text(), PLAIN, max_size=4)
+EPOCHS = st.builds(
+    EpochRecord,
+    st.integers(1, 99),
+    st.none() | NUMBERS,
+    val_loss=NUMBERS,
+    score=NUMBERS,
+    learning_rate=NUMBERS,
+    seconds=NUMBERS,
+)
+TRIALS = st.builds(
+    Trial,
+    number=st.integers(0, 10**6),
+    recipe=st.builds(Recipe, kind=st.sampled_from(["probe", "finetune"]), backbone=st.text(), resolution=st.integers()),
+    parameters=TABLES,
+    origin=st.text(),
+    state=st.sampled_from(list(STATES)),
+    attempt=st.integers(1, 99),
+    epochs=st.lists(EPOCHS, max_size=4).map(tuple),
+    score=st.none() | NUMBERS,
+    loss=st.none() | NUMBERS,
+    seconds=NUMBERS,
+    error=st.text(st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)),  # any file's name
+    notes=TABLES,
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TrialFiles:
+    return TrialFiles(tmp_path / "trials")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
+    return TrialFiles(tmp_path_factory.mktemp("trials"))
+
+
+def record(files: TrialFiles, number: int = 0) -> Path:
+    return files.folder / f"{number:06d}.json"
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+@given(trial=TRIALS)
+def test_a_record_comes_back_as_it_was(shared: TrialFiles, trial: Trial) -> None:
+    shared.commit(trial)
+    trials, damaged = shared.read()
+    assert not damaged
+    assert trials == [trial]
+    record(shared, trial.number).unlink()
+
+
+def test_trials_come_back_by_number(files: TrialFiles) -> None:
+    for number in (11, 2, 0):
+        files.commit(probe(number))
+    files.commit(probe(2, 0.9))
+    trials, _ = files.read()
+    assert [(trial.number, trial.score) for trial in trials] == [(0, 0.5), (2, 0.9), (11, 0.5)]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "zero bytes": lambda data: b"",
+    "zeroed": lambda data: b"\0" * len(data),
+    "cut in half": lambda data: data[: len(data) // 2],
+    "last byte lost": lambda data: data.rstrip()[:-1],
+    "not text": lambda data: b"\xff\xfe" + data,
+    "a list": lambda data: b"[1, 2]",
+    "a number": lambda data: b"3",
+    "empty object": lambda data: b"{}",
+    "two records": lambda data: data + data,
+    "no checksum": lambda data: json.dumps({k: v for k, v in json.loads(data).items() if k != "checksum"}).encode(),
+    "another score": lambda data: data.replace(b"0.625", b"0.875"),
+    "not a number": lambda data: data.replace(b"0.625", b"NaN"),
+    "a million brackets": lambda data: b"[" * 10**6,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_set_aside_and_named(files: TrialFiles, damage: Callable[[bytes], bytes]) -> None:
+    for number in range(3):
+        files.commit(finetune(number, [0.625]))
+    whole = record(files, 1).read_bytes()
+    record(files, 1).write_bytes(damage(whole))
+    assert damage(whole) != whole
+    trials, damaged = files.read()
+    assert [trial.number for trial in trials] == [0, 2]
+    assert damaged == ["000001.json"]
+    assert (files.folder / "000001.json.corrupt").read_bytes() == damage(whole)
+    assert files.read() == (trials, [])
+
+
+def test_a_copy_of_a_record_does_not_become_another_trial(files: TrialFiles) -> None:
+    files.commit(finetune(3, [0.5]))
+    record(files, 4).write_bytes(record(files, 3).read_bytes())
+    (files.folder / "000003 (1).json").write_bytes(record(files, 3).read_bytes())
+    trials, damaged = files.read()
+    assert [trial.number for trial in trials] == [3]
+    assert sorted(damaged) == ["000003 (1).json", "000004.json"]
+
+
+def test_any_flipped_bit_is_noticed_or_changes_nothing(files: TrialFiles) -> None:
+    trial = finetune(0, [0.5, 0.625], parameters={"learning_rate_adamw": 1e-3}, error="ä")
+    files.commit(trial)
+    whole = record(files).read_bytes()
+    unnoticed = []
+    for position in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << (position % 8)
+        record(files).write_bytes(flipped)
+        trials, damaged = files.read()
+        if not damaged:
+            unnoticed.append(position)
+            assert trials == [trial]
+        (files.folder / "000000.json.corrupt").unlink(missing_ok=True)
+    assert all(whole[position : position + 1].isspace() for position in unnoticed)
+
+
+# --- crashes --------------------------------------------------------------------------------------------------------
+
+
+def crash(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("point", [(Path, "replace"), (os, "fsync")], ids=["before the rename", "before the flush"])
+@pytest.mark.parametrize("fault", [crash, full])
+def test_a_crash_while_committing_leaves_the_former_record(
+    files: TrialFiles, monkeypatch: pytest.MonkeyPatch, point: tuple[Any, str], fault: Callable[..., None]
+) -> None:
+    before = finetune(0, [0.5])
+    files.commit(before)
+    with monkeypatch.context() as patch:
+        patch.setattr(*point, fault)
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            files.commit(finetune(0, [0.5, 0.6]))
+    assert files.read() == ([before], [])
+    assert [each.name for each in files.folder.iterdir()] == ["000000.json"]
+
+
+def test_what_a_killed_process_left_unfinished_is_swept(files: TrialFiles) -> None:
+    files.commit(finetune(0, [0.5]))
+    save(files, 0)
+    (files.folder / "000000.json.4711.tmp").write_text('{"number": 0')
+    (files.folder / "000000" / "best.pt.4711.tmp").write_bytes(b"PK")
+    trials, damaged = files.read()
+    assert len(trials) == 1
+    assert not damaged
+    assert not list(files.folder.rglob("*.tmp"))
+
+
+def test_the_weights_and_what_they_say_change_together(files: TrialFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(files, 0, value=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            save(files, 0, value=2.0)
+    result = files.load_result(0)
+    assert result is not None
+    assert float(result.weights["head.weight"].sum()) == 6.0
+    assert result.probabilities.max() == 1.0
+
+
+# --- checkpoints and weights ----------------------------------------------------------------------------------------
+
+
+def save(files: TrialFiles, number: int, value: float = 1.0) -> None:
+    weights = {"head.weight": torch.full((2, 3), value), "steps": torch.tensor(7)}
+    files.save_result(number, weights, np.full((4, 2), value, dtype=np.float32))
+    files.save_checkpoint(number, {"trainer": {"epoch": 3, "lr": 0.1}, "trial": {"number": number}})
+
+
+def test_results_and_checkpoints_come_back_as_they_were(files: TrialFiles) -> None:
+    save(files, 5, value=0.25)
+    result = files.load_result(5)
+    assert result is not None
+    assert torch.equal(result.weights["head.weight"], torch.full((2, 3), 0.25))
+    np.testing.assert_array_equal(result.probabilities, np.full((4, 2), 0.25, dtype=np.float32))
+    assert files.load_checkpoint(5) == {"trainer": {"epoch": 3, "lr": 0.1}, "trial": {"number": 5}}
+
+
+def test_what_was_never_written_is_none(files: TrialFiles) -> None:
+    assert files.load_result(9) is None
+    assert files.load_checkpoint(9) is None
+
+
+@pytest.mark.parametrize("name", ["best.pt", "checkpoint.pt"])
+def test_a_damaged_file_counts_as_none(files: TrialFiles, name: str) -> None:
+    load = {"best.pt": files.load_result, "checkpoint.pt": files.load_checkpoint}[name]
+    save(files, 0)
+    file = files.folder / "000000" / name
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1], b"\0" * len(whole)):
+        file.write_bytes(damaged)
+        assert load(0) is None
+    if name == "best.pt":
+        position = whole.index(torch.full((2, 3), 1.0).numpy().tobytes())  # a bit of a weight
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert load(0) is None
+
+
+def test_the_best_with_readable_weights_is_chosen(files: TrialFiles) -> None:
+    trials = [probe(0, 0.5), finetune(1, [0.9]), finetune(2, [0.8]), finetune(3, []), finetune(4, [0.7])]
+    for number in (0, 1, 2):
+        save(files, number)
+    (files.folder / "000001" / "best.pt").write_bytes(b"")
+    best = files.best(trials)
+    assert best is not None
+    assert best[0].number == 2
+    assert files.best([trials[3], trials[4]]) is None
+
+
+def kept(files: TrialFiles, name: str) -> list[int]:
+    return sorted(int(each.parent.name) for each in files.folder.glob(f"*/{name}"))
+
+
+def test_pruning_keeps_the_best_the_probes_and_what_may_go_on(files: TrialFiles) -> None:
+    states = {1: "complete", 2: "complete", 3: "stopped", 4: "failed", 5: "paused", 6: "running", 7: "complete"}
+    trials = [probe(0, 0.1), *(finetune(n, [n / 10], state=state) for n, state in states.items())]
+    for trial in trials:
+        save(files, trial.number)
+    files.prune(trials, keep=2)
+    assert kept(files, "best.pt") == [0, 5, 6, 7]
+    assert kept(files, "checkpoint.pt") == [5, 6]
+    files.prune(trials, keep=2)
+    assert kept(files, "best.pt") == [0, 5, 6, 7]
+
+
+def test_pruning_never_drops_the_best(files: TrialFiles) -> None:
+    trials = [finetune(number, [0.5], state="complete") for number in range(6)]
+    for trial in trials:
+        save(files, trial.number)
+    files.prune(trials)
+    best = files.best(trials)
+    assert best is not None
+    assert best[0].number == 0
+
+
+def test_discarding_spares_the_record(files: TrialFiles) -> None:
+    files.commit(finetune(0, [0.5]))
+    save(files, 0)
+    files.discard(0)
+    assert files.load_checkpoint(0) is None
+    assert len(files.read()[0]) == 1
