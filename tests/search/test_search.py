@@ -150,7 +150,7 @@ def test_the_portfolio_is_tried_in_its_order_then_the_sampler_proposes() -> None
     task = make_task(max_trials=9)
     search, _, _ = run(World(), task)
     best_first = ("net_b", "net_a", "net_c")
-    wanted = portfolio(task.space, backbones=best_first, resolutions=task.resolutions, pretrained=True)
+    wanted = portfolio(task.space, backbones=best_first, resolutions=task.resolutions, pretrained=True, horizon=12)
     assert [dict(trial.parameters) for trial in fine_tunes(search)[: len(wanted)]] == list(wanted)
     assert [trial.origin for trial in fine_tunes(search)] == ["portfolio"] * len(wanted) + ["tpe"] * (9 - len(wanted))
     points = [trial.parameters for trial in fine_tunes(search)]
@@ -240,7 +240,7 @@ def test_a_user_who_stops_leaves_trials_that_can_go_on(stop_at: float) -> None:
 
 
 def test_otherwise_those_that_wait_are_given_up_aloud() -> None:
-    search, yielded, _ = run(World(budget=600.0), make_task(max_trials=0))
+    search, yielded, _ = run(World(budget=2_000.0), make_task(max_trials=0))
     stopped = {trial.number for trial in search.trials if trial.state == "stopped"}
     assert stopped
     assert stopped == {trial.number for trial in yielded if trial.state == "stopped"}
@@ -273,7 +273,7 @@ def test_a_short_time_is_given_to_one_fine_tune_that_gets_done(budget: float) ->
 
 
 def test_with_time_to_compare_candidates_are_compared() -> None:
-    search, _, _ = run(World(500.0), make_task(max_trials=0))
+    search, _, _ = run(World(1_500.0), make_task(max_trials=0))
     assert len(fine_tunes(search)) > 3
     assert {trial.recipe.schedule for trial in fine_tunes(search)} == {"trapezoid"}
 
@@ -282,13 +282,18 @@ def test_the_user_s_horizon_is_never_shortened() -> None:
     assert horizons(100.0, fixed={"epochs": 25}) <= {25}
 
 
-def test_no_fine_tune_starts_where_none_fits() -> None:
-    assert horizons(20.0) == set()
+def test_no_fine_tune_starts_where_hardly_a_third_of_an_epoch_fits() -> None:
+    assert horizons(11.0) == set()
+
+
+def test_one_is_tried_where_the_estimate_is_only_somewhat_too_long() -> None:
+    """It rests on a few seconds that may have been busy ones; the deadline cuts what does not fit."""
+    assert horizons(20.0) == {1}
 
 
 def test_slow_probes_do_not_eat_the_whole_time() -> None:
     search, _, _ = run(World(budget=20.0), make_task(max_trials=0))
-    assert [trial.recipe.kind for trial in search.trials] == ["probe", "probe"]
+    assert [trial.recipe.kind for trial in search.trials].count("probe") == 2
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -426,4 +431,16 @@ def test_a_resumed_search_keeps_its_horizon() -> None:
     short, _, _ = run(World(100.0, stop_at=40.0), make_task(max_trials=0))
     (horizon,) = {trial.recipe.epochs for trial in fine_tunes(short)}
     resumed, _, _ = run(World(5_000.0), make_task(max_trials=0), short.trials)
-    assert {trial.recipe.epochs for trial in fine_tunes(resumed)} == {horizon}
+    begun = {trial.number for trial in fine_tunes(short)}
+    gone_on = [trial for trial in fine_tunes(resumed) if trial.number in begun]
+    assert {(trial.recipe.epochs, trial.epochs_done, trial.state) for trial in gone_on} == {
+        (horizon, horizon, "complete")
+    }
+
+
+def test_a_resumed_search_goes_on_comparing_at_the_same_rungs() -> None:
+    early, _, _ = run(World(5_000.0, stop_at=300.0), make_task(max_trials=0))
+    resumed, _, _ = run(World(400.0), make_task(max_trials=0), early.trials)
+    rungs_of = {tuple(trial.notes["rungs"]) for trial in fine_tunes(resumed)}
+    assert len(rungs_of) == 1
+    assert len(rungs_of.pop()) > 1
