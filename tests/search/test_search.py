@@ -283,7 +283,7 @@ def test_the_user_s_horizon_is_never_shortened() -> None:
 
 
 def test_no_fine_tune_starts_where_hardly_a_third_of_an_epoch_fits() -> None:
-    assert horizons(11.0) == set()
+    assert horizons(9.0) == set()
 
 
 def test_one_is_tried_where_the_estimate_is_only_somewhat_too_long() -> None:
