@@ -137,10 +137,10 @@ class Truth:
     pipeline: dict[str, str]
 
 
-def read_pictures(folder: Path, count: int, rng: Rng) -> list[Image.Image]:
+def read_pictures(folder: Path, count: int, rng: Rng) -> dict[str, Image.Image]:
     """`count` pictures of at least 90 px on a white ground, longer side at most `SIDE`."""
     files = sorted(each for each in folder.rglob("*") if each.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    found: list[Image.Image] = []
+    found: dict[str, Image.Image] = {}
     for at in rng.permutation(len(files)).tolist():
         if len(found) == count:
             break
@@ -150,15 +150,15 @@ def read_pictures(folder: Path, count: int, rng: Rng) -> list[Image.Image]:
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             picture = Image.alpha_composite(white, image).convert("RGB")
             picture.thumbnail((SIDE, SIDE))
-            found.append(picture)
+            found[str(files[at].relative_to(folder))] = picture
     return found
 
 
-def read_garments(folder: Path, count: int, rng: Rng) -> list[Image.Image]:
+def read_garments(folder: Path, count: int, rng: Rng) -> dict[str, Image.Image]:
     """`count` Fashion-MNIST images."""
-    images, _ = read_fashion(folder, "t10k")
+    images, labels = read_fashion(folder, "t10k")
     chosen = rng.permutation(len(images))[:count].tolist()
-    return [Image.fromarray(np.asarray(images[at])).convert("RGB") for at in chosen]
+    return {f"{labels[at]}/{at}": Image.fromarray(np.asarray(images[at])).convert("RGB") for at in chosen}
 
 
 def write_set(originals: Sequence[Image.Image], folder: Path, rng: Rng, *, copies: int) -> Truth:
@@ -184,7 +184,7 @@ def _write(image: Image.Image, folder: Path, truth: Truth, source: int, pipeline
     truth.source[name], truth.pipeline[name] = source, pipeline
 
 
-def figures(prepared: Prepared, truth: Truth) -> dict[str, Any]:
+def figures(prepared: Prepared, truth: Truth, names: Sequence[str]) -> dict[str, Any]:
     """What was found of what was made."""
     paths = prepared.manifest.paths
     group = prepared.audit.lineage.group
@@ -202,7 +202,8 @@ def figures(prepared: Prepared, truth: Truth) -> dict[str, Any]:
         "copies_found_single": _share(joined[single]),
         "copies_found_chain": _share(joined[is_copy & ~single]),
         "per_pipeline": {name: _share(joined[pipeline == name]) for name in PIPELINES},
-        "originals_merged_wrongly": _merged_wrongly(source, group, ~is_copy),
+        "originals_joined_to_others": _joined_to_others(source, group, ~is_copy),
+        "joined": _joined_names(prepared, source, names),
         "originals_eligible": _share(prepared.audit.eligible[~is_copy]),
         "test_files": len(test),
         "copies_among_test_files": _share(is_copy[test]),
@@ -215,10 +216,16 @@ def _share(found: NDArray[np.bool_]) -> list[float]:
     return [round(100.0 * float(found.mean()), 1) if len(found) else 0.0, len(found)]
 
 
-def _merged_wrongly(source: NDArray[np.int64], group: NDArray[np.int64], original: NDArray[np.bool_]) -> list[float]:
-    """Originals whose group holds images of another original."""
+def _joined_to_others(source: NDArray[np.int64], group: NDArray[np.int64], original: NDArray[np.bool_]) -> list[float]:
+    """Originals whose group holds images of another original; natural near-duplicates among the pictures count."""
     sources = {int(g): len(np.unique(source[group == g])) for g in np.unique(group)}
     return _share(np.array([sources[int(g)] > 1 for g in group[original]]))
+
+
+def _joined_names(prepared: Prepared, source: NDArray[np.int64], names: Sequence[str]) -> list[str]:
+    """Pairs of originals that were joined, for a reader to judge: are they strangers, or the same drawing twice?"""
+    links = (link for link in prepared.audit.lineage.links if source[link.first] != source[link.second])
+    return sorted(f"{names[source[each.first]]} + {names[source[each.second]]}: {each.score:.1f}" for each in links)
 
 
 def main() -> None:
@@ -240,12 +247,12 @@ def main() -> None:
         parser.error("give --pictures or --fashion")
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch) / "set"
-        truth = write_set(originals, folder, rng, copies=args.copies)
+        truth = write_set(list(originals.values()), folder, rng, copies=args.copies)
         settings = load_settings(overrides={"data.lineage": "full", "machine.cache": False})
         started = time.monotonic()
         prepared = inspect(folder, settings)
         seconds = time.monotonic() - started
-    result = figures(prepared, truth)
+    result = figures(prepared, truth, list(originals))
     result |= {"seconds": round(seconds, 1), "images_per_second": round(len(truth.source) / seconds, 1)}
     print(json.dumps({"machine": platform.processor() or platform.machine(), "seed": args.seed, **result}, indent=1))
 

@@ -328,7 +328,9 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
             yield _finding(kind, f"{words} {paths[first]}: {seen.detail[at]}, score {seen.score[at]:.1f}", second)
     yield from _two_labels(scene.manifest, seen)
     if seen.unchecked:
-        yield _finding("not_compared", f"{seen.unchecked} pairs of similar images were not compared: their time was up")
+        yield _finding(
+            "not_compared", f"about {seen.unchecked} pairs of similar images were not compared: their time was up"
+        )
     if seen.tiny:
         yield _finding(
             "too_small_to_compare",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split
 from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored
 from automl_vision.errors import DataError, ImageReadError
+
+if TYPE_CHECKING:
+    from automl_vision.data.lineage.comparison import Describe
 
 #: Images that are decoded to learn how long all of them will take.
 TIMED_IMAGES = 16
@@ -125,7 +129,7 @@ def compare_pictures(
     manifest: Manifest,
     facts: Facts,
     settings: Settings,
-    describe: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None,
+    describe: Describe | None,
     threads: int,
     seconds: float,
     progress: Callable[[int, int], None] | None = None,
@@ -136,9 +140,9 @@ def compare_pictures(
         manifest: N rows.
         facts: N rows.
         settings: all settings.
-        describe: (n) usable rows -> (n, D) features that tell which pictures are similar; None for thumbnails.
+        describe: features that tell which pictures are similar; None for thumbnails.
         threads: that compare at once.
-        seconds: after which no new comparison begins.
+        seconds: after which nothing new begins.
         progress: called with (pairs dealt with, pairs in all).
     """
     from automl_vision.data.lineage.comparison import Sight, compare  # OpenCV: only where it is asked for

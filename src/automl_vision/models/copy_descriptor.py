@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier
-from automl_vision.models.features import extract_features
+from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.image_source import ImageSource
 from automl_vision.models.weights import find_weights, load_weights
 from automl_vision.runtime import Runtime
@@ -63,8 +64,14 @@ def _generalised_mean(maps: torch.Tensor) -> torch.Tensor:
     return maps.float().clamp(min=1e-6).pow(_POWER).mean(dim=(2, 3)).pow(1 / _POWER)
 
 
-def describer(source: ImageSource, runtime: Runtime) -> Callable[[NDArray[np.int64]], NDArray[np.float32]] | None:
-    """(n) rows of `source` -> (n, D) descriptors; None where the weights are not on this machine."""
+def describer(
+    source: ImageSource, runtime: Runtime, progress: Callable[[int], None] | None = None
+) -> Callable[[NDArray[np.int64], float], NDArray[np.float32] | None] | None:
+    """(n) rows of `source`, and the monotonic seconds until which there is time -> (n, D) descriptors.
+
+    None where the weights are not on this machine; it gives None where time was up. `progress` is told the number
+    of images that are done.
+    """
     row = backbone(NETWORK)
     found = find_weights(row, offline=True)
     if found is None:
@@ -74,4 +81,16 @@ def describer(source: ImageSource, runtime: Runtime) -> Callable[[NDArray[np.int
     net = CopyDescriptor(build_classifier(NETWORK, 1, resolution=size, weights=weights).backbone).to(runtime.device)
     mean, std = statistics(row)
     preprocessing = Preprocessing(size, mean, std)
-    return lambda rows: extract_features(net, source, torch.from_numpy(rows), preprocessing, runtime)
+
+    def describe(rows: NDArray[np.int64], stop: float) -> NDArray[np.float32] | None:
+        chosen = torch.from_numpy(rows)
+
+        def late() -> bool:
+            return time.monotonic() > stop
+
+        try:
+            return extract_features(net, source, chosen, preprocessing, runtime, should_stop=late, progress=progress)
+        except OutOfTime:
+            return None
+
+    return describe

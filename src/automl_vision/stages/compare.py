@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -32,27 +33,27 @@ def compared_pictures(
     Raises:
         Interrupted: the user stopped it.
     """
-    kept = context.run.path / run_dir.COMPARED
-    if kept.is_file():
-        return replace(facts, compared=Compared.from_dict(json.loads(kept.read_text("utf-8"))))
+    kept, files = context.run.path / run_dir.COMPARED, _digest(facts)
+    before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    if before.get("files") == files:
+        return replace(facts, compared=Compared.from_dict(before))
     left = context.clock.remaining
     seconds = left if math.isinf(left) else COMPARE_SHARE * max(left, 0.0)
 
     def progress(done: int, total: int) -> None:
         if context.stop.requested:
-            raise Interrupted("stopped while comparing", value=f"{done} of {total} pairs", fix=context.how_to_resume)
+            raise Interrupted("stopped while comparing", value=f"{done} of {total}", fix=context.how_to_resume)
         context.tell(Progress(done, total))
 
-    found = compare_pictures(
-        manifest, facts, context.settings, describer(store, runtime), runtime.threads, seconds, progress
-    )
+    describe = describer(store, runtime, lambda done: progress(done, len(manifest)))
+    found = compare_pictures(manifest, facts, context.settings, describe, runtime.threads, seconds, progress)
     if found.unchecked:
         context.note(
-            f"{found.unchecked:,} pairs of similar images were not compared in {seconds:.0f} s; copies may be among "
-            "them. A longer --budget compares more.",
+            f"About {found.unchecked:,} pairs of similar images were not compared in {seconds:.0f} s; copies "
+            "may be among them. A longer --budget compares more.",
             warning=True,
         )
-    write_json(kept, found.to_dict())
+    write_json(kept, {**found.to_dict(), "files": files})
     return replace(facts, compared=found)
 
 
@@ -65,6 +66,10 @@ def inspected_pictures(
     progress: Callable[[int, int], None],
 ) -> Facts:
     """The same without a budget: everything is compared."""
-    describe = describer(store, runtime)
+    describe = describer(store, runtime, lambda done: progress(done, len(manifest)))
     found = compare_pictures(manifest, facts, settings, describe, runtime.threads, math.inf, progress)
     return replace(facts, compared=found)
+
+
+def _digest(facts: Facts) -> str:
+    return hashlib.blake2b("\n".join(facts.table["file_digest"]).encode(), digest_size=16).hexdigest()

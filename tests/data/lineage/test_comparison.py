@@ -47,7 +47,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 def test_features_decide_who_is_compared() -> None:
     features = np.eye(8, dtype=np.float32)
     features[6] = features[0] + 0.1
-    found = compared(describe=lambda rows: features[rows])
+    found = compared(describe=lambda rows, stop: features[rows])
     assert {tuple(pair) for pair in found.pairs[found.same].tolist()} >= {(0, 6)}
 
 
@@ -59,13 +59,20 @@ def test_pairs_that_are_joined_already_are_passed_over() -> None:
 def test_hints_of_names_are_compared_whatever_the_features_say() -> None:
     paths = [f"a/{name}.png" for name in ("p", "q", "r", "s", "t", "u", "p (1)", "v")]
     features = np.eye(8, dtype=np.float32)
-    assert [0, 6] in compared(paths, describe=lambda rows: features[rows]).pairs.tolist()
+    assert [0, 6] in compared(paths, describe=lambda rows, stop: features[rows]).pairs.tolist()
 
 
 def test_without_time_nothing_is_compared_and_it_is_counted() -> None:
     found = compared(seconds=-1.0)
     assert len(found.pairs) == 0
     assert found.unchecked > 0
+
+
+def test_without_features_in_time_hints_are_compared_and_the_rest_is_counted() -> None:
+    paths = [f"a/{name}.png" for name in ("p", "q", "r", "s", "t", "u", "p (1)", "v")]
+    found = compared(paths, describe=lambda rows, stop: None)
+    assert found.pairs[found.same].tolist() == [[0, 6]]
+    assert found.unchecked == 40
 
 
 def test_equal_and_broken_pictures_are_not_opened() -> None:

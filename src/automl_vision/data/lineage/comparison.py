@@ -18,12 +18,12 @@ from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
-from automl_vision.data.lineage.neighbours import nearest_pairs, thumbnails
+from automl_vision.data.lineage.neighbours import NEIGHBOURS, nearest_pairs, thumbnails
 from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, register
 from automl_vision.data.manifest import Manifest
 
-#: (n) rows -> (n, D) features.
-Describe = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+#: (n) rows, and the monotonic seconds until which there is time -> (n, D) features; None where time was up.
+Describe = Callable[[NDArray[np.int64], float], NDArray[np.float32] | None]
 Progress = Callable[[int, int], None]
 
 #: Pairs that are compared before what they joined is looked at. A constant, so that the number of threads changes
@@ -41,7 +41,7 @@ class Sight:
         pixels: row -> (H, W, 3) RGB as decoded.
         describe: features of usable rows; None where there are no weights, and thumbnails stand in.
         threads: that compare at once.
-        seconds: after which no new comparison begins; infinite where nothing presses.
+        seconds: after which nothing new begins; infinite where nothing presses.
     """
 
     pixels: Callable[[int], NDArray[np.uint8]]
@@ -69,10 +69,12 @@ def compare(
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
     with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
-        pairs = _candidates(rows, facts, others, sight, lambda each: list(pool.map(picture, each)))
+        views = _views(rows, sight, lambda each: list(pool.map(picture, each)), stop)
+        pairs = _candidates(rows, views, facts, others)
         work = _Work(pairs, lambda pair: register(picture(pair[0]), picture(pair[1])), pool, stop, progress)
         found = work.run(connected(len(manifest), joined))
-    return _compared(found, unchecked=len(pairs) - work.done, tiny=_tiny(facts))
+    unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
+    return _compared(found, unchecked=len(pairs) - work.done + unknown, tiny=_tiny(facts))
 
 
 def _distinct_pixels(facts: Facts) -> NDArray[np.int64]:
@@ -86,25 +88,30 @@ def _tiny(facts: Facts) -> int:
     return int((facts.usable & (sides <= TINY)).sum())
 
 
+def _views(
+    rows: NDArray[np.int64], sight: Sight, pictures: Callable[[list[int]], list[Picture]], stop: float
+) -> NDArray[np.float32] | None:
+    """(V, n, D) descriptors; None where there was no time for all of them."""
+    if sight.describe is not None:
+        features = sight.describe(rows, stop)
+        return None if features is None else features[None]
+    greys: list[NDArray[np.uint8]] = []
+    for start in range(0, len(rows), _BATCH):
+        if time.monotonic() > stop:
+            return None
+        greys += [each.grey for each in pictures(rows[start : start + _BATCH].tolist())]
+    return thumbnails(greys) if greys else np.zeros((8, 0, 1), np.float32)
+
+
 def _candidates(
-    rows: NDArray[np.int64],
-    facts: Facts,
-    others: Sequence[Evidence],
-    sight: Sight,
-    pictures: Callable[[list[int]], list[Picture]],
+    rows: NDArray[np.int64], views: NDArray[np.float32] | None, facts: Facts, others: Sequence[Evidence]
 ) -> list[tuple[int, int]]:
     """Hints of names first, then nearest neighbours, the most alike first."""
     usable = facts.usable
     hints = [(link.first, link.second) for evidence in others for link in evidence.candidates]
     hints = [pair for pair in hints if usable[list(pair)].all()]
-    if len(rows) < 2:
-        return hints
-    if sight.describe is None:
-        views = thumbnails([each.grey for each in pictures(rows.tolist())])
-    else:
-        views = sight.describe(rows)[None]
-    near = rows[nearest_pairs(views).pairs]
-    return list(dict.fromkeys([*hints, *((min(a, b), max(a, b)) for a, b in near.tolist())]))
+    near = [] if views is None else rows[nearest_pairs(views).pairs].tolist()
+    return list(dict.fromkeys([*hints, *((min(a, b), max(a, b)) for a, b in near)]))
 
 
 @dataclass
