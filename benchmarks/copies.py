@@ -137,9 +137,10 @@ class Truth:
     pipeline: dict[str, str]
 
 
-def read_pictures(folder: Path, count: int, rng: Rng) -> dict[str, Image.Image]:
-    """`count` pictures of at least 90 px on a white ground, longer side at most `SIDE`."""
+def read_pictures(folder: Path, count: int, rng: Rng, without: str = "") -> dict[str, Image.Image]:
+    """`count` pictures of at least 90 px on a white ground, longer side at most `SIDE`; no path has `without` in it."""
     files = sorted(each for each in folder.rglob("*") if each.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    files = [each for each in files if not without or without not in str(each.relative_to(folder))]
     found: dict[str, Image.Image] = {}
     for at in rng.permutation(len(files)).tolist():
         if len(found) == count:
@@ -232,6 +233,7 @@ def main() -> None:
     """Make the set, look at it, print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, help="folder of pictures")
+    parser.add_argument("--without", default="", help="leave out pictures with this in their path: symbols")
     parser.add_argument("--fashion", type=Path, help="folder of Debian's dataset-fashion-mnist")
     parser.add_argument("--originals", type=int, default=150)
     parser.add_argument("--copies", type=int, default=COPIES, help="of each original that has any; 0: originals alone")
@@ -240,7 +242,7 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     if args.pictures:
-        originals = read_pictures(args.pictures, args.originals, rng)
+        originals = read_pictures(args.pictures, args.originals, rng, args.without)
     elif args.fashion:
         originals = read_garments(args.fashion, args.originals, rng)
     else:

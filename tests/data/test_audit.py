@@ -158,6 +158,7 @@ def test_what_may_be_a_copy_is_not_tested_on() -> None:
     said = {finding.kind: finding.message for finding in checked.findings}
     assert "7 pairs" in said["not_compared"]
     assert "2 images" in said["too_small_to_compare"]
+    assert "too_plain_to_compare" not in said
     assert "score 20.0" in said["same_picture"]
 
 

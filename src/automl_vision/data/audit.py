@@ -52,6 +52,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "perhaps_same_picture": ("info", "nothing: it only trains; a group column settles it"),
     "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
     "too_small_to_compare": ("warning", "name groups with a group column or --group-regex"),
+    "too_plain_to_compare": ("warning", "name groups with a group column or --group-regex"),
     "class_of_copies": ("warning", "merge the two classes with --label-map"),
     "ignored": ("info", ""),
     "exif_rotated": ("info", "nothing: images are turned upright"),
@@ -331,11 +332,13 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
         yield _finding(
             "not_compared", f"about {seen.unchecked} pairs of similar images were not compared: their time was up"
         )
-    if seen.tiny:
-        yield _finding(
-            "too_small_to_compare",
-            f"{seen.tiny} images are so small that pixels cannot tell all copies: they do not certify the test set",
-        )
+    for kind, images, what in (
+        ("too_small_to_compare", seen.tiny, "so small"),
+        ("too_plain_to_compare", seen.plain, "so plain (few key points)"),
+    ):
+        if images:
+            told = "that pixels miss most of their changed copies: they do not certify the test set"
+            yield _finding(kind, f"{images} images are {what} {told}")
 
 
 def _two_labels(manifest: Manifest, seen: Compared) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ class Compared:
         detail: (M) one line each.
         unchecked: candidates that were not compared for want of time.
         tiny: images too small for this to say that they are no copies.
+        plain: images with too few key points for it.
     """
 
     pairs: NDArray[np.int64]
@@ -45,6 +46,7 @@ class Compared:
     detail: tuple[str, ...]
     unchecked: int = 0
     tiny: int = 0
+    plain: int = 0
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
@@ -53,7 +55,8 @@ class Compared:
         moved = np.sort(place[self.pairs], axis=1)
         kept = np.flatnonzero((moved >= 0).all(axis=1))
         detail = tuple(self.detail[at] for at in kept)
-        return Compared(moved[kept], self.score[kept], self.same[kept], detail, self.unchecked, self.tiny)
+        told = (self.unchecked, self.tiny, self.plain)
+        return Compared(moved[kept], self.score[kept], self.same[kept], detail, *told)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""
@@ -64,6 +67,7 @@ class Compared:
             "detail": list(self.detail),
             "unchecked": self.unchecked,
             "tiny": self.tiny,
+            "plain": self.plain,
         }
 
     @classmethod
@@ -76,6 +80,7 @@ class Compared:
             detail=tuple(values["detail"]),
             unchecked=int(values["unchecked"]),
             tiny=int(values["tiny"]),
+            plain=int(values["plain"]),
         )
 
 

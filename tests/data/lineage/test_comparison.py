@@ -25,8 +25,8 @@ def pictures() -> list[np.ndarray]:
     return [*made, np.ascontiguousarray(made[0][:, ::-1]), np.ascontiguousarray(np.rot90(made[1]))]
 
 
-def compared(paths=None, pixels=None, faults=None, **changes) -> Compared:
-    images = pictures()
+def compared(paths=None, pixels=None, faults=None, images=None, **changes) -> Compared:
+    images = images or pictures()
     manifest = make_manifest(paths or [f"a/{i}x.png" for i in range(8)])
     facts = make_facts(manifest, pixels=pixels, faults=faults, width=144, height=144)
     sight = replace(Sight(images.__getitem__, None, threads=2, seconds=math.inf), **changes)
@@ -73,6 +73,13 @@ def test_without_features_in_time_hints_are_compared_and_the_rest_is_counted() -
     found = compared(paths, describe=lambda rows, stop: None)
     assert found.pairs[found.same].tolist() == [[0, 6]]
     assert found.unchecked == 40
+
+
+def test_plain_pictures_are_counted() -> None:
+    images = pictures()
+    images[3] = np.full((144, 144, 3), 200, np.uint8)
+    images[4] = np.full((144, 144, 3), 90, np.uint8)
+    assert compared(images=images).plain == 2
 
 
 def test_equal_and_broken_pictures_are_not_opened() -> None:

@@ -118,6 +118,21 @@ def test_checkerboards_of_other_fields_stay_apart() -> None:
     assert not registered(board(5), board(9)).same
 
 
+def sign(symbol: str) -> np.ndarray:
+    """Road signs in one frame, saved as JPEG, which leaves the same ripples beside the same lines."""
+    image = np.full((300, 300, 3), 255, np.uint8)
+    cv2.fillPoly(image, [np.array([[150, 5], [295, 150], [150, 295], [5, 150]])], (0, 215, 255), cv2.LINE_AA)
+    if symbol == "circle":
+        cv2.circle(image, (150, 150), 55, (0, 0, 0), -1, cv2.LINE_AA)
+    else:
+        cv2.fillPoly(image, [np.array([[150, 75], [225, 190], [75, 190]])], (0, 0, 0), cv2.LINE_AA)
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 93])[1], cv2.IMREAD_COLOR)
+
+
+def test_two_road_signs_in_one_frame_stay_apart() -> None:
+    assert not registered(sign("circle"), sign("triangle")).same
+
+
 def test_a_shared_watermark_does_not_make_one_picture_of_two() -> None:
     first, second = scene(20), scene(21)
     for image in (first, second):

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Compared, Facts
@@ -64,17 +65,27 @@ def compare(
     """
     stop = time.monotonic() + sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
-    picture = lru_cache(maxsize=_KEPT)(lambda row: describe_picture(sight.pixels(row)))
+    plain: set[int] = set()
+    picture = lru_cache(maxsize=_KEPT)(partial(_picture, sight, plain))
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
-    with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
+    blas = threadpool_limits(1, "blas")  # small products: threads inside of threads only wait for each other
+    with blas, ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
         views = _views(rows, sight, lambda each: list(pool.map(picture, each)), stop)
         pairs = _candidates(rows, views, facts, others)
         work = _Work(pairs, lambda pair: register(picture(pair[0]), picture(pair[1])), pool, stop, progress)
         found = work.run(connected(len(manifest), joined))
     unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
-    return _compared(found, unchecked=len(pairs) - work.done + unknown, tiny=_tiny(facts))
+    unchecked = len(pairs) - work.done + unknown
+    return _compared(found, unchecked=unchecked, tiny=_tiny(facts), plain=len(plain))
+
+
+def _picture(sight: Sight, plain: set[int], row: int) -> Picture:
+    picture = describe_picture(sight.pixels(row))
+    if picture.plain and not picture.tiny:
+        plain.add(row)
+    return picture
 
 
 def _distinct_pixels(facts: Facts) -> NDArray[np.int64]:
@@ -158,7 +169,7 @@ def _joined(root: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np
     return np.asarray(low[root])
 
 
-def _compared(found: list[tuple[tuple[int, int], Registration]], *, unchecked: int, tiny: int) -> Compared:
+def _compared(found: list[tuple[tuple[int, int], Registration]], *, unchecked: int, tiny: int, plain: int) -> Compared:
     return Compared(
         pairs=np.array([pair for pair, _ in found], dtype=np.int64).reshape(-1, 2),
         score=np.array([each.score for _, each in found], dtype=np.float64),
@@ -166,4 +177,5 @@ def _compared(found: list[tuple[tuple[int, int], Registration]], *, unchecked: i
         detail=tuple(each.detail for _, each in found),
         unchecked=unchecked,
         tiny=tiny,
+        plain=plain,
     )

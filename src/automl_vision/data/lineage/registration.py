@@ -29,11 +29,17 @@ PERHAPS = 3.0
 #: Sides up to which a picture is tiny, in pixels of the file.
 TINY = 64
 
+#: Key points below which most copies of a picture are missed: line art, a ball on white.
+PLAIN = 40
+
 #: Longer side in pixels at which key points are sought; smaller pictures are enlarged to it.
 SIDE = 256
 _POINTS = 400
 _FEW_POINTS = 120
-_CONTRAST, _LOW_CONTRAST = 0.015, 0.003
+_CONTRAST, _LOW_CONTRAST = 0.015, 0.006
+#: Blur before the search with the low contrast, in pixels: else it finds the ripples that JPEG leaves beside lines,
+#: which two drawings in one frame share.
+_LOW_BLUR = 1.5
 _RATIO = 0.9
 _RANSAC_PIXELS = 5.0
 _SCALES = (0.25, 4.0)
@@ -85,6 +91,11 @@ class Picture:
     points: Points
     smoothed: Points | None
     tiny: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has too few key points for its copies to be found."""
+        return len(self.points.at) < PLAIN
 
 
 @dataclass(frozen=True)
@@ -182,7 +193,9 @@ def _as_grey(values: NDArray[np.generic]) -> Grey:
 
 def _points(grey: Grey) -> Points:
     found = _sift(grey, _CONTRAST)
-    return found if len(found.at) >= _FEW_POINTS else _sift(grey, _LOW_CONTRAST)
+    if len(found.at) >= _FEW_POINTS:
+        return found
+    return _sift(_as_grey(cv2.GaussianBlur(grey, (0, 0), _LOW_BLUR)), _LOW_CONTRAST)
 
 
 def _sift(grey: Grey, contrast: float) -> Points:
