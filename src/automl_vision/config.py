@@ -69,9 +69,9 @@ class DataSettings:
     )
     lineage: str = _setting(
         "names",
-        "names: file and folder names of known tools tell copies as well; "
-        "off: only columns, regular expressions and equal pixels.",
-        one_of("names", "off"),
+        "names: file and folder names of known tools tell copies as well; full: and what the pictures show, "
+        "whatever they are called; off: only columns, regular expressions and equal pixels.",
+        one_of("full", "names", "off"),
     )
     max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")

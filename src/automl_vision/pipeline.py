@@ -1,6 +1,6 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> audit -> search -> finish -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> search -> finish -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -31,6 +31,7 @@ from automl_vision.report.report import test_section, verify
 from automl_vision.run_dir import RunDir, cannot_write
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
+from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.decode import decode_and_check
 from automl_vision.stages.finish import finish
@@ -202,6 +203,9 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     store, facts = decode(manifest, settings, sizes, runtime.threads, lambda n, of: tell(Progress(n, of)))
     for text in store.notes:
         tell(Note(text, "warning"))
+    if settings.data.lineage == "full":
+        tell(StageStarted("compare"))
+        facts = inspected_pictures(manifest, facts, store, settings, runtime, lambda n, of: tell(Progress(n, of)))
     tell(StageStarted("audit"))
     return prepare(manifest, facts, store, settings)
 

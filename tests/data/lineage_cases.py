@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from automl_vision.data.facts import FACT_COLUMNS, Facts
+from automl_vision.data.facts import FACT_COLUMNS, Compared, Facts
 from automl_vision.data.manifest import Manifest
 
 
@@ -26,11 +26,24 @@ def make_manifest(paths: Sequence[str], labels: Sequence[str] | None = None, **c
     return Manifest(Path("/data"), tuple(paths), numbers, names, **columns)
 
 
+def make_compared(*found: tuple[int, int, bool], unchecked: int = 0, tiny: int = 0) -> Compared:
+    """(first, second, whether it is the same picture; else it may be)."""
+    return Compared(
+        pairs=np.array([each[:2] for each in found], dtype=np.int64).reshape(-1, 2),
+        score=np.array([20.0 if same else 4.0 for *_, same in found]),
+        same=np.array([same for *_, same in found], dtype=np.bool_),
+        detail=("registered plain: 20 points",) * len(found),
+        unchecked=unchecked,
+        tiny=tiny,
+    )
+
+
 def make_facts(
     manifest: Manifest,
     pixels: Sequence[object] | None = None,
     files: Sequence[object] | None = None,
     faults: Sequence[str] | None = None,
+    compared: Compared | None = None,
     **columns: Any,
 ) -> Facts:
     """Every file has pixels of its own unless `pixels` says which are equal."""
@@ -54,4 +67,4 @@ def make_facts(
         },
         columns=list(FACT_COLUMNS),
     )
-    return Facts(table.assign(**columns))
+    return Facts(table.assign(**columns), compared)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lineage_cases import make_facts, make_manifest
+from lineage_cases import make_compared, make_facts, make_manifest
 
 from automl_vision.config import DataSettings
 from automl_vision.data.audit import KINDS, Audit, audit
@@ -145,3 +145,28 @@ def test_findings_on_the_whole_come_first() -> None:
     rows = [f.row for f in audited(PLAIN, {"faults": ["empty"] * 3 + [""] * 21})[1].findings]
     assert rows == sorted(rows, key=lambda row: row >= 0)
     assert rows[-1] >= 0
+
+
+def test_what_may_be_a_copy_is_not_tested_on() -> None:
+    manifest = make_manifest([f"{c}/{i}.png" for c in "ab" for i in range(4)])
+    found = make_compared((0, 1, True), (2, 3, False), unchecked=7, tiny=2)
+    checked = audit(manifest, make_facts(manifest, compared=found), DataSettings(lineage="full"))
+    assert checked.eligible.tolist() == [False] * 4 + [True] * 4
+    kinds = [finding.kind for finding in checked.findings]
+    for kind in ("same_pictures", "same_picture", "perhaps_same_pictures", "perhaps_same_picture"):
+        assert kinds.count(kind) == 1
+    said = {finding.kind: finding.message for finding in checked.findings}
+    assert "7 pairs" in said["not_compared"]
+    assert "2 images" in said["too_small_to_compare"]
+    assert "too_plain_to_compare" not in said
+    assert "score 20.0" in said["same_picture"]
+
+
+def test_labels_may_differ_where_only_registration_joins_but_it_is_said_and_not_tested_on() -> None:
+    manifest = make_manifest(["a/1.png", "b/2.png", "b/3.png"])
+    facts = make_facts(manifest, compared=make_compared((0, 1, True)))
+    checked = audit(manifest, facts, DataSettings(lineage="full"))
+    assert not checked.label_conflict.any()
+    assert checked.eligible.tolist() == [False, False, True]
+    said = [finding.message for finding in checked.findings if finding.kind == "same_picture_two_labels"]
+    assert said == ["shows the same picture as a/1.png, but they are in 'a' and 'b'"]

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from automl_vision.config import DataSettings
-from automl_vision.data.facts import Facts
-from automl_vision.data.lineage.evidence import KEEPS_TOGETHER, as_bytes, precedence
+from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.lineage.evidence import MAY_DIFFER_IN_LABEL, as_bytes, precedence
 from automl_vision.data.lineage.groups import connected, trace_lineage
 from automl_vision.data.lineage.lineage import Lineage
 from automl_vision.data.lineage.names import augmented_twin
@@ -45,6 +45,14 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "orphan_copies": ("warning", "name originals with --original-regex or a column is_augmented and a group"),
     "unsure_original": ("warning", "name the original with --original-regex or a column is_augmented"),
     "unsure_groups": ("warning", "name originals with --original-regex or a column is_augmented"),
+    "same_pictures": ("info", "nothing: what shows one picture stays together"),
+    "same_picture": ("info", "nothing: what shows one picture stays together"),
+    "same_picture_two_labels": ("warning", "if it is one thing, decide on one label; until then they only train"),
+    "perhaps_same_pictures": ("info", "nothing: they only train; a group column settles it"),
+    "perhaps_same_picture": ("info", "nothing: it only trains; a group column settles it"),
+    "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
+    "too_small_to_compare": ("warning", "name groups with a group column or --group-regex"),
+    "too_plain_to_compare": ("warning", "name groups with a group column or --group-regex"),
     "class_of_copies": ("warning", "merge the two classes with --label-map"),
     "ignored": ("info", ""),
     "exif_rotated": ("info", "nothing: images are turned upright"),
@@ -118,7 +126,7 @@ class Audit:
         lineage: groups and roles of all rows.
         label_conflict: (N) True where the same picture (by pixels or names) carries two labels.
         eligible: (N) True where the image could be a test image: a readable original without label
-            conflict, in a group whose originals are all known.
+            conflict, in a group whose originals are all known and that is not barred.
         class_counts: one row per class: class, images, readable, originals, copies, unsure, groups
             (`groups`: groups with an eligible original).
     """
@@ -168,8 +176,11 @@ def audit(manifest: Manifest, facts: Facts, settings: DataSettings) -> Audit:
 
 
 def _label_conflict(manifest: Manifest, lineage: Lineage) -> NDArray[np.bool_]:
-    """One picture under two labels contradicts itself; one patient under two labels does not."""
-    same_picture = (link for link in lineage.links if link.evidence not in KEEPS_TOGETHER)
+    """One picture under two labels contradicts itself; one patient under two labels does not.
+
+    Nor do a red and a green flag, or a mirrored b and a d, that agree when they are laid over each other.
+    """
+    same_picture = (link for link in lineage.links if link.evidence not in MAY_DIFFER_IN_LABEL)
     picture = connected(len(manifest), same_picture)
     low = np.full(len(manifest), len(manifest.class_names), dtype=np.int64)
     high = np.full(len(manifest), -1, dtype=np.int64)
@@ -182,7 +193,7 @@ def _eligible(facts: Facts, lineage: Lineage, conflict: NDArray[np.bool_]) -> ND
     unsure = np.zeros(len(facts) + 1, dtype=np.bool_)
     unsure[lineage.group[lineage.role == "unsure"]] = True
     sure = (lineage.role == "original") & ~unsure[lineage.group]
-    return np.asarray(facts.usable & sure & ~conflict, dtype=np.bool_)
+    return np.asarray(facts.usable & sure & ~conflict & ~lineage.barred, dtype=np.bool_)
 
 
 def _class_counts(manifest: Manifest, facts: Facts, lineage: Lineage, eligible: NDArray[np.bool_]) -> pd.DataFrame:
@@ -299,6 +310,46 @@ def _copies(scene: _Scene) -> Iterator[Finding]:
         yield _finding("unsure_original", f"original or copy: {lineage.reasons.get(row, '')}", row)
 
 
+def _compared(scene: _Scene) -> Iterator[Finding]:
+    seen = scene.facts.compared
+    if seen is None:
+        return
+    group, paths = scene.lineage.group, scene.manifest.paths
+    apart = ~seen.same & (group[seen.pairs[:, 0]] != group[seen.pairs[:, 1]])
+    for kind, chosen, what in (
+        ("same_picture", seen.same, "show the same picture as another"),
+        ("perhaps_same_picture", apart, "may show the same picture as another and are not tested on"),
+    ):
+        images = len(np.unique(seen.pairs[chosen]))
+        if images:
+            yield _finding(f"{kind}s", f"{images} images {what}, by what the pixels show")
+        for at in np.flatnonzero(chosen).tolist():
+            first, second = seen.pairs[at].tolist()
+            words = "the same picture as" if kind == "same_picture" else "perhaps the same picture as"
+            yield _finding(kind, f"{words} {paths[first]}: {seen.detail[at]}, score {seen.score[at]:.1f}", second)
+    yield from _two_labels(scene.manifest, seen)
+    if seen.unchecked:
+        yield _finding(
+            "not_compared", f"about {seen.unchecked} pairs of similar images were not compared: their time was up"
+        )
+    for kind, images, what in (
+        ("too_small_to_compare", seen.tiny, "so small"),
+        ("too_plain_to_compare", seen.plain, "so plain (few key points)"),
+    ):
+        if images:
+            told = "that pixels miss most of their changed copies: they do not certify the test set"
+            yield _finding(kind, f"{images} images are {what} {told}")
+
+
+def _two_labels(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
+    labels = manifest.labels[seen.pairs]
+    for at in np.flatnonzero(seen.same & (labels[:, 0] != labels[:, 1])).tolist():
+        first, second = seen.pairs[at].tolist()
+        named = " and ".join(f"'{manifest.class_names[label]}'" for label in sorted(labels[at].tolist()))
+        message = f"shows the same picture as {manifest.paths[first]}, but they are in {named}"
+        yield _finding("same_picture_two_labels", message, second)
+
+
 def _twin_classes(scene: _Scene) -> Iterator[Finding]:
     classes = set(scene.manifest.class_names)
     for name in scene.manifest.class_names:
@@ -359,6 +410,7 @@ CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
     _duplicates,
     _conflicts,
     _copies,
+    _compared,
     _twin_classes,
     _ignored,
     _files,

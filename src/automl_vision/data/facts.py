@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +27,82 @@ FACT_COLUMNS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What laying pictures over each other told. Pairs that are strangers are not listed.
+
+    Attributes:
+        pairs: (M, 2) rows of the manifest, first < second.
+        score: (M) distinct matches times correlation, see `data.lineage.registration`.
+        same: (M) True where this is one picture; else it may be.
+        detail: (M) one line each.
+        unchecked: candidates that were not compared for want of time.
+        tiny: images too small for this to say that they are no copies.
+        plain: images with too few key points for it.
+    """
+
+    pairs: NDArray[np.int64]
+    score: NDArray[np.float64]
+    same: NDArray[np.bool_]
+    detail: tuple[str, ...]
+    unchecked: int = 0
+    tiny: int = 0
+    plain: int = 0
+
+    def take(self, rows: NDArray[np.int64], n: int) -> Compared:
+        """The same for a manifest that keeps only `rows` of `n`, in that order."""
+        place = np.full(n, -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        moved = np.sort(place[self.pairs], axis=1)
+        kept = np.flatnonzero((moved >= 0).all(axis=1))
+        detail = tuple(self.detail[at] for at in kept)
+        told = (self.unchecked, self.tiny, self.plain)
+        return Compared(moved[kept], self.score[kept], self.same[kept], detail, *told)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only."""
+        return {
+            "pairs": self.pairs.tolist(),
+            "score": self.score.tolist(),
+            "same": self.same.tolist(),
+            "detail": list(self.detail),
+            "unchecked": self.unchecked,
+            "tiny": self.tiny,
+            "plain": self.plain,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Compared:
+        """The inverse of `to_dict`."""
+        return cls(
+            pairs=np.array(values["pairs"], dtype=np.int64).reshape(-1, 2),
+            score=np.array(values["score"], dtype=np.float64),
+            same=np.array(values["same"], dtype=np.bool_),
+            detail=tuple(values["detail"]),
+            unchecked=int(values["unchecked"]),
+            tiny=int(values["tiny"]),
+            plain=int(values["plain"]),
+        )
+
+
+@dataclass(frozen=True)
 class Facts:
-    """One row of `FACT_COLUMNS` per row of the manifest."""
+    """What is known of the files.
+
+    Attributes:
+        table: one row of `FACT_COLUMNS` per row of the manifest.
+        compared: what comparing the pictures told; None where they were not compared.
+    """
 
     table: pd.DataFrame
+    compared: Compared | None = None
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def take(self, rows: NDArray[np.int64]) -> Facts:
+        """The facts of a manifest that keeps only `rows`, in that order."""
+        compared = self.compared.take(rows, len(self)) if self.compared else None
+        return Facts(self.table.iloc[rows].reset_index(drop=True), compared)
 
     @property
     def usable(self) -> NDArray[np.bool_]:

@@ -6,7 +6,9 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from automl_vision.config import Settings
 from automl_vision.data.audit import Audit, audit
 from automl_vision.data.decode import open_rgb
-from automl_vision.data.facts import Facts
+from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
@@ -24,6 +26,9 @@ from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split
 from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored
 from automl_vision.errors import DataError, ImageReadError
+
+if TYPE_CHECKING:
+    from automl_vision.data.lineage.comparison import Describe
 
 #: Images that are decoded to learn how long all of them will take.
 TIMED_IMAGES = 16
@@ -131,6 +136,43 @@ def _seconds_of(file: Path, sizes: Sequence[int]) -> float | None:
     except ImageReadError:
         return None  # decoding all images will name it
     return time.monotonic() - started
+
+
+def compare_pictures(
+    manifest: Manifest,
+    facts: Facts,
+    settings: Settings,
+    describe: Describe | None,
+    threads: int,
+    seconds: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Compared:
+    """What laying similar pictures over each other tells, see `data.lineage.comparison`.
+
+    Args:
+        manifest: N rows.
+        facts: N rows.
+        settings: all settings.
+        describe: features that tell which pictures are similar; None for thumbnails.
+        threads: that compare at once.
+        seconds: after which nothing new begins.
+        progress: called with (pairs dealt with, pairs in all).
+    """
+    from automl_vision.data.lineage.comparison import Sight, compare  # OpenCV: only where it is asked for
+
+    sight = Sight(partial(_pixels, manifest), describe, threads, seconds)
+    return compare(manifest, facts, settings.data, sight, progress)
+
+
+def _pixels(manifest: Manifest, row: int) -> NDArray[np.uint8]:
+    try:
+        return open_rgb(manifest.file(row)).pixels
+    except ImageReadError as error:
+        raise DataError(
+            "an image changed while it was being read",
+            value=ascii(manifest.paths[row]),
+            fix="run again when nothing writes to the data",
+        ) from error
 
 
 def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:

@@ -126,7 +126,7 @@ def drop_small_classes(manifest: Manifest, facts: Facts, audit: Audit) -> tuple[
         ignored={**manifest.ignored, **left_out},
         empty_classes=manifest.empty_classes,
     )
-    return smaller, Facts(facts.table.iloc[rows].reset_index(drop=True))
+    return smaller, facts.take(rows)
 
 
 def split_table(manifest: Manifest, facts: Facts, audit: Audit, split: Split) -> pd.DataFrame:

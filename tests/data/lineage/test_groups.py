@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lineage_cases import make_facts, make_manifest
+from lineage_cases import make_compared, make_facts, make_manifest
 
 from automl_vision.config import DataSettings
 from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES
@@ -43,7 +43,9 @@ def test_every_mode_names_rows_of_the_table_in_its_order() -> None:
 def test_evidence_keeps_its_contract(name: str) -> None:
     paths = ["a/x.jpg", "a/x_flip.jpg", "b/y.jpg", "b/y2.jpg", "b/z.jpg"]
     manifest = make_manifest(paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None))
-    facts = make_facts(manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"])
+    facts = make_facts(
+        manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"], compared=make_compared((0, 2, True))
+    )
     given_settings = DataSettings(group_regex="/(.)", original_regex="x")
     found = EVIDENCE[name](manifest, facts, given_settings)
     assert found.claims.shape == (5,)
@@ -170,3 +172,53 @@ def test_group_numbers_are_dense_and_follow_content(order: list[int]) -> None:
     assert shuffled == [group[i] for i in order]
     assert sorted(set(group)) == list(range(6))
     assert (group[4], group[7]) == (4, 5), "quarantined rows come last, by path"
+
+
+FULL = DataSettings(lineage="full")
+
+
+def traced(paths, *found, **columns):
+    manifest = make_manifest(paths, **columns)
+    return trace_lineage(manifest, make_facts(manifest, compared=make_compared(*found)), FULL)
+
+
+def test_what_pixels_join_is_one_group_without_a_known_original() -> None:
+    lineage = traced(["a/1x.jpg", "a/2y.jpg", "a/3z.jpg", "b/w.jpg"], (0, 1, True), (1, 2, True))
+    assert len(set(lineage.group[:3])) == 1
+    assert lineage.group[3] != lineage.group[0]
+    assert lineage.role.tolist() == ["unsure"] * 3 + ["original"]
+    assert "same picture" in lineage.reasons[0]
+    assert [(link.evidence, link.score) for link in lineage.links] == [("pixels_registered", 20.0)] * 2
+
+
+def test_a_name_says_which_of_the_joined_is_the_original() -> None:
+    lineage = traced(["a/x.jpg", "a/x_hflip.jpg", "a/q.jpg"], (0, 2, True))
+    assert lineage.role.tolist() == ["original", "copy", "copy"]
+
+
+def test_of_two_originals_by_name_that_show_one_picture_neither_is_sure() -> None:
+    paths = ["a/x.jpg", "a/x_hflip.jpg", "a/y.jpg", "a/y_hflip.jpg"]
+    lineage = traced(paths, (0, 2, True))
+    assert lineage.role.tolist() == ["unsure", "copy", "unsure", "copy"]
+    assert not lineage.orphan.any()
+
+
+def test_the_column_settles_what_pixels_joined() -> None:
+    lineage = traced(["a/x.jpg", "a/y.jpg", "a/z.jpg"], (0, 1, True), (1, 2, True), is_augmented=(False, False, True))
+    assert lineage.role.tolist() == ["original", "original", "copy"]
+
+
+def test_perhaps_joins_nothing_and_bars_both_groups_whole() -> None:
+    lineage = traced(["a/x.jpg", "a/x_hflip.jpg", "a/y.jpg", "a/z.jpg"], (1, 2, False))
+    assert len(set(lineage.group.tolist())) == 3
+    assert lineage.barred.tolist() == [True, True, True, False]
+
+
+def test_perhaps_inside_a_group_bars_nothing() -> None:
+    assert not traced(["a/x.jpg", "a/y.jpg"], (0, 1, True), (0, 1, False)).barred.any()
+
+
+def test_comparisons_count_only_where_they_are_asked_for() -> None:
+    manifest = make_manifest(["a/x.jpg", "a/y.jpg"])
+    lineage = trace_lineage(manifest, make_facts(manifest, compared=make_compared((0, 1, True))), NAMES)
+    assert lineage.role.tolist() == ["original", "original"]

@@ -2,8 +2,8 @@
 
 A row of `EVIDENCE` reads the manifest and the facts and answers with links (which rows belong together) and
 claims (which rows are originals or copies). `groups.trace_lineage` merges the links and lets the strongest
-claim win. Evidence that compares what pictures show (registration of near-duplicates) is one more row, after
-`pixels_equal`; it would look first at the `candidates` that weaker evidence leaves.
+claim win. The last row reads what comparing the pictures told; `comparison.compare` looks first at the
+`candidates` that names leave.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Evidence:
         reason: why, for rows that `reasons` does not name.
         reasons: row -> why, where each row has its own reason.
         candidates: pairs that may be the same picture; never merged, left for evidence that sees the pixels.
+        unsure: pairs that may be the same picture although the pixels were seen; never merged, but neither
+            is tested on.
     """
 
     claims: NDArray[np.str_]
@@ -39,6 +41,7 @@ class Evidence:
     reason: str = ""
     reasons: Mapping[int, str] = field(default_factory=dict)
     candidates: tuple[Link, ...] = ()
+    unsure: tuple[Link, ...] = ()
 
 
 def columns(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
@@ -99,6 +102,27 @@ def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Ev
     return Evidence(claims, links, reason="the same pixels as another image")
 
 
+def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
+    """Pictures that agree when they are laid over each other, see `registration`.
+
+    Pixels do not tell which of them is the original, so that all of them are unsure here.
+    """
+    del manifest, settings
+    claims = _no_claims(len(facts))
+    if facts.compared is None:
+        return Evidence(claims)
+    seen = facts.compared
+    told = zip(seen.pairs.tolist(), seen.detail, seen.score.tolist(), strict=True)
+    links = np.array([Link(a, b, "pixels_registered", detail, score) for (a, b), detail, score in told], dtype=object)
+    claims[seen.pairs[seen.same].ravel()] = "unsure"
+    return Evidence(
+        claims,
+        links=tuple(links[seen.same]),
+        reason="shows the same picture as another image; the pixels do not tell which was first",
+        unsure=tuple(links[~seen.same]),
+    )
+
+
 EvidenceFunction = Callable[[Manifest, Facts, DataSettings], Evidence]
 
 EVIDENCE: dict[str, EvidenceFunction] = {
@@ -106,16 +130,21 @@ EVIDENCE: dict[str, EvidenceFunction] = {
     "patterns": patterns,
     "names": names,
     "pixels_equal": pixels_equal,
+    "pixels_registered": pixels_registered,
 }
 
 #: What the setting `data.lineage` looks at. "off" is what the user says, and what is true by definition.
 LINEAGE_MODES: dict[str, tuple[str, ...]] = {
+    "full": ("columns", "patterns", "names", "pixels_equal", "pixels_registered"),
     "names": ("columns", "patterns", "names", "pixels_equal"),
     "off": ("columns", "patterns", "pixels_equal"),
 }
 
 #: Evidence that keeps rows together without saying that they show the same picture.
 KEEPS_TOGETHER = frozenset({"columns", "patterns"})
+
+#: Evidence under which two labels are no contradiction.
+MAY_DIFFER_IN_LABEL = KEEPS_TOGETHER | {"pixels_registered"}
 
 
 def precedence(manifest: Manifest, facts: Facts, rows: NDArray[np.int64]) -> list[int]:

@@ -27,14 +27,16 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     decided = _decided_by(found, len(manifest))
     role = _roles(found, decided, group)
     _keep_one_of_equal_pixels(role, decided, group, manifest, facts)
-    orphan = (role == "copy") & ~_in_marked_group(group, role == "original")
-    return Lineage(group, role, orphan, links, _reasons(found, decided, orphan | (role == "unsure")))
+    doubted = _doubt_rival_originals(role, decided, group, links)
+    orphan = (role == "copy") & ~_in_marked_group(group, (role == "original") | doubted)
+    reasons = _reasons(found, decided, orphan | (role == "unsure"))
+    return Lineage(group, role, orphan, _barred(found, group), links, reasons)
 
 
 def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
     """(N) group keys from columns, patterns and names alone, before any file was opened."""
     unopened = Facts(pd.DataFrame())
-    modes = [name for name in LINEAGE_MODES[settings.lineage] if name != "pixels_equal"]
+    modes = [name for name in LINEAGE_MODES[settings.lineage] if not name.startswith("pixels_")]
     links = (link for name in modes for link in EVIDENCE[name](manifest, unopened, settings).links)
     return connected(len(manifest), links)
 
@@ -74,7 +76,7 @@ def _numbered(root: NDArray[np.int64], manifest: Manifest, facts: Facts) -> NDAr
 
 
 def _decided_by(found: dict[str, Evidence], n: int) -> NDArray[np.str_]:
-    decided = np.zeros(n, dtype="U16")
+    decided = np.zeros(n, dtype="U32")
     for name, evidence in found.items():
         decided[(decided == "") & (evidence.claims != "")] = name
     return decided
@@ -110,6 +112,33 @@ def _keep_one_of_equal_pixels(
         if digests[row] not in settled:
             role[row] = "original"
             settled.add(digests[row])
+
+
+def _doubt_rival_originals(
+    role: NDArray[np.str_], decided: NDArray[np.str_], group: NDArray[np.int64], links: tuple[Link, ...]
+) -> NDArray[np.bool_]:
+    """(N) the rows that become unsure: where pixels joined rows that names or equal pixels took for originals,
+    one may be a copy of the other.
+
+    What the user's own columns and patterns say stands.
+    """
+    registered = np.zeros(len(role), dtype=np.bool_)
+    for link in links:
+        if link.evidence == "pixels_registered":
+            registered[[link.first, link.second]] = True
+    guessed = np.isin(decided, ("names", "pixels_equal")) & (role == "original")
+    originals = np.bincount(group[role == "original"], minlength=int(group.max(initial=-1)) + 1)
+    doubted = guessed & _in_marked_group(group, registered) & (originals[group] > 1)
+    role[doubted] = "unsure"
+    return np.asarray(doubted, dtype=np.bool_)
+
+
+def _barred(found: dict[str, Evidence], group: NDArray[np.int64]) -> NDArray[np.bool_]:
+    barred = np.zeros(len(group), dtype=np.bool_)
+    for link in (link for evidence in found.values() for link in evidence.unsure):
+        if group[link.first] != group[link.second]:
+            barred[[link.first, link.second]] = True
+    return _in_marked_group(group, barred)
 
 
 def _in_marked_group(group: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -38,6 +38,8 @@ class Lineage:
         group: (N) group number, 0 <= group < G. Numbers depend on content, not on names or order.
         role: (N) "original", "copy" or "unsure".
         orphan: (N) True for a copy whose original was not found: nobody knows which set it would leak into.
+        barred: (N) True where the group may show the same picture as another group: not sure enough to join
+            them, and not safe enough to test on.
         links: the evidence behind every merge.
         reasons: row -> why it is an orphan or unsure, one line, for the reader of the audit.
     """
@@ -45,5 +47,6 @@ class Lineage:
     group: NDArray[np.int64]
     role: NDArray[np.str_]
     orphan: NDArray[np.bool_]
+    barred: NDArray[np.bool_]
     links: tuple[Link, ...] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)

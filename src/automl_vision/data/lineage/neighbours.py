@@ -1,0 +1,93 @@
+"""Which pictures resemble each other enough to be laid over each other: nearest neighbours of descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+#: Neighbours of each image that are looked at.
+NEIGHBOURS = 10
+#: Least cosine of a candidate. A large set has ten strangers nearer than that for every image.
+_FLOOR, _FLOOR_LARGE, _LARGE = 0.10, 0.25, 5_000
+#: Rows of the table of cosines that are in memory at once.
+_BLOCK = 1_024
+#: Side in pixels of the thumbnails that stand in for features.
+_THUMBNAIL = 16
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs that may show the same picture, the most alike first.
+
+    Attributes:
+        pairs: (M, 2) rows of the descriptors, first < second, each pair once.
+        cosine: (M) how alike, falling.
+    """
+
+    pairs: NDArray[np.int64]
+    cosine: Floats
+
+
+def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
+    """Each image with its `k` nearest by cosine, above a floor.
+
+    Args:
+        views: (V, n, D) descriptors of n images in V views; the first view is the image as it is. Two images are as
+            alike as the first's best view is to the second as it is.
+        k: neighbours of each image.
+    """
+    n = views.shape[1]
+    if n < 2:
+        return Candidates(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
+    unit = _centred(views)
+    blocks = [_nearest(unit, start, min(k, n - 1)) for start in range(0, n, _BLOCK)]
+    floor = _FLOOR if n <= _LARGE else _FLOOR_LARGE
+    return _once(np.concatenate([pairs for pairs, _ in blocks]), np.concatenate([cos for _, cos in blocks]), floor)
+
+
+def thumbnails(greys: Sequence[NDArray[np.uint8]]) -> Floats:
+    """(8, n, D) small grey squares in the eight ways to turn and mirror them: for want of features."""
+    small = np.stack([_thumbnail(grey) for grey in greys])
+    turned = [np.rot90(small, turns, (1, 2)) for turns in range(4)]
+    views = [*turned, *(view[:, :, ::-1] for view in turned)]
+    return np.stack([view.reshape(len(small), -1) for view in views]).astype(np.float32)
+
+
+def _thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean grey of 16 x 16 fields."""
+    rows, columns = (np.linspace(0, side, _THUMBNAIL + 1).astype(np.int64)[:-1] for side in grey.shape)
+    sums = np.add.reduceat(np.add.reduceat(grey.astype(np.float64), rows, axis=0), columns, axis=1)
+    ones = np.add.reduceat(np.add.reduceat(np.ones(grey.shape), rows, axis=0), columns, axis=1)
+    return np.asarray(sums / ones, dtype=np.float64)
+
+
+def _centred(views: Floats) -> Floats:
+    """Unit vectors around the mean image: what all images share says nothing about two of them."""
+    moved = views - views[0].mean(axis=0)
+    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def _nearest(unit: Floats, start: int, k: int) -> tuple[NDArray[np.int64], Floats]:
+    rows = np.arange(start, min(start + _BLOCK, unit.shape[1]))
+    cosine = unit[0, rows] @ unit[0].T
+    for view in unit[1:]:
+        np.maximum(cosine, view[rows] @ unit[0].T, out=cosine)
+    cosine[np.arange(len(rows)), rows] = -np.inf
+    near = np.argpartition(cosine, -k, axis=1)[:, -k:]
+    pairs = np.stack([np.repeat(rows, k), near.ravel()], axis=1)
+    return pairs, np.take_along_axis(cosine, near, axis=1).ravel()
+
+
+def _once(pairs: NDArray[np.int64], cosine: Floats, floor: float) -> Candidates:
+    alike = cosine >= floor
+    ordered = np.sort(pairs[alike], axis=1)
+    unique, inverse = np.unique(ordered, axis=0, return_inverse=True)
+    best = np.full(len(unique), -np.inf, dtype=np.float32)
+    np.maximum.at(best, inverse.ravel(), cosine[alike])
+    falling = np.lexsort((unique[:, 1], unique[:, 0], -best))
+    return Candidates(unique[falling].astype(np.int64), best[falling])

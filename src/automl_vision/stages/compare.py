@@ -1,0 +1,75 @@
+"""Stage `compare`: copies by what the pictures show; only where the setting `data.lineage` is "full"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from automl_vision import run_dir
+from automl_vision.config import Settings
+from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.manifest import Manifest
+from automl_vision.data.preparation import compare_pictures
+from automl_vision.data.store import ImageStore
+from automl_vision.errors import Interrupted
+from automl_vision.events import Progress
+from automl_vision.files import write_json
+from automl_vision.models.copy_descriptor import describer
+from automl_vision.runtime import Runtime
+from automl_vision.stages.context import RunContext
+
+#: Share of the time left in which pictures are compared; what is not compared by then is said.
+COMPARE_SHARE = 0.25
+
+
+def compared_pictures(
+    context: RunContext, manifest: Manifest, facts: Facts, store: ImageStore, runtime: Runtime
+) -> Facts:
+    """The facts with what comparing told. A resumed run reads it again: where time was up must not move.
+
+    Raises:
+        Interrupted: the user stopped it.
+    """
+    kept, files = context.run.path / run_dir.COMPARED, _digest(facts)
+    before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    if before.get("files") == files:
+        return replace(facts, compared=Compared.from_dict(before))
+    left = context.clock.remaining
+    seconds = left if math.isinf(left) else COMPARE_SHARE * max(left, 0.0)
+
+    def progress(done: int, total: int) -> None:
+        if context.stop.requested:
+            raise Interrupted("stopped while comparing", value=f"{done} of {total}", fix=context.how_to_resume)
+        context.tell(Progress(done, total))
+
+    describe = describer(store, runtime, lambda done: progress(done, len(manifest)))
+    found = compare_pictures(manifest, facts, context.settings, describe, runtime.threads, seconds, progress)
+    if found.unchecked:
+        context.note(
+            f"About {found.unchecked:,} pairs of similar images were not compared in {seconds:.0f} s; copies "
+            "may be among them. A longer --budget compares more.",
+            warning=True,
+        )
+    write_json(kept, {**found.to_dict(), "files": files})
+    return replace(facts, compared=found)
+
+
+def inspected_pictures(
+    manifest: Manifest,
+    facts: Facts,
+    store: ImageStore,
+    settings: Settings,
+    runtime: Runtime,
+    progress: Callable[[int, int], None],
+) -> Facts:
+    """The same without a budget: everything is compared."""
+    describe = describer(store, runtime, lambda done: progress(done, len(manifest)))
+    found = compare_pictures(manifest, facts, settings, describe, runtime.threads, math.inf, progress)
+    return replace(facts, compared=found)
+
+
+def _digest(facts: Facts) -> str:
+    return hashlib.blake2b("\n".join(facts.table["file_digest"]).encode(), digest_size=16).hexdigest()

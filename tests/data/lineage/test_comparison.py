@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from lineage_cases import make_facts, make_manifest
+
+from automl_vision.config import DataSettings
+from automl_vision.data.facts import Compared
+from automl_vision.data.lineage.comparison import Sight, compare
+
+FULL = DataSettings(lineage="full")
+
+
+def pictures() -> list[np.ndarray]:
+    """Six strangers, then a mirrored copy of the first and a turned one of the second."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(6):
+        coarse = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        made.append(cv2.resize(coarse, (144, 144), interpolation=cv2.INTER_CUBIC))
+    return [*made, np.ascontiguousarray(made[0][:, ::-1]), np.ascontiguousarray(np.rot90(made[1]))]
+
+
+def compared(paths=None, pixels=None, faults=None, images=None, **changes) -> Compared:
+    images = images or pictures()
+    manifest = make_manifest(paths or [f"a/{i}x.png" for i in range(8)])
+    facts = make_facts(manifest, pixels=pixels, faults=faults, width=144, height=144)
+    sight = replace(Sight(images.__getitem__, None, threads=2, seconds=math.inf), **changes)
+    return compare(manifest, facts, FULL, sight)
+
+
+def test_copies_are_found_and_strangers_are_not() -> None:
+    found = compared()
+    assert {tuple(pair) for pair in found.pairs[found.same].tolist()} == {(0, 6), (1, 7)}
+    assert found.unchecked == 0
+    assert found.tiny == 0
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    assert compared(threads=1).to_dict() == compared(threads=5).to_dict()
+
+
+def test_features_decide_who_is_compared() -> None:
+    features = np.eye(8, dtype=np.float32)
+    features[6] = features[0] + 0.1
+    found = compared(describe=lambda rows, stop: features[rows])
+    assert {tuple(pair) for pair in found.pairs[found.same].tolist()} >= {(0, 6)}
+
+
+def test_pairs_that_are_joined_already_are_passed_over() -> None:
+    paths = [f"a/{i}x.png" for i in range(6)] + ["a/0x_hflip.png", "a/7x.png"]
+    assert compared(paths).pairs.tolist() == [[1, 7]]
+
+
+def test_hints_of_names_are_compared_whatever_the_features_say() -> None:
+    paths = [f"a/{name}.png" for name in ("p", "q", "r", "s", "t", "u", "p (1)", "v")]
+    features = np.eye(8, dtype=np.float32)
+    assert [0, 6] in compared(paths, describe=lambda rows, stop: features[rows]).pairs.tolist()
+
+
+def test_without_time_nothing_is_compared_and_it_is_counted() -> None:
+    found = compared(seconds=-1.0)
+    assert len(found.pairs) == 0
+    assert found.unchecked > 0
+
+
+def test_without_features_in_time_hints_are_compared_and_the_rest_is_counted() -> None:
+    paths = [f"a/{name}.png" for name in ("p", "q", "r", "s", "t", "u", "p (1)", "v")]
+    found = compared(paths, describe=lambda rows, stop: None)
+    assert found.pairs[found.same].tolist() == [[0, 6]]
+    assert found.unchecked == 40
+
+
+def test_plain_pictures_are_counted() -> None:
+    images = pictures()
+    images[3] = np.full((144, 144, 3), 200, np.uint8)
+    images[4] = np.full((144, 144, 3), 90, np.uint8)
+    assert compared(images=images).plain == 2
+
+
+def test_equal_and_broken_pictures_are_not_opened() -> None:
+    opened: list[int] = []
+    images = pictures()
+
+    def pixels(row: int) -> np.ndarray:
+        opened.append(row)
+        return images[row]
+
+    manifest = make_manifest([f"a/{i}x.png" for i in range(8)])
+    facts = make_facts(manifest, pixels=[0, 1, 2, 3, 4, 5, 0, 7], faults=["", "", "", "", "empty", "", "", ""])
+    compare(manifest, facts, FULL, Sight(pixels, None, 1, math.inf))
+    assert sorted(set(opened)) == [0, 1, 2, 3, 5, 7]
+
+
+def test_what_was_compared_survives_json_and_a_smaller_manifest() -> None:
+    found = compared()
+    again = Compared.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert again.to_dict() == found.to_dict()
+    fewer = found.take(np.array([7, 6, 1]), 8)
+    assert fewer.pairs[fewer.same].tolist() == [[0, 2]]
