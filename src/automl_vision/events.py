@@ -11,6 +11,20 @@ if TYPE_CHECKING:
     from automl_vision.search.trial import Trial
 
 
+#: Stages in their order, and what a user is told about them.
+STAGES: dict[str, str] = {
+    "read": "Reading the list of images",
+    "plan": "Looking at the machine and the budget",
+    "decode": "Decoding every image once",
+    "compare": "Comparing images that look alike",
+    "audit": "Checking images, tracing copies, dealing the sets",
+    "search": "Searching",
+    "finish": "Finishing the best model",
+    "test": "Opening the test set",
+    "report": "Writing the report",
+}
+
+
 @dataclass(frozen=True)
 class StageStarted:
     """A stage of the pipeline begins.
@@ -24,6 +38,11 @@ class StageStarted:
 
     name: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name not in STAGES:
+            raise ValueError(f"unknown stage, got {self.name!r}; known: {', '.join(STAGES)}")
+
     seconds_left: float = math.inf
     budget: float = math.inf
 
@@ -61,18 +80,6 @@ class Note:
 
 Event = StageStarted | Progress | TrialChanged | Note
 Tell = Callable[[Event], None]
-
-#: Stages in their order, and what a user is told about them.
-STAGES: dict[str, str] = {
-    "read": "Reading the list of images",
-    "plan": "Looking at the machine and the budget",
-    "decode": "Decoding every image once",
-    "audit": "Checking images, tracing copies, dealing the sets",
-    "search": "Searching",
-    "finish": "Finishing the best model",
-    "test": "Opening the test set",
-    "report": "Writing the report",
-}
 
 
 def silent(event: Event) -> None:

@@ -111,6 +111,14 @@ def test_inspect_plans_the_split_that_the_search_used(finished, command, cache, 
         assert (tmp_path / "seen" / name).read_bytes() == (finished.path / name).read_bytes()
 
 
+def test_inspect_compares_what_pictures_show_when_asked_to(finished, command, cache, tmp_path):
+    options = ("--cache-dir", cache, "--lineage", "full", "--out", tmp_path / "seen")
+    result = command("inspect", "--data", finished.data, *options)
+    assert result.code == 0, result.err
+    assert "Comparing images that look alike" in result.err
+    assert "do not certify the test set" in (tmp_path / "seen" / "audit.csv").read_text()  # 32 px are too few
+
+
 def test_inspect_json(finished, command, cache):
     result = command("inspect", "--data", finished.data, "--cache-dir", cache, "--json")
     assert (result.code, result.err) == (0, "")
