@@ -1,150 +1,256 @@
-"""Predictions: every way to name an image, in order, whatever is broken in between."""
+"""Predicting with a model: every kind of input, in order, in batches, one at a time from an endless source."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.data.preprocess import Preprocessing
-from automl_vision.errors import DataError, UsageError
+from automl_vision.errors import DataError, ModelFileError, UsageError
 from automl_vision.models.classifier import build_classifier
-from automl_vision.predictor import Model, load
-from automl_vision.runtime import make_runtime
+from automl_vision.predictor import BATCHES_AHEAD, Model, Prediction, load
+from automl_vision.runtime import Runtime
 
-ARCHITECTURE = "mobilenetv3_small_100"
+NAMES = ("cat", "dog", "emu")
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return Bundle(
-        backbone=ARCHITECTURE,
-        head="linear",
-        class_names=("cat", "dog", "emu"),
-        preprocessing=Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        temperature=2.0,
-        state_dict=build_classifier(ARCHITECTURE, 3, resolution=32, seed=3).state_dict(),
+def model() -> Model:
+    net = build_classifier("mobilenetv3_small_100", 3, resolution=32, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(net.head.weight, generator=generator)  # type: ignore[arg-type] # a linear head
+    bundle = Bundle(
+        "mobilenetv3_small_100",
+        "linear",
+        NAMES,
+        Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        temperature=0.005,  # what a network of random weights says differs little
+        state_dict=net.state_dict(),
     )
+    return Model(bundle, Runtime(torch.device("cpu"), None, 2))
 
 
-@pytest.fixture(scope="module")
-def model(bundle: Bundle) -> Model:
-    return Model(bundle, make_runtime("cpu"))
+def picture(seed: int) -> Image.Image:
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return coarse.resize((40 + seed % 3, 50), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    files = [folder / f"{number}.png" for number in range(7)]
-    for file in files:
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(file)
+    files = [folder / f"picture {number}.png" for number in range(9)]
+    for number, file in enumerate(files):
+        picture(number).save(file)
     return files
 
 
+@pytest.fixture(scope="module")
+def expected(model: Model, paths: list[Path]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return model.predict_proba(paths)
+
+
+def close(first: Any, second: Any) -> None:
+    np.testing.assert_allclose(first, second, rtol=0, atol=1e-5)
+
+
+# --- kinds of input -------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_a_row_per_image_and_sum_to_one(expected: Any) -> None:
+    assert expected.shape == (9, 3)
+    assert expected.dtype == np.float64
+    assert (expected >= 0).all()
+    close(expected.sum(axis=1), 1.0)
+    assert np.ptp(expected, axis=0).max() > 0.01  # the pictures differ, so do the answers
+
+
+def test_labels_are_the_most_probable_classes(model: Model, paths: list[Path], expected: Any) -> None:
+    assert model.predict(paths) == [NAMES[row] for row in expected.argmax(axis=1)]
+    assert model.class_names == NAMES
+
+
+def test_the_same_images_in_any_form_give_the_same_answer(model: Model, paths: list[Path], expected: Any) -> None:
+    forms: dict[str, Any] = {
+        "texts": [str(path) for path in paths],
+        "tuple": tuple(paths),
+        "pictures": [picture(number) for number in range(9)],
+        "opened files": [Image.open(path) for path in paths],
+        "mixture": [path if number % 2 else picture(number) for number, path in enumerate(paths)],
+        "bytes": [path.read_bytes() for path in paths],
+        "table": pd.DataFrame({"id": range(9), "image": [str(path) for path in paths]}, index=range(50, 59)),
+        "table of pictures": pd.DataFrame({"image": [picture(number) for number in range(9)]}),
+        "column": pd.Series([str(path) for path in paths]),
+        "generator": (path for path in paths),
+    }
+    for name, images in forms.items():
+        np.testing.assert_allclose(model.predict_proba(images), expected, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_one_image_is_a_row_of_one(model: Model, paths: list[Path], expected: Any) -> None:
+    for image in (paths[4], str(paths[4]), picture(4), paths[4].read_bytes()):
+        close(model.predict_proba(image), expected[4:5])
+        assert len(model.predict(image)) == 1
+
+
+@pytest.mark.parametrize("nothing", [[], (), pd.DataFrame({"image": []}), iter(())], ids=repr)
+def test_nothing_asked_nothing_told(model: Model, nothing: Any) -> None:
+    assert model.predict(nothing) == []
+    assert model.predict_proba(nothing).shape == (0, 3)
+
+
+def test_a_table_without_the_column_is_refused_with_what_it_has(model: Model) -> None:
+    with pytest.raises(DataError, match="'image'") as caught:
+        model.predict(pd.DataFrame({"file": ["a.png"], 3: [1]}))
+    assert caught.value.value == "file, 3"
+    assert "image" in caught.value.fix
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 3, 2.5, {"path": "a.png"}], ids=repr)
+def test_what_is_no_image_at_all_is_told_like_a_broken_one(model: Model, paths: list[Path], value: Any) -> None:
+    rows = list(model.stream([paths[0], value]))
+    assert [row.status for row in rows] == ["ok", "error"]
+    with pytest.raises(DataError, match="cannot be read"):
+        model.predict(pd.DataFrame({"image": [str(paths[0]), value]}, dtype=object))
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 9, 1000])
+def test_the_size_of_batches_does_not_matter(model: Model, paths: list[Path], expected: Any, size: int) -> None:
+    close(model.predict_proba(paths, batch_size=size), expected)
+    assert model.predict(paths, batch_size=size) == [NAMES[row] for row in expected.argmax(axis=1)]
+    assert [row.path for row in model.stream(paths, batch_size=size)] == [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_nothing_is_refused_at_once(model: Model, paths: list[Path], size: int) -> None:
+    with pytest.raises(UsageError, match="batch"):
+        model.stream(paths, batch_size=size)
+    with pytest.raises(UsageError, match="batch"):
+        model.predict(paths, batch_size=size)
+
+
+def test_order_and_neighbours_do_not_matter(model: Model, paths: list[Path], expected: Any) -> None:
+    order = [3, 3, 8, 0, 5]
+    close(model.predict_proba([paths[number] for number in order], batch_size=2), expected[order])
+
+
+# --- broken images --------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    file = tmp_path / "broken.png"
-    file.write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    return file
+def broken(tmp_path: Path, paths: list[Path]) -> list[Path]:
+    """Good, cut off, missing, good, text, empty, a folder, good."""
+    whole = paths[0].read_bytes()
+    contents = {"cut.png": whole[: len(whole) // 2], "text.jpg": b"hello", "empty.png": b""}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    strange = ["cut.png", "missing.png"], ["text.jpg", "empty.png", "."]
+    before, after = ([tmp_path / name for name in names] for names in strange)
+    return [paths[0], *before, paths[1], *after, paths[2]]
 
 
-def test_probabilities_are_probabilities(model: Model, paths: list[Path]) -> None:
-    probabilities = model.predict_proba(paths)
-    assert probabilities.shape == (7, 3)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-12)
-    assert model.predict(paths) == [model.class_names[index] for index in probabilities.argmax(axis=1)]
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+def test_broken_images_keep_their_place(model: Model, broken: list[Path], expected: Any, size: int) -> None:
+    rows = list(model.stream(broken, batch_size=size))
+    assert [row.path for row in rows] == [str(path) for path in broken]
+    assert [row.status for row in rows] == ["ok", "error", "error", "ok", "error", "error", "error", "ok"]
+    good = [row for row in rows if row.status == "ok"]
+    close(np.stack([row.probabilities for row in good]), expected[:3])
+    for row in rows:
+        check(row)
 
 
-def test_every_form_of_an_image_gives_the_same(model: Model, paths: list[Path]) -> None:
-    wanted = model.predict_proba(paths)
-    with_pictures = [Image.open(file) for file in paths]
-    forms = (
-        [str(file) for file in paths],
-        with_pictures,
-        pd.DataFrame({"image": paths, "other": 1}),
-        (file for file in paths),
-    )
-    for form in forms:
-        np.testing.assert_array_equal(model.predict_proba(form), wanted)
-    for one in (paths[0], str(paths[0]), with_pictures[0]):
-        np.testing.assert_allclose(model.predict_proba(one), wanted[:1], atol=1e-6)
+def check(row: Prediction) -> None:
+    """A row is whole: either a class with its probability, or a reason."""
+    if row.status == "error":
+        assert (row.label, row.probability, row.probabilities) == (None, None, None)
+        assert row.error
+        return
+    assert not row.error
+    assert row.probabilities is not None
+    assert row.label == NAMES[int(row.probabilities.argmax())]
+    assert row.probability == row.probabilities.max()
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
-def test_the_batch_size_changes_nothing(model: Model, paths: list[Path], batch_size: int) -> None:
-    wanted = model.predict_proba(paths, batch_size=7)
-    np.testing.assert_allclose(model.predict_proba(paths, batch_size=batch_size), wanted, atol=1e-6)
+def test_predicting_stops_at_a_broken_image_and_names_it(model: Model, broken: list[Path]) -> None:
+    for ask in (model.predict, model.predict_proba):
+        with pytest.raises(DataError) as caught:
+            ask(broken)
+        assert "cut.png" in str(caught.value)
+        assert "stream" in caught.value.fix
 
 
-@pytest.mark.parametrize("batch_size", [2, 64])
-def test_a_broken_image_keeps_its_place(model: Model, paths: list[Path], broken: Path, batch_size: int) -> None:
-    named = [*paths[:2], broken, *paths[2:], broken.with_name("none.png")]
-    said = list(model.stream(named, batch_size=batch_size))
-    assert [each.path for each in said] == [str(file) for file in named]
-    assert [each.status for each in said] == ["ok"] * 2 + ["error"] + ["ok"] * 5 + ["error"]
-    failed = said[2]
-    assert (failed.label, failed.probability, failed.probabilities) == (None, None, None)
-    assert failed.error
-    good = np.stack([each.probabilities for each in said if each.probabilities is not None])
-    np.testing.assert_allclose(good, model.predict_proba(paths), atol=1e-6)
+def test_all_broken_is_all_rows_and_no_crash(model: Model, tmp_path: Path) -> None:
+    rows = list(model.stream([tmp_path / "a", tmp_path / "b"]))
+    assert [row.status for row in rows] == ["error", "error"]
 
 
-def test_a_batch_of_broken_images_only(model: Model, broken: Path) -> None:
-    assert [each.status for each in model.stream([broken] * 3, batch_size=2)] == ["error"] * 3
+def test_a_picture_in_memory_has_no_path(model: Model) -> None:
+    assert [row.path for row in model.stream([picture(0), io.BytesIO(b"x")])] == ["", ""]
 
 
-def test_predict_refuses_what_it_cannot_read(model: Model, paths: list[Path], broken: Path) -> None:
-    with pytest.raises(DataError, match=r"broken\.png"):
-        model.predict([paths[0], broken])
+# --- endless sources ------------------------------------------------------------------------------------------------
 
 
-def test_nothing_gives_nothing(model: Model) -> None:
-    assert model.predict([]) == []
-    assert model.predict_proba([]).shape == (0, 3)
+class Counted:
+    """Ten thousand sources that count how many were taken."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Path]:
+        for _ in range(10_000):
+            self.taken += 1
+            yield self.path
 
 
-def test_a_table_needs_its_column(model: Model) -> None:
-    with pytest.raises(DataError, match="no column 'image'"):
-        model.predict(pd.DataFrame({"picture": ["a.png"]}))
-
-
-def test_a_batch_holds_an_image(model: Model, paths: list[Path]) -> None:
-    with pytest.raises(UsageError, match="batch_size=0"):
-        model.stream(paths, batch_size=0)
-
-
-def test_sources_are_read_as_they_are_needed(model: Model, paths: list[Path]) -> None:
-    taken = 0
-
-    def endless() -> Iterator[Path]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield paths[taken % len(paths)]
-
-    stream = model.stream(endless(), batch_size=4)
-    assert next(stream).status == "ok"
-    assert taken <= 4 * 4  # the batch in hand and those decoded ahead
+def test_a_stream_reads_no_further_ahead_than_a_few_batches(model: Model, paths: list[Path]) -> None:
+    sources = Counted(paths[0])
+    stream = model.stream(sources, batch_size=4)
+    assert sources.taken == 0
+    for told in range(1, 21):
+        next(stream)
+        assert sources.taken <= told + (BATCHES_AHEAD + 1) * 4
     stream.close()  # type: ignore[attr-defined] # a generator
+    assert sources.taken < 60
 
 
-def test_a_file_says_what_the_bundle_says(bundle: Bundle, model: Model, paths: list[Path], tmp_path: Path) -> None:
-    save_bundle(bundle, tmp_path / "model.pt")
-    loaded = load(tmp_path / "model.pt", device="cpu")
-    np.testing.assert_array_equal(loaded.predict_proba(paths), model.predict_proba(paths))
+def test_predicting_stops_reading_at_a_broken_image(model: Model, tmp_path: Path) -> None:
+    sources = Counted(tmp_path / "missing.png")
+    with pytest.raises(DataError):
+        model.predict(sources, batch_size=4)
+    assert sources.taken < 60
 
 
-def test_the_temperature_softens_and_changes_no_label(bundle: Bundle, paths: list[Path]) -> None:
-    from dataclasses import replace
+# --- loading --------------------------------------------------------------------------------------------------------
 
-    runtime = make_runtime("cpu")
-    sharp = Model(replace(bundle, temperature=0.5), runtime).predict_proba(paths)
-    soft = Model(replace(bundle, temperature=5.0), runtime).predict_proba(paths)
-    assert (sharp.max(axis=1) > soft.max(axis=1)).all()
-    np.testing.assert_array_equal(sharp.argmax(axis=1), soft.argmax(axis=1))
+
+def test_a_saved_model_predicts_the_same(model: Model, paths: list[Path], expected: Any, tmp_path: Path) -> None:
+    save_bundle(model.bundle, tmp_path / "model.pt")
+    close(load(str(tmp_path / "model.pt"), device="cpu").predict_proba(paths), expected)
+
+
+def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no model file"):
+        load(tmp_path / "model.pt")
+
+
+def test_the_temperature_softens(model: Model, paths: list[Path], expected: Any) -> None:
+    softer = Model(dataclasses.replace(model.bundle, temperature=50.0), Runtime(torch.device("cpu"), None, 1))
+    probabilities = softer.predict_proba(paths)
+    assert (probabilities.argmax(axis=1) == expected.argmax(axis=1)).all()
+    assert probabilities.max() < expected.max()

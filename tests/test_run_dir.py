@@ -1,4 +1,4 @@
-"""The run folder: one process at a time, nothing lost, nothing damaged taken for new."""
+"""The run folder: one process at a time, and nothing damaged goes unnamed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from automl_vision import run_dir
-from automl_vision.config import load_settings
-from automl_vision.errors import BudgetExhausted, RunError
-from automl_vision.run_dir import RunDir, cannot_write, read_report
+from automl_vision.config import Settings, load_settings
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
+from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report
 
-SETTINGS = load_settings(overrides={"search.budget": "90s", "machine.seed": 7})
+ABOUT = {"data": "/images", "note": "ä"}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    return RunDir.create(tmp_path / "run", SETTINGS, {"data": "imgs"})
+    made = RunDir.create(tmp_path / "runs" / "a run", load_settings(overrides={"search.budget": "90s"}), ABOUT)
+    yield made
+    made.close()
 
 
 def reopened(run: RunDir) -> RunDir:
@@ -29,127 +33,60 @@ def reopened(run: RunDir) -> RunDir:
     return RunDir.open(run.path)
 
 
-def test_settings_and_facts_come_back(run: RunDir) -> None:
-    run.add_about(fingerprint="abc")
+# --- making and opening ---------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_holds_its_settings_and_what_it_works_on(run: RunDir) -> None:
     again = reopened(run)
-    assert again.settings == SETTINGS
-    assert again.about == {"data": "imgs", "fingerprint": "abc"}
+    assert again.settings == load_settings(overrides={"search.budget": "90s"})
+    assert again.about == ABOUT
+    assert (again.spent, again.looks, again.report) == (0.0, [], None)
+    again.close()
 
 
-@pytest.mark.parametrize("name", ["", "notes.txt"])
-def test_a_folder_that_holds_something_is_refused_and_kept(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "taken"
-    path.mkdir()
-    if name:
-        (path / name).write_text("mine")
-        with pytest.raises(RunError, match="not empty"):
-            RunDir.create(path, SETTINGS, {})
-        assert [each.name for each in path.iterdir()] == [name]
-    else:
-        RunDir.create(path, SETTINGS, {}).close()  # an empty one is as good as none
+def test_an_empty_folder_will_do_and_one_with_anything_in_it_will_not(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    RunDir.create(tmp_path / "empty", Settings(), ABOUT).close()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".hidden").touch()
+    for taken, what in ((tmp_path / "empty", "holds a run"), (tmp_path / "full", "not empty")):
+        before = sorted(taken.iterdir())
+        with pytest.raises(RunError, match=what) as caught:
+            RunDir.create(taken, Settings(), ABOUT)
+        assert str(taken) in str(caught.value)
+        assert sorted(taken.iterdir()) == before
 
 
-def test_a_run_is_not_made_over_a_run(run: RunDir) -> None:
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(RunError) as caught:
+            RunDir.create(path, Settings(), ABOUT)
+        assert caught.value.fix
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_only_a_run_can_be_opened(tmp_path: Path, run: RunDir) -> None:
     run.close()
-    with pytest.raises(RunError, match="holds a run"):
-        RunDir.create(run.path, SETTINGS, {})
+    for path in (tmp_path, tmp_path / "missing", run.path / run_dir.CONFIG):
+        with pytest.raises(RunError, match="no run"):
+            RunDir.open(path)
 
 
-def test_there_must_be_a_run_to_open(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run in this folder"):
-        RunDir.open(tmp_path)
+@pytest.mark.parametrize("name", [run_dir.RUN, run_dir.CONFIG])
+def test_a_run_that_was_never_made_whole_is_none(run: RunDir, name: str) -> None:
+    (run.path / name).unlink()
+    with pytest.raises(RunError, match="no run"):
+        reopened(run)
 
 
-def test_the_second_is_refused_with_the_process_of_the_first(run: RunDir) -> None:
-    with pytest.raises(RunError, match=str(os.getpid())):
-        RunDir.open(run.path)
-    reopened(run).close()
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from automl_vision.run_dir import RunDir
-run = RunDir.open(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_killed_process_frees_its_run(run: RunDir) -> None:
-    run.close()
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=str(holder.pid)):
-            RunDir.open(run.path)
-        holder.send_signal(signal.SIGKILL)
-        holder.wait(10)
-        RunDir.open(run.path).close()
-    finally:
-        holder.kill()
-        holder.communicate()
-
-
-def test_looks_are_numbered_and_outlive_the_process(run: RunDir) -> None:
-    run.record_look("final evaluation", 120)
-    again = reopened(run)
-    looks = again.record_look("again", 120)
-    assert [(look["number"], look["reason"], look["images"]) for look in looks] == [
-        (1, "final evaluation", 120),
-        (2, "again", 120),
-    ]
-    assert again.looks == looks
-
-
-def test_spent_time_adds_up_over_sessions(run: RunDir) -> None:
-    assert run.spent == 0.0
-    run.note_spent(12.5)
-    assert reopened(run).spent == 12.5
-
-
-@pytest.mark.parametrize("name", [run_dir.RUN, run_dir.LOOKS, run_dir.REPORT_JSON])
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"3", b'"text"'])
-def test_a_damaged_file_is_named_and_never_taken_for_a_new_one(run: RunDir, name: str, content: bytes) -> None:
-    (run.path / name).write_bytes(content)
-    reading = {
-        run_dir.RUN: lambda: run.about,
-        run_dir.LOOKS: lambda: run.looks,
-        run_dir.REPORT_JSON: lambda: read_report(run.path),
-    }
-    with pytest.raises(RunError, match=name):
-        reading[name]()
-
-
-@pytest.mark.parametrize("seconds", ["NaN", "-1", "1e999", '"ten"', "null"])
-def test_time_that_makes_no_sense_is_refused(run: RunDir, seconds: str) -> None:
-    run.close()
-    (run.path / run_dir.SPENT).write_text(f'{{"seconds": {seconds}}}')
-    with pytest.raises(RunError, match=run_dir.SPENT):
-        RunDir.open(run.path)
-
-
-def test_unfinished_files_are_swept(run: RunDir) -> None:
-    (run.path / "report.json.77.tmp").write_text("half")
-    again = reopened(run)
-    assert not list(again.path.glob("*.tmp"))
-
-
-def test_discarding_spares_a_run_with_trials(run: RunDir) -> None:
-    (run.path / run_dir.TRIALS).mkdir()
-    run.discard()
-    assert (run.path / run_dir.RUN).exists()
-
-
-def test_discarding_removes_a_run_that_never_began(run: RunDir) -> None:
-    run.discard()
-    assert not run.path.exists()
-
-
-def test_the_log_takes_names_that_are_no_text(run: RunDir) -> None:
-    run.log("read \udcff.png")
-    assert "\\udcff.png" in (run.path / run_dir.EVENTS).read_text()
+def test_a_full_disk_is_said_so_and_the_lock_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(BudgetExhausted, match="the disk is full"):
+            RunDir.create(tmp_path / "run", Settings(), ABOUT)
+    (tmp_path / "run" / run_dir.LOCK).unlink()
+    RunDir.create(tmp_path / "run", Settings(), ABOUT).close()
 
 
 def test_a_full_disk_is_told_from_a_closed_folder(tmp_path: Path) -> None:
@@ -160,7 +97,172 @@ def test_a_full_disk_is_told_from_a_closed_folder(tmp_path: Path) -> None:
     assert (type(closed), closed.exit_code) == (RunError, 2)
 
 
-def test_a_report_is_read_without_the_lock(run: RunDir) -> None:
-    assert read_report(run.path) is None
-    (run.path / run_dir.REPORT_JSON).write_text(json.dumps({"format": 1}))
-    assert read_report(run.path) == {"format": 1}
+def test_discarding_removes_a_run_that_never_began_and_spares_one_with_trials(tmp_path: Path) -> None:
+    for name in ("begun", "empty"):
+        run = RunDir.create(tmp_path / name, Settings(), ABOUT)
+        if name == "begun":
+            (run.path / run_dir.TRIALS).mkdir()
+        run.discard()
+        run.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["begun"]
+    RunDir.open(tmp_path / "begun").close()
+
+
+def test_unfinished_files_are_swept(run: RunDir) -> None:
+    (run.path / "report.json.4711.tmp").write_text("{")
+    reopened(run).close()
+    assert not list(run.path.glob("*.tmp"))
+
+
+# --- one process at a time ------------------------------------------------------------------------------------------
+
+HOLDER = """
+    import sys, time
+    from pathlib import Path
+    from automl_vision.run_dir import RunDir
+    run = RunDir.open(Path(sys.argv[1]))
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_another_process_is_named_and_a_killed_one_frees_the_folder(run: RunDir) -> None:
+    run.close()
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(run.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"process {holder.pid}"):
+            RunDir.open(run.path)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    RunDir.open(run.path).close()
+
+
+def test_the_same_process_cannot_open_it_twice_either(run: RunDir) -> None:
+    with pytest.raises(RunError, match=f"process {os.getpid()}"):
+        RunDir.open(run.path)
+    again = reopened(run)
+    with pytest.raises(RunError, match="another process"):
+        RunDir.open(run.path)
+    again.close()
+
+
+def test_a_run_that_cannot_be_opened_is_not_left_locked(run: RunDir) -> None:
+    (run.path / run_dir.SPENT).write_text("")
+    with pytest.raises(RunError, match="damaged"):
+        reopened(run)
+    (run.path / run_dir.SPENT).unlink()
+    RunDir.open(run.path).close()
+
+
+def test_without_a_note_of_the_owner_it_is_unknown(run: RunDir) -> None:
+    (run.path / ".lock.owner").unlink()
+    with pytest.raises(RunError, match="process unknown"):
+        RunDir.open(run.path)
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def test_time_spent_is_known_to_the_next_session(run: RunDir) -> None:
+    run.note_spent(12.5)
+    run.note_spent(31.0)
+    assert run.spent == 0.0
+    again = reopened(run)
+    assert again.spent == 31.0
+    again.close()
+
+
+def test_every_look_gets_the_next_number_across_sessions(run: RunDir) -> None:
+    assert [look["number"] for look in run.record_look("final evaluation", 120)] == [1]
+    again = reopened(run)
+    assert [look["number"] for look in again.record_look("again", 120)] == [1, 2]
+    assert [(look["reason"], look["images"]) for look in again.looks] == [("final evaluation", 120), ("again", 120)]
+    again.close()
+
+
+def test_a_look_that_cannot_be_written_is_no_look(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller opens the set only after this returned."""
+    run.record_look("first", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="space"):
+            run.record_look("second", 1)
+    assert [look["reason"] for look in run.looks] == ["first"]
+
+
+def test_facts_are_added_to_what_is_known(run: RunDir) -> None:
+    run.add_about(fingerprint="abc")
+    run.add_about(images=3)
+    assert run.about == {**ABOUT, "fingerprint": "abc", "images": 3}
+
+
+def test_any_line_can_be_logged(run: RunDir) -> None:
+    run.log("stage read")
+    run.log("a file named \udcff ä")
+    first, second = (run.path / run_dir.EVENTS).read_text(encoding="utf-8").splitlines()
+    assert first.endswith(" stage read")
+    assert second.endswith(r"a file named \udcff ä")
+
+
+def test_the_report_can_be_read_while_the_run_is_held(run: RunDir) -> None:
+    (run.path / run_dir.REPORT_JSON).write_text('{"format": 1}')
+    assert read_report(run.path) == run.report == {"format": 1}
+
+
+def test_each_set_has_its_own_predictions() -> None:
+    assert len({predictions_file(name) for name in ("test", "val", "augmented_val")}) == 3
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+CONTENTS: dict[str, Any] = {
+    run_dir.RUN: ABOUT,
+    run_dir.SPENT: {"seconds": 1.0},
+    run_dir.LOOKS: [{"number": 1}],
+    run_dir.REPORT_JSON: {"format": 1},
+}
+
+
+def everything(path: Path) -> None:
+    run = RunDir.open(path)
+    try:
+        assert (run.about, run.spent, run.looks, run.report) is not None
+    finally:
+        run.close()
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"\0" * 40, b'{"seco', b"\xff\xfe", b"3", b'"text"', b"null", b"[" * 10**6],
+    ids=["empty", "zeros", "cut off", "no text", "a number", "a text", "nothing", "brackets"],
+)
+def test_a_damaged_file_is_named(run: RunDir, name: str, damage: bytes) -> None:
+    for each, content in CONTENTS.items():
+        (run.path / each).write_text(json.dumps(content))
+    run.close()
+    everything(run.path)
+    (run.path / name).write_bytes(damage)
+    with pytest.raises(RunError, match="damaged") as caught:
+        everything(run.path)
+    assert str(run.path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", '"10"', "null", "[]"])
+def test_time_that_makes_no_sense_is_damage(run: RunDir, seconds: str) -> None:
+    (run.path / run_dir.SPENT).write_text(f'{{"seconds": {seconds}}}')
+    with pytest.raises(RunError, match=run_dir.SPENT):
+        reopened(run)
+
+
+@pytest.mark.parametrize("damage", ["", "[search", "search = 3", "[search]\nbudgit = '1m'"])
+def test_damaged_settings_are_named_or_are_the_defaults(run: RunDir, damage: str) -> None:
+    (run.path / run_dir.CONFIG).write_text(damage)
+    if not damage:
+        assert run.settings == Settings()
+        return
+    with pytest.raises(AutomlVisionError, match=run_dir.CONFIG):
+        _ = run.settings
