@@ -96,8 +96,8 @@ class TrialRunner:
                 yield latest
         except TrialInterrupted:
             yield latest.replace(state="paused")
-        except (TrialFailed, WeightsError, ValueError) as error:
-            # Weights that cannot be had, or features that are not finite, end this candidate and not the run.
+        except (TrialFailed, WeightsError) as error:
+            # Weights that cannot be had end this candidate and not the run.
             yield self._failed(latest, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
