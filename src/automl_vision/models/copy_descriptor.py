@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,18 +12,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_vision.data.preprocess import Preprocessing
+from automl_vision.data.preprocess import normalize
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier
-from automl_vision.models.features import OutOfTime, extract_features
-from automl_vision.models.image_source import ImageSource
 from automl_vision.models.weights import find_weights, load_weights
 from automl_vision.runtime import Runtime
 
 #: Its weights come as a package, so that they are there without a hub.
 NETWORK = "efficientnet_lite0"
-#: Side of the input in pixels, where the stored images have as much.
+#: Side of the input in pixels.
 SIDE = 224
+#: One matrix for each part, (D + 1, directions) float16, as `fitting/copy_descriptor.py` fits them; the last row is
+#: added to the product.
+MATRICES = Path(__file__).with_name("copy_descriptor.npz")
+#: Columns of what `CopyFeatures` gives.
+PARTS = {"last": slice(0, 1280), "texture": slice(1280, 1504)}
 #: Power of the generalised mean: between mean (1) and maximum (Radenovic et al., "Fine-tuning CNN Image Retrieval
 #: with No Human Annotation", TPAMI 2019).
 _POWER = 3.0
@@ -30,11 +34,11 @@ _POWER = 3.0
 _MIDDLE = 5
 
 
-class CopyDescriptor(nn.Module):
-    """(B, 3, S, S) normalised images to (B, D): last features, and mean and generalised mean of a middle stage.
+class CopyFeatures(nn.Module):
+    """(B, 3, S, S) normalised images to (B, 1504): last features, and mean and generalised mean of a middle stage.
 
     Attributes:
-        net: an EfficientNet of timm without its classifier.
+        net: EfficientNet-Lite0 of timm without its classifier.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -60,37 +64,40 @@ class CopyDescriptor(nn.Module):
         return images
 
 
-def _generalised_mean(maps: torch.Tensor) -> torch.Tensor:
-    return maps.float().clamp(min=1e-6).pow(_POWER).mean(dim=(2, 3)).pow(1 / _POWER)
-
-
-def describer(
-    source: ImageSource, runtime: Runtime, progress: Callable[[int], None] | None = None
-) -> Callable[[NDArray[np.int64], float], NDArray[np.float32] | None] | None:
-    """(n) rows of `source`, and the monotonic seconds until which there is time -> (n, D) descriptors.
-
-    None where the weights are not on this machine; it gives None where time was up. `progress` is told the number
-    of images that are done.
-    """
+def copy_features() -> CopyFeatures | None:
+    """The network on the CPU, ready to be used; None where its weights are not on this machine."""
     row = backbone(NETWORK)
     found = find_weights(row, offline=True)
     if found is None:
         return None
-    size = min(SIDE, source.sizes[-1])
     weights = load_weights(found, row)
-    net = CopyDescriptor(build_classifier(NETWORK, 1, resolution=size, weights=weights).backbone).to(runtime.device)
-    mean, std = statistics(row)
-    preprocessing = Preprocessing(size, mean, std)
+    return CopyFeatures(build_classifier(NETWORK, 1, resolution=SIDE, weights=weights).backbone).eval()
 
-    def describe(rows: NDArray[np.int64], stop: float) -> NDArray[np.float32] | None:
-        chosen = torch.from_numpy(rows)
 
-        def late() -> bool:
-            return time.monotonic() > stop
+def describer(runtime: Runtime) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None:
+    """(B, `SIDE`, `SIDE`, 3) RGB squares -> (B, D) descriptors; None where the weights are not on this machine."""
+    net = copy_features()
+    if net is None:
+        return None
+    net = net.to(runtime.device)
+    mean, std = statistics(backbone(NETWORK))
+    matrices = {name: torch.from_numpy(each).to(runtime.device) for name, each in _matrices().items()}
 
-        try:
-            return extract_features(net, source, chosen, preprocessing, runtime, should_stop=late, progress=progress)
-        except OutOfTime:
-            return None
+    @torch.inference_mode()
+    def describe(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch = torch.from_numpy(squares).permute(0, 3, 1, 2).to(runtime.device)
+        features = net(normalize(batch, mean, std))
+        parts = [F.normalize(features[:, PARTS[name]] @ matrix[:-1] + matrix[-1]) for name, matrix in matrices.items()]
+        return np.asarray(torch.cat(parts, dim=1).cpu().numpy(), dtype=np.float32)
 
     return describe
+
+
+@cache
+def _matrices() -> dict[str, NDArray[np.float32]]:
+    with np.load(MATRICES, allow_pickle=False) as stored:
+        return {name: stored[name].astype(np.float32) for name in PARTS}
+
+
+def _generalised_mean(maps: torch.Tensor) -> torch.Tensor:
+    return maps.float().clamp(min=1e-6).pow(_POWER).mean(dim=(2, 3)).pow(1 / _POWER)
