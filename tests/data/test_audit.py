@@ -170,3 +170,24 @@ def test_labels_may_differ_where_only_registration_joins_but_it_is_said_and_not_
     assert checked.eligible.tolist() == [False, False, True]
     said = [finding.message for finding in checked.findings if finding.kind == "same_picture_two_labels"]
     assert said == ["shows the same picture as a/1.png, but they are in 'a' and 'b'"]
+
+
+def test_names_that_pixels_contradict_are_told_and_keep_their_say() -> None:
+    paths = ["a/x.jpg", "a/x_hflip.jpg", *PLAIN]
+    manifest = make_manifest(paths)
+    facts = make_facts(manifest, compared=make_compared(strangers=[(0, 1)]))
+    checked = audit(manifest, facts, DataSettings(lineage="full"))
+    assert messages(checked, "names_contradicted") == [
+        "1 of 10 pairs that names join have nothing visible in common",
+        "named like a copy with a/x.jpg, but nothing common is seen in the two",
+    ]
+    assert checked.lineage.role[1] == "copy"
+    assert checked.lineage.group[0] == checked.lineage.group[1]
+
+
+def test_where_nearly_all_are_copies_it_is_asked_whether_they_are() -> None:
+    few = [f"a/leaf_augmented_{i}.jpg" for i in range(97)]
+    assert messages(audited([*few, "b/x.jpg"])[1], "nearly_all_copies") == [
+        "97 of 98 images count as copies, by names or by what you said"
+    ]
+    assert "nearly_all_copies" not in kinds(audited([*few, *(f"b/{i}.jpg" for i in range(10))])[1])

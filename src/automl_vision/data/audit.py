@@ -53,6 +53,14 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
     "too_small_to_compare": ("warning", "name groups with a group column or --group-regex"),
     "too_plain_to_compare": ("warning", "name groups with a group column or --group-regex"),
+    "names_contradicted": (
+        "warning",
+        "look at the two: if they are two pictures, name groups with a group column; until then they stay together",
+    ),
+    "nearly_all_copies": (
+        "warning",
+        "if these are your originals, say so with --original-regex or a column is_augmented, or use --lineage off",
+    ),
     "class_of_copies": ("warning", "merge the two classes with --label-map"),
     "ignored": ("info", ""),
     "exif_rotated": ("info", "nothing: images are turned upright"),
@@ -67,6 +75,8 @@ TINY = 10
 IMBALANCED = 3.0
 #: Above this share of quarantined files the finding is about the whole data set.
 MANY = 0.05
+#: Above this share of copies among the usable images the finding is about the whole data set.
+NEARLY_ALL = 0.95
 #: Sets that a class needs an original group for: train, val and test.
 SETS = 3
 
@@ -295,6 +305,11 @@ def _conflicts(scene: _Scene) -> Iterator[Finding]:
 
 def _copies(scene: _Scene) -> Iterator[Finding]:
     lineage, usable = scene.lineage, scene.facts.usable
+    copies, images = int(((lineage.role == "copy") & usable).sum()), int(usable.sum())
+    if copies > NEARLY_ALL * images:
+        yield _finding(
+            "nearly_all_copies", f"{copies} of {images} images count as copies, by names or by what you said"
+        )
     orphans = np.flatnonzero(lineage.orphan & usable)
     if len(orphans):
         message = f"{len(orphans)} copies without their original are set aside: it may be anywhere"
@@ -327,6 +342,7 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
             first, second = seen.pairs[at].tolist()
             words = "the same picture as" if kind == "same_picture" else "perhaps the same picture as"
             yield _finding(kind, f"{words} {paths[first]}: {seen.detail[at]}, score {seen.score[at]:.1f}", second)
+    yield from _contradicted(scene.manifest, seen)
     yield from _two_labels(scene.manifest, seen)
     if seen.unchecked:
         yield _finding(
@@ -339,6 +355,16 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
         if images:
             told = "that pixels miss most of their changed copies: they do not certify the test set"
             yield _finding(kind, f"{images} images are {what} {told}")
+
+
+def _contradicted(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
+    """Such files stay together all the same: a wrong join costs a few images, a wrong parting the test set."""
+    if len(seen.strangers):
+        message = f"{len(seen.strangers)} of {seen.named} pairs that names join have nothing visible in common"
+        yield _finding("names_contradicted", message)
+    for first, second in seen.strangers.tolist():
+        message = f"named like a copy with {manifest.paths[first]}, but nothing common is seen in the two"
+        yield _finding("names_contradicted", message, second)
 
 
 def _two_labels(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
