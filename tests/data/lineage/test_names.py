@@ -447,6 +447,11 @@ def test_equal_stems_in_other_folders_of_a_class_stay_apart() -> None:
     assert group["cls/p1/001.jpg"] == group["cls/p1/001_flip.jpg"] != group["cls/p2/001.jpg"]
 
 
+def test_copies_of_equal_stems_in_other_folders_stay_apart() -> None:
+    group = grouped([f"cls/{p}/001{end}.jpg" for p in ("p1", "p2", "p3") for end in ("", "_hflip", "_aug_1")])
+    assert list(group.values()) == [0, 0, 0, 3, 3, 3, 6, 6, 6]
+
+
 def test_an_ambiguous_source_is_not_guessed() -> None:
     paths = ["cls/p1/001.jpg", "cls/p2/001.jpg", "cls/p3/001_dark.jpg"]
     assert len(set(grouped(paths).values())) == 3

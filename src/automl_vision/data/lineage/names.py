@@ -412,8 +412,8 @@ class _Scene:
         family = self.siblings.get((name.label, match.key, match.extension), [])
         siblings = tuple(family[:1]) if rule.anchor in ("siblings", "none") and match.key else ()
         reason = f"its name is written like {rule.tool} does"
-        if sources:
-            return _Verdict("copy", sources, siblings, reason)
+        if sources:  # its siblings may lie in other folders, and come from a file of the same name there
+            return _Verdict("copy", sources, (), reason)
         if rule.says == "same source":
             alone = "copy" if name.place.augmented else "original"
             claim = "unsure" if len(family) > 1 else alone
