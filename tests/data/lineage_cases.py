@@ -66,6 +66,7 @@ def make_facts(
             "mode": "RGB",
             "frames": 1,
             "exif_rotated": False,
+            "taken": np.nan,
             "fault": faults,
             "detail": ["broken" if fault else "" for fault in faults],
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,10 +12,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pictures import picture
@@ -114,6 +117,19 @@ def test_facts_tell_what_was_seen(manifest: Manifest, tmp_path: Path) -> None:
     assert (table.loc[["dog/empty.png", "dog/pipe.png"], "file_digest"] == "").all()
 
 
+def test_the_time_of_a_picture_comes_back_from_the_cache(tmp_path: Path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: "2023:04:01 12:34:56", 0x9291: "5"})
+    Image.open(picture(tmp_path / "data" / "a" / "1.png")).save(tmp_path / "data" / "a" / "2.jpg", exif=exif)
+    manifest = read(tmp_path / "data", DataSettings())
+    for _ in range(2):
+        _, facts = build_store(manifest, [8], tmp_path / "cache", 1)
+        np.testing.assert_array_equal(facts.taken, [np.nan, 1680352496.5])
+        assert facts.table["taken"].dtype == np.float64
+
+
 def test_equal_pixels_in_different_files_have_equal_pixel_digests(tmp_path: Path) -> None:
     file = picture(tmp_path / "data" / "a" / "1.png", seed=1)
     survey.open_rgb(file)
@@ -211,11 +227,25 @@ def flip(file: Path, place: float) -> None:
     file.write_bytes(data)
 
 
+def as_format_1(entry: Path) -> None:
+    index = json.loads((entry / "index.json").read_text())
+    (entry / "index.json").write_text(json.dumps(index | {"format": 1}))
+
+
+def without_time(entry: Path) -> None:
+    pd.read_parquet(entry / "facts.parquet").drop(columns="taken").to_parquet(entry / "facts.parquet", index=False)
+    index = json.loads((entry / "index.json").read_text())
+    crc = zlib.crc32((entry / "facts.parquet").read_bytes())
+    (entry / "index.json").write_text(json.dumps(index | {"facts_crc32": crc}))
+
+
 DAMAGE = {
     "no index": lambda entry: (entry / "index.json").unlink(),
     "no text": lambda entry: (entry / "index.json").write_bytes(b"\xff"),
     "another document": lambda entry: (entry / "index.json").write_text("[]"),
     "another format": lambda entry: (entry / "index.json").write_text('{"format": 0}'),
+    "the format before": lambda entry: as_format_1(entry),
+    "facts without the time": lambda entry: without_time(entry),
     "half an index": lambda entry: (entry / "index.json").write_text('{"format": 1, "count": 5}'),
     "a plane is gone": lambda entry: (entry / "plane-8.u8").unlink(),
     "a plane is short": lambda entry: os.truncate(entry / "plane-16.u8", 100),

@@ -61,6 +61,11 @@ KINDS: dict[str, tuple[Severity, str]] = {
         "warning",
         "if these are your originals, say so with --original-regex or a column is_augmented, or use --lineage off",
     ),
+    "bursts": ("info", "nothing: what was taken in one go stays together"),
+    "large_burst": (
+        "warning",
+        "give a smaller --burst-window, or say what belongs together with a group column or --group-regex",
+    ),
     "class_of_copies": ("warning", "merge the two classes with --label-map"),
     "ignored": ("info", ""),
     "exif_rotated": ("info", "nothing: images are turned upright"),
@@ -77,6 +82,8 @@ IMBALANCED = 3.0
 MANY = 0.05
 #: Above this share of copies among the usable images the finding is about the whole data set.
 NEARLY_ALL = 0.95
+#: Above this share of a class one burst is a finding: what is left cannot tell much.
+LARGE_BURST = 0.20
 #: Sets that a class needs an original group for: train, val and test.
 SETS = 3
 
@@ -376,6 +383,26 @@ def _two_labels(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
         yield _finding("same_picture_two_labels", message, second)
 
 
+def _bursts(scene: _Scene) -> Iterator[Finding]:
+    links = [link for link in scene.lineage.links if link.evidence == "bursts"]
+    if not links:
+        return
+    burst = connected(len(scene.manifest), links)
+    images = np.bincount(burst[scene.facts.usable], minlength=len(burst))
+    several = images[images > 1]
+    yield _finding(
+        "bursts",
+        f"{several.sum()} images were taken in {len(several)} bursts, by their numbers or times; the largest has "
+        f"{several.max(initial=0)}",
+    )
+    for label, name in enumerate(scene.manifest.class_names):
+        inside = np.bincount(burst[scene.facts.usable & (scene.manifest.labels == label)], minlength=1)
+        most, total = int(inside.max()), int(inside.sum())
+        if most > 1 and most > LARGE_BURST * total:
+            message = f"one burst holds {most} of {total} images of class '{name}' ({most / total:.0%})"
+            yield _finding("large_burst", message)
+
+
 def _twin_classes(scene: _Scene) -> Iterator[Finding]:
     classes = set(scene.manifest.class_names)
     for name in scene.manifest.class_names:
@@ -437,6 +464,7 @@ CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
     _conflicts,
     _copies,
     _compared,
+    _bursts,
     _twin_classes,
     _ignored,
     _files,

@@ -21,6 +21,7 @@ FACT_COLUMNS: dict[str, str] = {
     "mode": "Pillow mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...); empty where unknown",
     "frames": "frames or pages in the file; only the first is used",
     "exif_rotated": "True where an EXIF orientation was applied",
+    "taken": "when, in seconds since 1970 by the camera's clock (EXIF DateTimeOriginal); NaN where unknown",
     "fault": "one of errors.IMAGE_FAULTS where the file is quarantined, else empty",
     "detail": "one line on the fault",
 }
@@ -125,6 +126,11 @@ class Facts:
     def usable(self) -> NDArray[np.bool_]:
         """(N) True where the image decoded."""
         return np.asarray(self.table["fault"] == "", dtype=np.bool_)
+
+    @property
+    def taken(self) -> NDArray[np.float64] | None:
+        """(N) seconds by the camera's clock, NaN where unknown; None before any file was opened."""
+        return self.table["taken"].to_numpy(dtype=np.float64) if "taken" in self.table else None
 
     @property
     def pixel_digests(self) -> NDArray[np.object_]:

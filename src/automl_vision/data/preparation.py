@@ -175,6 +175,16 @@ def _pixels(manifest: Manifest, row: int) -> NDArray[np.uint8]:
         ) from error
 
 
+def _split(manifest: Manifest, facts: Facts, found: Audit, settings: Settings) -> Split:
+    try:
+        return split(manifest, facts, found, settings.split, seed=settings.machine.seed)
+    except DataError as error:
+        if not any(link.evidence == "bursts" for link in found.lineage.links):
+            raise
+        fix = f"{error.fix}; or give a smaller --burst-window than {settings.data.burst_window}"
+        raise DataError(error.what, value=error.value, fix=fix) from error
+
+
 def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
     """Check the images, trace copies and deal the sets.
 
@@ -189,5 +199,5 @@ def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Setti
         dropped = tuple(name for name in names if name not in manifest.class_names)
         store = store.take(np.array([all_rows[path] for path in manifest.paths], dtype=np.int64))
         found = audit(manifest, facts, settings.data)
-    dealt = split(manifest, facts, found, settings.split, seed=settings.machine.seed)
+    dealt = _split(manifest, facts, found, settings)
     return Prepared(manifest, facts, found, dealt, store, dropped)

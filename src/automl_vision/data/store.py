@@ -228,7 +228,9 @@ def _fill(
 def _table(facts: list[Fact]) -> pd.DataFrame:
     example = NOTHING_KNOWN | {PLANE_ROW: -1}
     columns = {name: [fact[name] for fact in facts] for name in [*FACT_COLUMNS, PLANE_ROW]}
-    types = {name: {int: "int64", bool: "bool"}.get(type(value), "str") for name, value in example.items()}
+    types = {
+        name: {int: "int64", bool: "bool", float: "float64"}.get(type(value), "str") for name, value in example.items()
+    }
     return pd.DataFrame(columns).astype(types)
 
 
