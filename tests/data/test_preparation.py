@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import picture
+from PIL import Image
 
 from automl_vision.config import DataSettings, Settings
 from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
@@ -57,5 +59,26 @@ def test_a_window_that_leaves_nothing_to_split_is_named(tmp_path: Path) -> None:
             picture(tmp_path / label / f"f_{number:03d}.png")
     with pytest.raises(DataError, match="too few originals") as caught:
         prepared(tmp_path, "1")
-    assert caught.value.fix.endswith("or give a smaller --burst-window than 1")
+    assert caught.value.fix.endswith("or give a smaller --burst-window than 1, or none")
     assert set(prepared(tmp_path, "").split.name) == {"train", "val", "test"}
+
+
+def film(folder: Path, frames: int, shuffle: bool) -> None:
+    rng = np.random.default_rng(int(shuffle))
+    made = np.clip(128 + rng.normal(0, 6, (frames, 16, 16)).cumsum(axis=0), 0, 255).astype(np.uint8)
+    folder.mkdir(parents=True)
+    for number, grey in enumerate(rng.permutation(made) if shuffle else made):
+        Image.fromarray(grey).resize((40, 40)).save(folder / f"f_{number:03d}.png")
+
+
+def test_files_that_look_like_frames_are_told_until_a_window_is_given(tmp_path: Path) -> None:
+    film(tmp_path / "a", 60, shuffle=False)
+    film(tmp_path / "b", 60, shuffle=True)
+    told = [each for each in prepared(tmp_path, "").audit.findings if each.kind == "looks_like_bursts"]
+    assert len(told) == 1
+    assert "in 1 of 2 classes with running numbers ('a')" in told[0].message
+    assert "--burst-window 5" in told[0].fix
+    for number in (10, 20, 30, 40, 50):  # cuts
+        (tmp_path / "a" / f"f_{number:03d}.png").unlink()
+        (tmp_path / "b" / f"f_{number:03d}.png").unlink()
+    assert "looks_like_bursts" not in {each.kind for each in prepared(tmp_path, "1").audit.findings}

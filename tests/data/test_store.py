@@ -29,7 +29,7 @@ from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preprocess import square
 from automl_vision.data.readers import read
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, thumbnails
 from automl_vision.errors import DataError, ImageReadError
 
 SIZES = (16, 8)
@@ -128,6 +128,26 @@ def test_the_time_of_a_picture_comes_back_from_the_cache(tmp_path: Path) -> None
         _, facts = build_store(manifest, [8], tmp_path / "cache", 1)
         np.testing.assert_array_equal(facts.taken, [np.nan, 1680352496.5])
         assert facts.table["taken"].dtype == np.float64
+
+
+def test_thumbnails_are_mean_greys_of_fields(manifest: Manifest, tmp_path: Path) -> None:
+    store, _ = build_store(manifest, [40, 56], None, 1)
+    rows = good_rows(store)[[2, 0, 0]]
+    found = thumbnails(store, rows)
+    assert found.shape == (3, 256)
+    grey = store.fetch(rows, 40).float().mean(dim=1).numpy()
+    np.testing.assert_allclose(found.reshape(3, 16, 16)[:, 2, 0], grey[:, 5:7, 0:2].mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found[1], found[2])
+    assert thumbnails(store, rows[:0]).shape == (0, 256)
+    store.close()
+
+
+def test_thumbnails_of_very_small_squares_are_the_squares(manifest: Manifest) -> None:
+    store, _ = build_store(manifest, [8], None, 1)
+    rows = good_rows(store)
+    expected = store.fetch(rows, 8).float().mean(dim=1).reshape(len(rows), -1).numpy()
+    np.testing.assert_allclose(thumbnails(store, rows), expected, rtol=1e-5)
+    store.close()
 
 
 def test_equal_pixels_in_different_files_have_equal_pixel_digests(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ raises an error where too little is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.lineage.evidence import MAY_DIFFER_IN_LABEL, as_bytes, precedence
+from automl_vision.data.lineage.frames import Likeness, Thumbnails, likeness_of_neighbours
 from automl_vision.data.lineage.groups import connected, trace_lineage
 from automl_vision.data.lineage.lineage import Lineage
 from automl_vision.data.lineage.names import augmented_twin
@@ -62,6 +63,11 @@ KINDS: dict[str, tuple[Severity, str]] = {
         "if these are your originals, say so with --original-regex or a column is_augmented, or use --lineage off",
     ),
     "bursts": ("info", "nothing: what was taken in one go stays together"),
+    "looks_like_bursts": (
+        "warning",
+        "keep them in one set: consider --burst-window 2s (camera times), --burst-window 5 (file numbers; all are one "
+        "burst where no number is missing), or name videos with a group column or --group-regex",
+    ),
     "large_burst": (
         "warning",
         "give a smaller --burst-window, or say what belongs together with a group column or --group-regex",
@@ -178,15 +184,27 @@ class _Scene:
     lineage: Lineage
     label_conflict: NDArray[np.bool_]
     counts: pd.DataFrame
+    likeness: Mapping[int, Likeness] = field(default_factory=dict)
 
 
-def audit(manifest: Manifest, facts: Facts, settings: DataSettings) -> Audit:
-    """Trace the lineage and run every check of `CHECKS`."""
+def audit(manifest: Manifest, facts: Facts, settings: DataSettings, thumbnails: Thumbnails | None = None) -> Audit:
+    """Trace the lineage and run every check of `CHECKS`.
+
+    Args:
+        manifest: N rows.
+        facts: N rows.
+        settings: which evidence counts.
+        thumbnails: how pictures are reached to see whether files look like frames of videos; None where they are not.
+    """
     lineage = trace_lineage(manifest, facts, settings)
     conflict = _label_conflict(manifest, lineage)
     eligible = _eligible(facts, lineage, conflict)
     counts = _class_counts(manifest, facts, lineage, eligible)
-    scene = _Scene(manifest, facts, lineage, conflict, counts)
+    likeness = {}
+    if thumbnails is not None and not settings.burst_window:
+        considered = np.asarray(facts.usable & (lineage.role == "original"), dtype=np.bool_)
+        likeness = likeness_of_neighbours(manifest, considered, lineage.group, thumbnails)
+    scene = _Scene(manifest, facts, lineage, conflict, counts, likeness)
     found = [finding for check in CHECKS for finding in check(scene)]
     findings = tuple(sorted(found, key=lambda finding: finding.row >= 0))
     return Audit(findings, lineage, conflict, eligible, counts)
@@ -403,6 +421,21 @@ def _bursts(scene: _Scene) -> Iterator[Finding]:
             yield _finding("large_burst", message)
 
 
+def _frames(scene: _Scene) -> Iterator[Finding]:
+    alike = {label: each for label, each in scene.likeness.items() if each.frames}
+    if not alike:
+        return
+    names = [f"'{scene.manifest.class_names[label]}'" for label in alike]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    pairs = sum(each.pairs for each in alike.values())
+    nearer = sum(each.nearer * each.pairs for each in alike.values()) / pairs
+    yield _finding(
+        "looks_like_bursts",
+        f"files look like frames of videos in {len(alike)} of {len(scene.likeness)} classes with running numbers "
+        f"({shown}): in {nearer:.0%} of {pairs} pairs the next number is more alike than another picture of the class",
+    )
+
+
 def _twin_classes(scene: _Scene) -> Iterator[Finding]:
     classes = set(scene.manifest.class_names)
     for name in scene.manifest.class_names:
@@ -465,6 +498,7 @@ CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
     _copies,
     _compared,
     _bursts,
+    _frames,
     _twin_classes,
     _ignored,
     _files,
