@@ -91,7 +91,7 @@ def bursts(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence
 
 
 def names(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
-    """File and folder names as known tools write them, see `names.NAME_RULES`."""
+    """File and folder names as known tools write them, see `name_rules.NAME_RULES`."""
     del facts, settings
     read = read_names(manifest)
     return Evidence(read.claims, read.links, "named like a copy", read.reasons, read.candidates)

@@ -13,204 +13,36 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl_vision.data.lineage.lineage import Link
+from automl_vision.data.lineage.name_rules import (
+    ANY_SURE_OPERATION,
+    MARK,
+    NAME_RULES,
+    OPERATION_WORDS,
+    OTHER_RULES,
+    UPLOADED,
+    WITH_ENDING,
+    NameRule,
+)
 from automl_vision.data.manifest import Manifest
-
-Says = Literal["copy", "same source", "hint"]
-Anchor = Literal["stem", "siblings", "kin", "none"]
-
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-#: Words that say nothing but "augmented": whole classes may be named by them.
-AUGMENTED = _words("""
-    aug augm augmented augment augmentation imgaug albu albumentation albumentations autoaugment randaugment
-    trivialaugment augmix
-""")
-
-#: Words that people write for an augmentation and hardly ever for anything else.
-SURE_OPERATIONS = AUGMENTED + _words("""
-    hflip vflip hvflip fliph flipv fliplr flipud fliptb flipped horizontalflip verticalflip
-    horizontalflipped verticalflipped horizflip vertflip mirrored
-    rotated rotate rotation rot90 rot180 rot270 randomrotate randomrotate90 rotation90 rotate90 transposed
-    brightened darkened brightnesscontrast randombrightnesscontrast colorjitter colourjitter jittered
-    huesaturationvalue rgbshift channelshuffle randomgamma desaturated grayscale greyscale togray inverted
-    solarize solarized posterize posterized equalized clahe
-    blurred gaussblur gaussianblur motionblur medianblur sharpened noised noisy gaussnoise gaussiannoise
-    saltpepper saltandpepper isonoise jpegcompression imagecompression
-    cropped randomcrop centercrop randomresizedcrop rrc rescaled shifted translated sheared skewed
-    shiftscalerotate affine randomaffine elastic elastictransform griddistortion opticaldistortion distorted
-    warped squashed cutout erased randomerasing coarsedropout
-""")
-
-#: Words that are also parts of ordinary names: they count only beside the file they would be a copy of.
-LIKELY_OPERATIONS = _words("""
-    flip mirror rot transpose bright brighter brightness dark darker darkness contrast autocontrast gamma
-    exposure hue sat saturation saturate jitter gray grey bw invert inv negative equalize equalise histeq blur
-    gauss gaussian defocus sharp sharpen emboss noise salt pepper speckle jpeg jpg compress compressed crop
-    zoom zoomin zoomout scale scaled resize resized rescale pad padded padding shift translate translation
-    shear skew perspective persp warp distort distortion squash stretch stretched erase erasing dropout
-    occlude occluded downscale downscaled upscale upscaled lowres sunflare watermark transform transformed
-    trans tta deg degree degrees denoise denoised smooth smoothed noisify vflipped hflipped newpixel
-    enhanced mixup cutmix mosaic
-""")
-
-#: Words that start an ordinary name too often (`snow_leopard`, `light_bulb`): read only at the end of a name.
-TRAILING_OPERATIONS = _words("""
-    light lighter shadow fog rain snow color colour rgb channel motion median grain quality turned
-""")
-
-
-def _any_of(words: Iterable[str]) -> str:
-    """A pattern for any of the words that tries each letter once: many times faster than `a|b|c`."""
-    tails: defaultdict[str, list[str]] = defaultdict(list)
-    for word in words:
-        tails[word[:1]].append(word[1:])
-    optional = "?" if tails.pop("", None) else ""
-    branches = [re.escape(head) + (_any_of(rest) if any(rest) else "") for head, rest in tails.items()]
-    return f"(?:{'|'.join(branches)}){optional}"
-
-
-_SEP = r"[_\-. ]+"
-_MORE_WORDS = r"h|v|hv|lr|ud|x|y|cw|ccw|left|right|up|down|horizontal|vertical|random|low|high|deg|degrees"
-_MORE = rf"(?:{_MORE_WORDS}|\d{{1,8}}(?:deg|px|pct)?)"
-_AUGMENTED = _any_of(AUGMENTED)
-_SURE = _any_of(SURE_OPERATIONS)
-_LEADING = _any_of(SURE_OPERATIONS + LIKELY_OPERATIONS)
-#: "90deg" and "new30degFlipLR", as in the Kaggle set of plant diseases.
-_DEGREES = r"(?:new)?\d{1,3}(?:deg|degrees?)(?:flip(?:lr|tb|ud|h|v)?)?"
-_ANY = rf"(?:{_any_of(SURE_OPERATIONS + LIKELY_OPERATIONS + TRAILING_OPERATIONS)}|{_DEGREES})"
-_TAIL = rf"(?:{_SEP}(?:{_ANY}\d{{0,4}}|{_MORE}))*"
-_BEFORE = rf"\d{{0,4}}(?:{_SEP}\d{{1,4}})?{_SEP}(?=.*[^\W\d_])"
-_HEAD = rf"{_BEFORE}(?P<k>.+)"
-#: Eight hexadecimal digits with a letter (no date), and not the first part of a UUID.
-_UPLOAD = r"(?:\d{1,6}-)?(?=\d*[a-f])[0-9a-f]{8}-(?![0-9a-f]{4}-[0-9a-f]{4}-)"
-_UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
-_EXT = r"jpe?g|png|bmp|webp|gif|tiff?|heic"
-_NUMBER = r"(?:0|[1-9]\d{0,7})"
-_KERAS_PREFIX = r"(?:aug|augm|augmented|augmentation|gen|generated|keras|datagen)?"
-_DATE = r"_(?:[1-9]|[12]\d|3[01])_(?:19|20)\d\d"
-#: "trip_aug_2019_3" and "12-aug-2019" are pictures of August.
-_NO_AUGUST = r"(?!.*(?<![a-z])aug[_\-. ]*(?:\d{1,2}[_\-. ]+)?(?:19|20)\d\d(?!\d))"
-_COPY = r"copy|kopie|copie|copia|c[oó]pia|kopia|kopi|копия|コピー|副本|복사본"
-_COPY_OF = r"(?:copy|kopie|copie|copia|c[oó]pia|kopia)"
-_OF = r"(?:of|von|van|de|di|do|da)"
-_NTH = r"\d{1,3}(?:st|nd|rd|th|\.)? "
-_IN_BRACKETS = rf"(?:another |{_NTH}|weitere )?(?:{_COPY})(?: \d{{1,3}})?"
-
-
-@dataclass(frozen=True)
-class NameRule:
-    """One naming habit.
-
-    Attributes:
-        tool: who writes such names.
-        pattern: matched against the whole stem; group `k` is the stem of the source (with `rest` after it), `ext`
-            its extension, `n` a number that runs over the files of one k.
-        says: "copy" of k, "same source" (all files of one k, one of them perhaps the original), or "hint".
-        anchor: what must be there in the same label: the file k ("stem"), that or a second file of the same k
-            ("siblings"), a file that an unmistakable rule of the same tool read ("kin"), or nothing ("none").
-        reads_operation: True where the name must hold an operation word; other names skip such rules.
-        most: files that may share one k before it is taken for a class or a series instead of a source; 0: no limit.
-    """
-
-    tool: str
-    pattern: re.Pattern[str]
-    says: Says
-    anchor: Anchor
-    reads_operation: bool = False
-    most: int = 0
-
-
-def _rule(tool: str, pattern: str, says: Says, anchor: Anchor) -> NameRule:
-    return NameRule(tool, re.compile(pattern, re.IGNORECASE), says, anchor)
-
-
-def _operation(tool: str, pattern: str, anchor: Anchor, most: int = 0) -> NameRule:
-    return NameRule(tool, re.compile(pattern, re.IGNORECASE), "copy", anchor, reads_operation=True, most=most)
-
-
-#: Copies of one source that one operation other than "augmented" makes at most. `cat_cropped_1` to
-#: `cat_cropped_500` are five hundred cats.
-_MOST_OF_ONE_SOURCE = 30
-
-
-#: In the order in which they are tried, first those that find their source.
-NAME_RULES: tuple[NameRule, ...] = (
-    _rule("Roboflow", rf"(?P<k>.+)_(?P<ext>{_EXT})\.rf\.[0-9A-Za-z]{{16,40}}", "same source", "none"),
-    _rule(
-        "Augmentor",
-        rf"(?:_groundtruth_\(\d+\)_)?(?:.*?_)?original_(?P<k>.+?)\.(?P<ext>{_EXT})_{_UUID}",
-        "copy",
-        "none",
-    ),
-    # A ground-truth file carries the class and the name with nothing between them that a reader could rely on.
-    _rule("Augmentor", rf"_groundtruth_\(\d+\)_[^_]*_(?P<k>.+?)\.(?P<ext>{_EXT})_{_UUID}", "copy", "stem"),
-    _rule("Augmentor", rf"_groundtruth_\(\d+\)_.*_{_UUID}", "copy", "none"),
-    _rule("Keras save_to_dir", rf"(?!aug{_DATE}$){_KERAS_PREFIX}_{_NUMBER}_{_NUMBER}", "copy", "none"),
-    _rule("Keras save_to_dir", rf"aug{_DATE}", "copy", "kin"),  # else August 12, 2020
-    _operation(
-        "augmentation script", rf"{_NO_AUGUST}(?P<k>.+?){_SEP}{_SURE}\d{{0,4}}{_TAIL}", "siblings", _MOST_OF_ONE_SOURCE
-    ),
-    _operation("augmentation script", rf"{_NO_AUGUST}(?P<k>.+?){_SEP}{_AUGMENTED}\d{{0,4}}{_TAIL}", "siblings"),
-    _operation("operation suffix", rf"(?P<k>.+?){_SEP}{_ANY}\d{{0,4}}{_TAIL}", "stem"),
-    _operation("operation on a copy", rf"(?P<k>.+){_SEP}{_ANY}\d{{0,4}}(?:{_SEP}{_MORE})*", "stem"),
-    _operation("operation prefix", rf"{_NO_AUGUST}{_SURE}{_HEAD}", "siblings"),
-    _operation("operation prefix", rf"{_LEADING}{_HEAD}", "stem"),
-    _operation("operation prefix", rf"{_SURE}{_BEFORE}(?P<k>.+?)[_\-]\d{{1,4}}", "stem"),
-    _operation("operations prefix", rf"{_LEADING}(?:\d{{0,4}}{_SEP}{_LEADING})*{_HEAD}", "stem"),
-    _rule("Keras per image", rf"(?P<k>.+)_(?:0_{_NUMBER}|{_NUMBER}_[1-9]\d{{2,7}})", "copy", "stem"),
-    _rule("file name with its ending", rf"(?P<k>.+)\.(?P<ext>{_EXT})[_\-. ]\d{{1,6}}", "copy", "stem"),
-    _rule("CLoDSA", r"\d{1,6}_\d{1,3}_(?P<k>.+)", "hint", "stem"),
-    _rule("numbered", r"(?P<k>.+)[_\-](?P<n>\d{1,3})", "hint", "stem"),
-    _rule("numbered", r"(?P<k>.+?) ?\((?P<n>\d{1,3})\)", "hint", "stem"),
-    _rule("numbered", r"(?P<k>.+)~(?P<n>\d{1,3})", "hint", "stem"),
-    _rule("Keras per image", rf"(?P<k>.+)_0_(?P<n>{_NUMBER})", "hint", "stem"),
-    _rule("copy of a file", rf"(?P<k>.+?)(?: ?[-–—_] ?| )(?:{_COPY})[ _]?(?:\(?(?P<n>\d{{1,3}})\)?)?", "hint", "stem"),
-    _rule("copy of a file", rf"(?P<k>.+?) ?\({_IN_BRACKETS}\)", "hint", "stem"),
-    _rule("copy of a file", rf"{_COPY_OF}[ _](?:\((?P<n>\d{{1,3}})\)[ _])?{_OF}[ _](?P<k>.+)", "hint", "stem"),
-    _rule(
-        "edited photo", r"(?P<k>.+?)[_\-. ~](?:edited|edit|bearbeitet|modifi[eé]|effects)(?:\(\d\))?", "hint", "stem"
-    ),
-    _rule("edited photo", r"(?P<k>IMG_)E(?P<rest>\d{4})", "hint", "stem"),
-    _rule("Label Studio", rf"{_UPLOAD}(?P<k>.+)", "hint", "stem"),
-    # Django adds seven random characters where a name is taken; Label Studio stored uploads like that.
-    _rule("upload", r"(?P<k>.+)_(?-i:(?=[A-Z\d]*[a-z])(?=[a-z]*[A-Z\d]))[0-9A-Za-z]{7}", "hint", "stem"),
-)
-
-_OTHER_RULES = tuple(rule for rule in NAME_RULES if not rule.reads_operation)
-#: A stem without an operation and without one of these marks skips the table.
-_MARK = re.compile(
-    rf"[_\-~. ]\d{{1,8}}$|\)$|\.rf\.|{_UUID}$|^\d+_\d+_|{_COPY}|^IMG_E\d|_[0-9a-z]{{7}}$|^{_UPLOAD}"
-    r"|edit|bearbeitet|modifi|effects",
-    re.IGNORECASE,
-)
-_UPLOADED = re.compile(rf"{_UPLOAD}(?P<k>.+)", re.IGNORECASE)
-_WITH_ENDING = re.compile(rf"(?P<k>.+)\.(?P<ext>{_EXT})", re.IGNORECASE)
-_WORD = re.compile(r"[a-z]+")
-_OPERATION_WORDS = frozenset(
-    word.rstrip("0123456789") for word in SURE_OPERATIONS + LIKELY_OPERATIONS + TRAILING_OPERATIONS
-) | {f"deg{turned}" for turned in ("fliplr", "fliptb", "flipud", "fliph", "flipv", "flip")}
 
 #: Files of one k that are all compared with each other; of more, only those with consecutive numbers.
 _SMALL_FAMILY = 6
 #: Strength of a hint that only siblings give: what has a source beside it is compared first.
 SIBLING_HINT = 0.5
 
+_WORD = re.compile(r"[a-z]+")
 _IMAGES = r"(?:[_\- ]?(?:images?|imgs?|pictures?|data|dataset|samples?|files?|\d{1,3}))?"
 _AUG_FOLDER = re.compile(rf"(?:aug|augs|augment|augmented|augmentations?){_IMAGES}", re.IGNORECASE)
 _AUG_TWIN = re.compile(
     r"(?P<a>.+)[_\-. ](?:aug|augmented|augmentations?)|(?:aug|augmented)[_\-. ](?P<b>.+)", re.IGNORECASE
 )
 #: Folders named after what was done to the pictures in them: need the files they were made from.
-_OPERATION_FOLDER = re.compile(rf"{_SURE}\d{{0,3}}{_IMAGES}", re.IGNORECASE)
+_OPERATION_FOLDER = re.compile(rf"{ANY_SURE_OPERATION}\d{{0,3}}{_IMAGES}", re.IGNORECASE)
 #: Folders that tools write into, and that people also call other things: need originals beside them.
 _OUTPUT_FOLDER = re.compile(rf"(?:outputs?|preview|generated){_IMAGES}", re.IGNORECASE)
 _ORIGINAL_FOLDER = re.compile(rf"(?:originals?|orig|raw){_IMAGES}", re.IGNORECASE)
@@ -337,15 +169,15 @@ class _Match:
 def _matches(stem: str) -> tuple[_Match, ...]:
     """What the rules read in a stem, and in what is left of it without the mark of an upload."""
     found = _matches_of(stem)
-    uploaded = _UPLOADED.fullmatch(stem)
+    uploaded = UPLOADED.fullmatch(stem)
     return found + _matches_of(uploaded["k"]) if uploaded else found
 
 
 def _matches_of(stem: str) -> tuple[_Match, ...]:
-    operation = not _OPERATION_WORDS.isdisjoint(_WORD.findall(stem.lower()))
-    if not operation and not _MARK.search(stem):
+    operation = not OPERATION_WORDS.isdisjoint(_WORD.findall(stem.lower()))
+    if not operation and not MARK.search(stem):
         return ()
-    rules = NAME_RULES if operation else _OTHER_RULES
+    rules = NAME_RULES if operation else OTHER_RULES
     found = ((rule, rule.pattern.fullmatch(stem)) for rule in rules)
     return tuple(_match(rule, match.groupdict()) for rule, match in found if match)
 
@@ -433,7 +265,7 @@ class _Scene:
         near = [r for r in self.at_home.get((name.label, name.place.home, key), ()) if r != row]
         if not near:
             near = self._only_one(row, self.in_label, key) or self._only_one(row, self.uploads, key)
-        if not near and not extension and (ending := _WITH_ENDING.fullmatch(key)):
+        if not near and not extension and (ending := WITH_ENDING.fullmatch(key)):
             return self._sources(row, ending["k"], ending["ext"].lower())
         wanted = extension or name.extension
         return tuple([r for r in near if self.names[r].extension == wanted] or near)
@@ -453,7 +285,7 @@ def _index(
     dict[tuple[int, str], list[int]],
 ]:
     keys = {(names[row].label, match.key) for row, found in read.items() for match in found}
-    endings = ((label, _WITH_ENDING.fullmatch(key)) for label, key in keys)
+    endings = ((label, WITH_ENDING.fullmatch(key)) for label, key in keys)
     wanted = keys | {(label, ending["k"]) for label, ending in endings if ending}
     wanted |= {(names[row].label, names[row].stem) for row in read if names[row].place.augmented}
     at_home: defaultdict[tuple[int, str, str], list[int]] = defaultdict(list)
@@ -465,7 +297,7 @@ def _index(
         if (name.label, name.stem) in wanted:
             at_home[name.label, name.place.home, name.stem].append(row)
             in_label[name.label, name.stem].append(row)
-        if uploaded := _UPLOADED.fullmatch(name.stem):
+        if uploaded := UPLOADED.fullmatch(name.stem):
             uploads[name.label, uploaded["k"]].append(row)
     siblings: defaultdict[_Key, list[int]] = defaultdict(list)
     kin: set[tuple[str, int]] = set()
