@@ -8,12 +8,14 @@ instead of refusing them.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,6 +58,7 @@ _LARGE_PIXELS = 16_000_000
 _large_images = threading.BoundedSemaphore(2)
 
 _ORIENTATION_TAG = 0x0112
+_EXIF_BLOCK, _TAKEN_TAG, _FRACTION_TAG = 0x8769, 0x9003, 0x9291
 _UPRIGHT: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -121,6 +124,7 @@ class DecodedImage:
         mode: Pillow's mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...).
         frames: frames or pages in the file; `pixels` is the first.
         exif_rotated: True where an EXIF orientation was applied.
+        taken: when, in seconds since 1970 by the camera's clock, whatever its time zone; NaN where unknown.
     """
 
     pixels: NDArray[np.uint8]
@@ -130,6 +134,7 @@ class DecodedImage:
     mode: str
     frames: int
     exif_rotated: bool
+    taken: float = math.nan
 
 
 def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
@@ -227,6 +232,7 @@ def _decode_checked(image: Image.Image) -> DecodedImage:
     try:
         # Asked before load(): the TIFF reader turns the image by itself and then forgets the tag.
         orientation = _orientation(image)
+        taken = _taken(image)
         image.load()
         upright = _upright(image)
         pixels = np.array(_to_rgb(upright, stored_as), dtype=np.uint8)
@@ -240,6 +246,7 @@ def _decode_checked(image: Image.Image) -> DecodedImage:
         mode=mode,
         frames=_frames(image),
         exif_rotated=orientation in _UPRIGHT,
+        taken=taken,
     )
 
 
@@ -250,6 +257,18 @@ def _orientation(image: Image.Image) -> int:
     except _DECODER_ERRORS:
         return 1
     return value if type(value) is int else 1
+
+
+def _taken(image: Image.Image) -> float:
+    """Seconds since 1970 by the camera's clock; NaN where the EXIF block does not tell, or is damaged."""
+    try:
+        block = image.getexif().get_ifd(_EXIF_BLOCK)
+        moment = datetime.strptime(str(block[_TAKEN_TAG]).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+        fraction = str(block.get(_FRACTION_TAG, "")).strip("\0 ")
+        part = float(f"0.{fraction}") if fraction.isascii() and fraction.isdigit() else 0.0
+    except _DECODER_ERRORS:
+        return math.nan
+    return moment.replace(tzinfo=UTC).timestamp() + part
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,14 @@ FACT_COLUMNS: dict[str, str] = {
     "mode": "Pillow mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...); empty where unknown",
     "frames": "frames or pages in the file; only the first is used",
     "exif_rotated": "True where an EXIF orientation was applied",
+    "taken": "when, in seconds since 1970 by the camera's clock (EXIF DateTimeOriginal); NaN where unknown",
     "fault": "one of errors.IMAGE_FAULTS where the file is quarantined, else empty",
     "detail": "one line on the fault",
 }
+
+
+def _no_pairs() -> NDArray[np.int64]:
+    return np.zeros((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Compared:
         unchecked: candidates that were not compared for want of time.
         tiny: images too small for this to say that they are no copies.
         plain: images with too few key points for it.
+        strangers: (K, 2) rows that names join and that do not show one picture, first < second.
+        named: pairs joined by names that were looked at.
     """
 
     pairs: NDArray[np.int64]
@@ -47,16 +54,23 @@ class Compared:
     unchecked: int = 0
     tiny: int = 0
     plain: int = 0
+    strangers: NDArray[np.int64] = field(default_factory=_no_pairs)
+    named: int = 0
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
         place = np.full(n, -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
-        moved = np.sort(place[self.pairs], axis=1)
+        moved, strangers = np.sort(place[self.pairs], axis=1), np.sort(place[self.strangers], axis=1)
         kept = np.flatnonzero((moved >= 0).all(axis=1))
-        detail = tuple(self.detail[at] for at in kept)
-        told = (self.unchecked, self.tiny, self.plain)
-        return Compared(moved[kept], self.score[kept], self.same[kept], detail, *told)
+        return replace(
+            self,
+            pairs=moved[kept],
+            score=self.score[kept],
+            same=self.same[kept],
+            detail=tuple(self.detail[at] for at in kept),
+            strangers=strangers[(strangers >= 0).all(axis=1)],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""
@@ -68,6 +82,8 @@ class Compared:
             "unchecked": self.unchecked,
             "tiny": self.tiny,
             "plain": self.plain,
+            "strangers": self.strangers.tolist(),
+            "named": self.named,
         }
 
     @classmethod
@@ -81,6 +97,8 @@ class Compared:
             unchecked=int(values["unchecked"]),
             tiny=int(values["tiny"]),
             plain=int(values["plain"]),
+            strangers=np.array(values.get("strangers", []), dtype=np.int64).reshape(-1, 2),
+            named=int(values.get("named", 0)),
         )
 
 
@@ -108,6 +126,11 @@ class Facts:
     def usable(self) -> NDArray[np.bool_]:
         """(N) True where the image decoded."""
         return np.asarray(self.table["fault"] == "", dtype=np.bool_)
+
+    @property
+    def taken(self) -> NDArray[np.float64] | None:
+        """(N) seconds by the camera's clock, NaN where unknown; None before any file was opened."""
+        return self.table["taken"].to_numpy(dtype=np.float64) if "taken" in self.table else None
 
     @property
     def pixel_digests(self) -> NDArray[np.object_]:

@@ -44,9 +44,13 @@ def test_evidence_keeps_its_contract(name: str) -> None:
     paths = ["a/x.jpg", "a/x_flip.jpg", "b/y.jpg", "b/y2.jpg", "b/z.jpg"]
     manifest = make_manifest(paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None))
     facts = make_facts(
-        manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"], compared=make_compared((0, 2, True))
+        manifest,
+        pixels=[0, 1, 2, 2, 3],
+        faults=["", "", "", "", "empty"],
+        compared=make_compared((0, 2, True)),
+        taken=[7.0, 8.5, np.nan, np.nan, np.nan],
     )
-    given_settings = DataSettings(group_regex="/(.)", original_regex="x")
+    given_settings = DataSettings(group_regex="/(.)", original_regex="x", burst_window="2s")
     found = EVIDENCE[name](manifest, facts, given_settings)
     assert found.claims.shape == (5,)
     assert set(found.claims) <= {"", "original", "copy", "unsure"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -16,9 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.lineage.contradictions import contradicted, named_pairs
 from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
+from automl_vision.data.lineage.names import SIBLING_HINT
 from automl_vision.data.lineage.neighbours import NEIGHBOURS, nearest_pairs, thumbnails
 from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, register
 from automl_vision.data.manifest import Manifest
@@ -76,9 +78,11 @@ def compare(
         pairs = _candidates(rows, views, facts, others)
         work = _Work(pairs, lambda pair: register(picture(pair[0]), picture(pair[1])), pool, stop, progress)
         found = work.run(connected(len(manifest), joined))
+        strangers, named = contradicted(named_pairs(joined, facts), picture, work.look, pool, stop)
     unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
     unchecked = len(pairs) - work.done + unknown
-    return _compared(found, unchecked=unchecked, tiny=_tiny(facts), plain=len(plain))
+    told = _compared(found, unchecked=unchecked, tiny=_tiny(facts), plain=len(plain))
+    return replace(told, strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2), named=named)
 
 
 def _picture(sight: Sight, plain: set[int], row: int) -> Picture:
@@ -117,12 +121,14 @@ def _views(
 def _candidates(
     rows: NDArray[np.int64], views: NDArray[np.float32] | None, facts: Facts, others: Sequence[Evidence]
 ) -> list[tuple[int, int]]:
-    """Hints of names first, then nearest neighbours, the most alike first."""
+    """Hints of names first, then nearest neighbours, the most alike first; last what only siblings hint at."""
     usable = facts.usable
-    hints = [(link.first, link.second) for evidence in others for link in evidence.candidates]
-    hints = [pair for pair in hints if usable[list(pair)].all()]
+    hints = [link for evidence in others for link in evidence.candidates]
+    hints = [link for link in hints if usable[[link.first, link.second]].all()]
+    strong = [(link.first, link.second) for link in hints if link.score > SIBLING_HINT]
+    weak = [(link.first, link.second) for link in hints if link.score <= SIBLING_HINT]
     near = [] if views is None else rows[nearest_pairs(views).pairs].tolist()
-    return list(dict.fromkeys([*hints, *((min(a, b), max(a, b)) for a, b in near)]))
+    return list(dict.fromkeys([*strong, *((min(a, b), max(a, b)) for a, b in near), *weak]))
 
 
 @dataclass
