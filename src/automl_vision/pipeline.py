@@ -24,7 +24,9 @@ from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.predictor import Model, load
+from automl_vision.report.evidence import evidence_table
 from automl_vision.report.html import render_html
+from automl_vision.report.inspection_page import render_inspection
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import test_section, verify
@@ -41,7 +43,18 @@ from automl_vision.stages.report import write_report
 from automl_vision.stages.search import objective_of, search_trials
 from automl_vision.stages.test import look
 
-__all__ = ["Model", "Run", "StopRequest", "evaluate", "inspect", "load", "resume_search", "run_search", "search"]
+__all__ = [
+    "Model",
+    "Run",
+    "StopRequest",
+    "evaluate",
+    "inspect",
+    "load",
+    "resume_search",
+    "run_search",
+    "search",
+    "write_inspection",
+]
 
 
 @dataclass(frozen=True)
@@ -208,6 +221,38 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         facts = inspected_pictures(manifest, facts, store, settings, runtime, lambda n, of: tell(Progress(n, of)))
     tell(StageStarted("audit"))
     return prepare(manifest, facts, store, settings)
+
+
+def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Path, *, tell: Tell = silent) -> Path:
+    """Write inspect.html, split.csv, audit.csv and evidence.csv into `out`.
+
+    Args:
+        prepared: what `inspect` returned.
+        data: where the images are; names the page.
+        settings: those that `inspect` was given.
+        out: a folder; made where it is missing.
+        tell: listener for events.
+
+    Returns:
+        the page.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    tell(StageStarted("page"))
+    page = render_inspection(
+        prepared,
+        settings.data,
+        name=data.resolve().name,
+        created=run_dir.now(),
+        threads=make_runtime("cpu", "float32", settings.machine.threads).threads,
+        progress=lambda done, total: tell(Progress(done, total)),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    run_dir.write_tables(prepared, out)
+    write_text(out / run_dir.EVIDENCE, evidence_table(prepared).to_csv(index=False, lineterminator="\n"))
+    write_text(out / run_dir.INSPECTION, page)
+    return out / run_dir.INSPECTION
 
 
 def evaluate(
