@@ -50,6 +50,11 @@ def test_a_leak_comes_first(tmp_path):
     assert "What is left of your test set has 7 originals" in verdict.summary
 
 
+def test_what_was_not_looked_for_is_not_vouched_for(tmp_path):
+    summary = verdict_of(inspected(write_folder(tmp_path, images=260))).summary
+    assert summary.endswith("As far as names and equal pixels tell, its number can be believed.")
+
+
 def test_what_was_not_compared_is_said(tmp_path):
     folder = write_folder(tmp_path)
     assert "--lineage full compares them" in " ".join(verdict_of(inspected(folder)).unchecked)

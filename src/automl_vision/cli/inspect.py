@@ -89,8 +89,7 @@ def _write(prepared: Prepared, data: Path, settings: Settings, out: Path, tell: 
 
 def _show(prepared: Prepared, verdict: Verdict, section: dict[str, Any], out: Path | None) -> None:
     stdout.print(safe(verdict.summary), highlight=False)
-    for sentence in verdict.doubts:
-        _print_point("[yellow]![/yellow]", safe(sentence))
+    _print_points([("[yellow]![/yellow]", safe(sentence)) for sentence in verdict.doubts])
     stdout.print()
     stdout.print(_classes(prepared, section))
     stdout.print()
@@ -98,17 +97,18 @@ def _show(prepared: Prepared, verdict: Verdict, section: dict[str, Any], out: Pa
     _print_leaks(prepared)
     if verdict.unchecked:
         stdout.print("Not checked:", highlight=False)
-    for sentence in verdict.unchecked:
-        _print_point("-", safe(sentence))
+        _print_points([("-", safe(sentence)) for sentence in verdict.unchecked])
     if out is not None:
         stdout.print(f"Page: {safe(str(out / 'inspect.html'))}", highlight=False, soft_wrap=True)
 
 
-def _print_point(mark: str, text: str) -> None:
-    """A sentence with its mark before it, wrapped beside the mark."""
-    line = Table.grid(padding=(0, 1))
-    line.add_row(mark, text)
-    stdout.print(line, highlight=False)
+def _print_points(points: list[tuple[str, str]]) -> None:
+    """Sentences with their marks before them, wrapped beside the marks."""
+    lines = Table.grid(padding=(0, 1))
+    for mark, text in points:
+        lines.add_row(mark, text)
+    if points:
+        stdout.print(lines, highlight=False)
 
 
 def _classes(prepared: Prepared, section: dict[str, Any]) -> Table:
@@ -131,10 +131,12 @@ def _print_findings(prepared: Prepared) -> None:
 
     colours = {"error": "red", "warning": "yellow", "info": "dim"}
     lines = [line for line in fold(prepared) if line.kind not in TOLD]
+    points = []
     for line in lines[:SHOWN_FINDINGS]:
         colour = colours[line.severity]
         fix = f" [dim]Fix: {safe(line.fix)}.[/dim]" if line.fix and line.severity != "info" else ""
-        _print_point(f"[{colour}]{line.severity}[/{colour}]", f"{safe(line.text)}.{fix}")
+        points.append((f"[{colour}]{line.severity}[/{colour}]", f"{safe(line.text)}.{fix}"))
+    _print_points(points)
     if len(lines) > SHOWN_FINDINGS:
         stdout.print(f"... {len(lines) - SHOWN_FINDINGS} more findings; --out writes all to audit.csv", style="dim")
 
@@ -142,9 +144,7 @@ def _print_findings(prepared: Prepared) -> None:
 def _print_leaks(prepared: Prepared) -> None:
     leaks = prepared.split.leaks
     if leaks:
-        stdout.print(
-            f"[red]{len(leaks):,} images leak across the split that came with the data:[/red]", highlight=False
-        )
+        stdout.print(f"[red]Leaks across the split that came with the data: {len(leaks):,}[/red]", highlight=False)
     for row, reason in leaks[:SHOWN_LEAKS]:
         stdout.print(f"  {safe(prepared.manifest.paths[row])}: {safe(reason)}", highlight=False)
     if len(leaks) > SHOWN_LEAKS:

@@ -101,8 +101,9 @@ def judge(prepared: Prepared, settings: DataSettings) -> Verdict:
     seen = _Seen(prepared, settings)
     doubts = tuple(sentence for doubt in DOUBTS for sentence in doubt(seen))
     unchecked = tuple(sentence for gap in UNCHECKED for sentence in gap(seen))
+    by = "As far as names and equal pixels tell" if prepared.facts.compared is None else "As far as was checked"
     believed = {
-        0: "As far as was checked, its number can be believed.",
+        0: f"{by}, its number can be believed.",
         1: "One thing to know before believing its number:",
     }.get(len(doubts), f"{len(doubts)} things to know before believing its number:")
     return Verdict(" ".join([_contents(seen), *_taken_out(seen), _test_set(seen), believed]), doubts, unchecked)
@@ -250,10 +251,10 @@ _Check = Callable[[_Seen], Iterator[str]]
 DOUBTS: tuple[_Check, ...] = (_leaks, _small_test_set, _two_labels, _unsure, _barred, _rare_in_test, _unreadable)
 UNCHECKED: tuple[_Check, ...] = (_names_only, _no_names, _no_time, _too_little_to_see, _same_thing)
 
-#: Findings that the verdict tells already.
+#: Findings that the verdict and the table of the sets tell already.
 TOLD = frozenset(
     {
-        *("label_conflict", "unsure_groups", "perhaps_same_pictures", "many_unreadable"),
+        *("class_counts", "label_conflict", "unsure_groups", "perhaps_same_pictures", "many_unreadable"),
         *("not_compared", "too_small_to_compare", "too_plain_to_compare"),
     }
 )
@@ -315,7 +316,7 @@ def _size_facts(
     if not len(width):
         return ()
     order = np.argsort(width * height, kind="stable")
-    places = {"smallest image": order[0], "middle image": order[len(order) // 2], "largest image": order[-1]}
+    places = {"smallest image": order[0], "median image": order[len(order) // 2], "largest image": order[-1]}
     facts = [(words, f"{width[at]:,} × {height[at]:,}") for words, at in places.items()]
     shapes = np.stack([width, height], axis=1)
     return (

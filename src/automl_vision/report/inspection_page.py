@@ -16,9 +16,9 @@ from automl_vision.data.decode import open_preview
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.preprocess import TINY_SIDE, thumbnail
 from automl_vision.data.survey import in_order
-from automl_vision.errors import ImageReadError
+from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 from automl_vision.report.evidence import Pictures, gather_pictures
-from automl_vision.report.findings import fold
+from automl_vision.report.findings import Folded, fold
 from automl_vision.report.html import capped, environment
 from automl_vision.report.inspection import TOLD, class_bars, class_rows, judge, quarantined, sizes
 from automl_vision.visible import visible
@@ -84,7 +84,7 @@ def render_inspection(
             balance=capped(class_bars(prepared), "bars"),
             tiny_limit=TINY,
             sizes=sizes(prepared),
-            findings=capped([line for line in fold(prepared) if line.kind not in TOLD], "findings"),
+            findings=capped(_findings(prepared), "findings"),
         )
     )
 
@@ -111,6 +111,11 @@ def _thumbnail(file: Path) -> Thumbnail | None:
     media, data = thumbnail(image.pixels, THUMBNAIL)
     uri = f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
     return Thumbnail(uri, max(image.width, image.height) <= TINY_SIDE)
+
+
+def _findings(prepared: Prepared) -> list[Folded]:
+    """What no other section of the page says."""
+    return [line for line in fold(prepared) if line.kind not in TOLD and line.kind not in IMAGE_FAULTS]
 
 
 def _totals(prepared: Prepared) -> dict[str, int]:
