@@ -19,7 +19,7 @@ import numpy as np
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.lineage.groups import declared_groups
-from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
+from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
 from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
@@ -204,8 +204,10 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     """What `search` would use, what is wrong with it and how it would be split; nothing is trained.
 
+    Where no sets can be dealt, the result says why in `refused`, so that its faults can be looked at.
+
     Raises:
-        DataError: the images cannot be used.
+        DataError: there are no labelled images, or no room for the decoded ones.
     """
     tell(StageStarted("read"))
     manifest = read_manifest(data, settings)
@@ -220,7 +222,7 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         tell(StageStarted("compare"))
         facts = inspected_pictures(manifest, facts, store, settings, runtime, lambda n, of: tell(Progress(n, of)))
     tell(StageStarted("audit"))
-    return prepare(manifest, facts, store, settings)
+    return prepare_to_look(manifest, facts, store, settings)
 
 
 def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Path, *, tell: Tell = silent) -> Path:

@@ -195,6 +195,24 @@ def test_inspect_writes_everything_before_it_fails_on_a_leak_that_only_pixels_te
     assert "(came as" in (tmp_path / "seen" / "inspect.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("more", "code", "words"), [((), 2, "no image of the given test set"), (("--fail-on-leak",), 4, "leaks")]
+)
+def test_inspect_writes_the_page_of_data_that_it_refuses(command, cache, tmp_path, more, code, words):
+    make_smoke_data(tmp_path / "sets" / "train", images=4)
+    for file in sorted((tmp_path / "sets" / "train").rglob("0000.png")):
+        copy = tmp_path / "sets" / "test" / file.parent.name / "0000_hflip.png"
+        copy.parent.mkdir(parents=True)
+        with Image.open(file) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(copy)
+    out = tmp_path / "seen"
+    result = command("inspect", "--data", tmp_path / "sets", "--cache-dir", cache, "--out", out, "--quiet", *more)
+    assert_mistake(result, code, words)
+    assert "copy in test" in (out / "inspect.html").read_text()
+    with (out / "split.csv").open() as file:
+        assert [row["split"] for row in csv.DictReader(file) if row["path"].startswith("test")] == ["aside"] * 3
+
+
 def blobs(file, seed, size=140):
     """A picture with enough in it to be recognised."""
     rng = np.random.default_rng(seed)

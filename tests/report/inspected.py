@@ -12,7 +12,7 @@ from PIL import Image
 
 from automl_vision.config import DataSettings, MachineSettings, Settings
 from automl_vision.data.facts import Compared
-from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
+from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
 
 #: (path, path, whether it is the same picture, score)
 Told = tuple[str, str, bool, float]
@@ -72,7 +72,7 @@ def inspected(root: Path, told: Sequence[Told] | None = None, **counted: int) ->
     store, facts = decode(manifest, settings, (32,), 1)
     if told is not None:
         facts = replace(facts, compared=_compared(manifest.paths, told, counted))
-    return Inspected(prepare(manifest, facts, store, settings), data)
+    return Inspected(prepare_to_look(manifest, facts, store, settings), data)
 
 
 def _compared(paths: tuple[str, ...], told: Sequence[Told], counted: dict[str, int]) -> Compared:

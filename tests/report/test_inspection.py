@@ -50,6 +50,16 @@ def test_a_leak_comes_first(tmp_path):
     assert "What is left of your test set has 7 originals" in verdict.summary
 
 
+def test_data_that_cannot_be_trained_on_are_judged_all_the_same(tmp_path):
+    seen = inspected(write_folder(tmp_path, images=2))
+    verdict = verdict_of(seen)
+    assert "No sets can be dealt from these data" in verdict.summary
+    assert verdict.summary.endswith("One thing to know before training:")
+    assert verdict.doubts[0].startswith("They cannot be trained on: classes with too few originals")
+    assert "'cat' 2, 'dog' 2. Fix: add images" in verdict.doubts[0]
+    assert class_rows(seen.prepared)[-1].originals == 4
+
+
 def test_what_was_not_looked_for_is_not_vouched_for(tmp_path):
     summary = verdict_of(inspected(write_folder(tmp_path, images=260))).summary
     assert summary.endswith("As far as names and equal pixels tell, its number can be believed.")

@@ -67,13 +67,27 @@ def inspect(
         prepared = look(data, settings, tell=tell)
         if out is not None:
             _write(prepared, data, settings, out, tell)
+    _refuse(prepared, fail_on_leak=fail_on_leak)
     verdict = judge(prepared, settings.data)
     section = data_section(prepared, data)
     if json_output:
         print_json({**section, "classes": list(prepared.manifest.class_names), "verdict": asdict(verdict)})
     else:
         _show(prepared, verdict, section, out)
-    if fail_on_leak and prepared.split.leaks:
+    if fail_on_leak:
+        _require_no_leak(prepared)
+
+
+def _refuse(prepared: Prepared, *, fail_on_leak: bool) -> None:
+    """Raise what is wrong with data that cannot be trained on; a leak comes first where it was asked for."""
+    if prepared.refused is not None:
+        if fail_on_leak:
+            _require_no_leak(prepared)
+        raise prepared.refused
+
+
+def _require_no_leak(prepared: Prepared) -> None:
+    if prepared.split.leaks:
         raise LeakFound(
             "the split that came with the data leaks",
             value=f"{len(prepared.split.leaks)} images",

@@ -102,10 +102,11 @@ def judge(prepared: Prepared, settings: DataSettings) -> Verdict:
     doubts = tuple(sentence for doubt in DOUBTS for sentence in doubt(seen))
     unchecked = tuple(sentence for gap in UNCHECKED for sentence in gap(seen))
     by = "As far as names and equal pixels tell" if prepared.facts.compared is None else "As far as was checked"
+    about = "training" if prepared.refused else "believing its number"
     believed = {
         0: f"{by}, its number can be believed.",
-        1: "One thing to know before believing its number:",
-    }.get(len(doubts), f"{len(doubts)} things to know before believing its number:")
+        1: f"One thing to know before {about}:",
+    }.get(len(doubts), f"{len(doubts)} things to know before {about}:")
     return Verdict(" ".join([_contents(seen), *_taken_out(seen), _test_set(seen), believed]), doubts, unchecked)
 
 
@@ -141,10 +142,18 @@ def _taken_out(seen: _Seen) -> Iterator[str]:
 
 
 def _test_set(seen: _Seen) -> str:
+    if seen.prepared.refused is not None:
+        return "No sets can be dealt from these data; the table shows what stands before dealing."
     n = seen.count("test")
     brought = "test" in (seen.prepared.manifest.split or ())
     which = "What is left of your test set" if brought and seen.prepared.split.leaks else "The test set"
     return f"{which} has {n:,} original{'s' * (n != 1)}, and nothing of their groups is in another set."
+
+
+def _refused(seen: _Seen) -> Iterator[str]:
+    error = seen.prepared.refused
+    if error is not None:
+        yield f"They cannot be trained on: {error.what}: {visible(str(error.value))}. Fix: {error.fix}."
 
 
 def _leaks(seen: _Seen) -> Iterator[str]:
@@ -174,7 +183,7 @@ def _rare_in_test(seen: _Seen) -> Iterator[str]:
     manifest = seen.prepared.manifest
     counts = np.bincount(manifest.labels[seen.prepared.split.rows("test")], minlength=len(manifest.class_names))
     rare = np.flatnonzero(counts < SUPPORT_LIMIT)
-    if len(rare):
+    if len(rare) and seen.prepared.refused is None:
         rare = rare[np.argsort(counts[rare], kind="stable")]
         named = few_named([f"{visible(manifest.class_names[c])} ({counts[c]})" for c in rare.tolist()])
         yield (
@@ -248,7 +257,16 @@ def _same_thing(seen: _Seen) -> Iterator[str]:
 
 _Check = Callable[[_Seen], Iterator[str]]
 
-DOUBTS: tuple[_Check, ...] = (_leaks, _small_test_set, _two_labels, _unsure, _barred, _rare_in_test, _unreadable)
+DOUBTS: tuple[_Check, ...] = (
+    _refused,
+    _leaks,
+    _small_test_set,
+    _two_labels,
+    _unsure,
+    _barred,
+    _rare_in_test,
+    _unreadable,
+)
 UNCHECKED: tuple[_Check, ...] = (_names_only, _no_names, _no_time, _too_little_to_see, _same_thing)
 
 #: Findings that the verdict and the table of the sets tell already.
