@@ -56,7 +56,7 @@ def test_strips_begin_with_the_original_and_say_why(tmp_path):
     drawn = strips["cat/4.png"]
     assert [member.role for member in drawn.members] == ["unsure", "unsure"]
     assert drawn.merges[0].score == "9.0"
-    assert len(drawn.reasons) == 1
+    assert list(drawn.reasons.values()) == [[1, 2]]
     assert strips["cat/1.png"].labels == ("cat", "dog")
 
 

@@ -104,9 +104,13 @@ class Strip:
     labels: tuple[str, ...]
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """What is said of the roles of its members, each thing once."""
-        return tuple(dict.fromkeys(member.reason for member in self.members if member.reason))
+    def reasons(self) -> dict[str, list[int]]:
+        """What is said of the roles of its members: reason -> their numbers."""
+        said: dict[str, list[int]] = {}
+        for member in self.members:
+            if member.reason:
+                said.setdefault(member.reason, []).append(member.number)
+        return said
 
 
 @dataclass(frozen=True)
