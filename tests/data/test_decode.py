@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from automl_vision.data.decode import open_rgb
+from automl_vision.data.decode import open_preview, open_rgb
 from automl_vision.data.files import MAX_BYTES
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
@@ -383,3 +383,32 @@ def test_other_warnings_of_the_program_still_count() -> None:
     open_rgb(encoded(scene(), "PNG"))
     with pytest.raises(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
+
+
+def test_a_preview_of_a_large_jpeg_shows_the_same_at_a_fraction_of_its_size() -> None:
+    data = encoded(scene(1600, 960), "JPEG", quality=95)
+    whole, preview = open_rgb(data), open_preview(data, 100)
+    assert 100 <= preview.height < whole.height / 4
+    assert preview.width * whole.height == preview.height * whole.width
+    shrunk = np.asarray(Image.fromarray(whole.pixels).resize((preview.width, preview.height), Image.Resampling.BOX))
+    assert np.abs(shrunk.astype(int) - preview.pixels).mean() < 3
+
+
+def test_a_preview_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    preview = open_preview(encoded(scene(800, 400), "JPEG", exif=exif), 100)
+    assert preview.exif_rotated
+    assert preview.height == 2 * preview.width
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_a_preview_of_any_other_format_is_the_image(form: str) -> None:
+    data = encoded(scene(), form, **LOSSLESS[form])
+    np.testing.assert_array_equal(open_preview(data, 8).pixels, open_rgb(data).pixels)
+
+
+def test_a_preview_of_what_is_no_image_is_refused_like_the_image() -> None:
+    with pytest.raises(ImageReadError) as caught:
+        open_preview(b"<html>404", 100)
+    assert caught.value.kind == "not_an_image"

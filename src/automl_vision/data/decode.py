@@ -146,10 +146,27 @@ def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedIma
     Raises:
         ImageReadError: the image cannot be used; `kind` says why. No other error comes out.
     """
+    return _guarded(source, smallest=0)
+
+
+def open_preview(source: Path | str | bytes, side: int) -> DecodedImage:
+    """The same for looking at: a large JPEG is decoded at a fraction of its size, several times as fast.
+
+    Args:
+        source: a path, or the bytes of a file.
+        side: pixels that no side of the result falls below, unless the image itself is smaller.
+
+    Raises:
+        ImageReadError: the image cannot be used.
+    """
+    return _guarded(source, smallest=side)
+
+
+def _guarded(source: Path | str | bytes | Image.Image | IO[bytes], smallest: int) -> DecodedImage:
     _quiet_pillow()
     _decoding.active = True
     try:
-        return _open(source)
+        return _open(source, smallest)
     except MemoryError:
         raise ImageReadError("too_large", "not enough memory to decode it") from None
     finally:
@@ -169,7 +186,7 @@ def shorter_side(path: Path) -> int | None:
         _decoding.active = False
 
 
-def _open(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
+def _open(source: Path | str | bytes | Image.Image | IO[bytes], smallest: int) -> DecodedImage:
     if isinstance(source, Image.Image):
         return _decode(source)
     if isinstance(source, bytes):
@@ -182,7 +199,7 @@ def _open(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
     else:  # a missing value in a table, for one
         raise ImageReadError("not_an_image", f"neither a path nor a picture, but a {type(source).__name__}")
     with _identify(data) as image:
-        return _decode(image)
+        return _decode(image, smallest)
 
 
 def _identify(data: bytes) -> Image.Image:
@@ -214,12 +231,15 @@ def _damaged(error: BaseException) -> ImageReadError:
     return ImageReadError("truncated", one_line(str(error)) or type(error).__name__)
 
 
-def _decode(image: Image.Image) -> DecodedImage:
+def _decode(image: Image.Image, smallest: int = 0) -> DecodedImage:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageReadError("too_large", f"{width} x {height} pixels, over {MAX_PIXELS // 10**6} million")
     if width * height == 0:
         raise ImageReadError("truncated", f"{width} x {height} pixels")
+    if smallest:
+        image.draft(image.mode, (smallest, smallest))  # only JPEG knows how, all others take no notice
+        width, height = image.size
     if width * height <= _LARGE_PIXELS:
         return _decode_checked(image)
     with _large_images:

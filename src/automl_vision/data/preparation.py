@@ -23,7 +23,7 @@ from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
-from automl_vision.data.split import Split, drop_small_classes, split
+from automl_vision.data.split import Split, drop_small_classes, split, undealt
 from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored, thumbnails
 from automl_vision.errors import DataError, ImageReadError
 
@@ -45,6 +45,8 @@ class Prepared:
         split: which row belongs to which set.
         store: the decoded images.
         dropped_classes: classes that were left out because they have too few originals.
+        refused: why no sets can be dealt, where data that cannot be trained on are looked at all the same; `split` is
+            then what stands before dealing.
     """
 
     manifest: Manifest
@@ -53,6 +55,7 @@ class Prepared:
     split: Split
     store: ImageStore
     dropped_classes: tuple[str, ...] = ()
+    refused: DataError | None = None
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n) labels of `rows`."""
@@ -191,6 +194,14 @@ def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Setti
     Raises:
         DataError: fewer than two classes, or a class with too few originals to be in every set.
     """
+    prepared = prepare_to_look(manifest, facts, store, settings)
+    if prepared.refused is not None:
+        raise prepared.refused
+    return prepared
+
+
+def prepare_to_look(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
+    """The same without an error: what is wrong with data that no sets can be dealt from can still be looked at."""
     found = audit(manifest, facts, settings.data, partial(thumbnails, store))
     dropped: tuple[str, ...] = ()
     if settings.data.drop_small_classes:
@@ -199,5 +210,8 @@ def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Setti
         dropped = tuple(name for name in names if name not in manifest.class_names)
         store = store.take(np.array([all_rows[path] for path in manifest.paths], dtype=np.int64))
         found = audit(manifest, facts, settings.data, partial(thumbnails, store))
-    dealt = _split(manifest, facts, found, settings)
+    try:
+        dealt = _split(manifest, facts, found, settings)
+    except DataError as error:
+        return Prepared(manifest, facts, found, undealt(manifest, facts, found), store, dropped, error)
     return Prepared(manifest, facts, found, dealt, store, dropped)

@@ -216,10 +216,13 @@ def test_perhaps_joins_nothing_and_bars_both_groups_whole() -> None:
     lineage = traced(["a/x.jpg", "a/x_hflip.jpg", "a/y.jpg", "a/z.jpg"], (1, 2, False))
     assert len(set(lineage.group.tolist())) == 3
     assert lineage.barred.tolist() == [True, True, True, False]
+    assert [(link.first, link.second, link.evidence) for link in lineage.unsure] == [(1, 2, "pixels_registered")]
 
 
 def test_perhaps_inside_a_group_bars_nothing() -> None:
-    assert not traced(["a/x.jpg", "a/y.jpg"], (0, 1, True), (0, 1, False)).barred.any()
+    lineage = traced(["a/x.jpg", "a/y.jpg"], (0, 1, True), (0, 1, False))
+    assert not lineage.barred.any()
+    assert lineage.unsure == ()
 
 
 def test_comparisons_count_only_where_they_are_asked_for() -> None:
