@@ -375,7 +375,7 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
         )
     for kind, images, what in (
         ("too_small_to_compare", seen.tiny, "so small"),
-        ("too_plain_to_compare", seen.plain, "so plain (few key points)"),
+        ("too_plain_to_compare", len(seen.plain), "so plain (few key points)"),
     ):
         if images:
             told = "that pixels miss most of their changed copies: they do not certify the test set"

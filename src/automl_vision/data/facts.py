@@ -42,9 +42,11 @@ class Compared:
         detail: (M) one line each.
         unchecked: candidates that were not compared for want of time.
         tiny: images too small for this to say that they are no copies.
-        plain: images with too few key points for it.
+        plain: (P) rows with too few key points for it, among those that were laid over others.
         strangers: (K, 2) rows that names join and that do not show one picture, first < second.
         named: pairs joined by names that were looked at.
+        looked: pairs that were laid over each other.
+        left: pairs, less alike than those, that were left because no copy was found among the last of them for long.
     """
 
     pairs: NDArray[np.int64]
@@ -53,9 +55,11 @@ class Compared:
     detail: tuple[str, ...]
     unchecked: int = 0
     tiny: int = 0
-    plain: int = 0
+    plain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     strangers: NDArray[np.int64] = field(default_factory=_no_pairs)
     named: int = 0
+    looked: int = 0
+    left: int = 0
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
@@ -69,6 +73,7 @@ class Compared:
             score=self.score[kept],
             same=self.same[kept],
             detail=tuple(self.detail[at] for at in kept),
+            plain=np.sort(place[self.plain][place[self.plain] >= 0]),
             strangers=strangers[(strangers >= 0).all(axis=1)],
         )
 
@@ -81,9 +86,11 @@ class Compared:
             "detail": list(self.detail),
             "unchecked": self.unchecked,
             "tiny": self.tiny,
-            "plain": self.plain,
+            "plain": self.plain.tolist(),
             "strangers": self.strangers.tolist(),
             "named": self.named,
+            "looked": self.looked,
+            "left": self.left,
         }
 
     @classmethod
@@ -96,9 +103,11 @@ class Compared:
             detail=tuple(values["detail"]),
             unchecked=int(values["unchecked"]),
             tiny=int(values["tiny"]),
-            plain=int(values["plain"]),
-            strangers=np.array(values.get("strangers", []), dtype=np.int64).reshape(-1, 2),
-            named=int(values.get("named", 0)),
+            plain=np.array(values["plain"], dtype=np.int64),
+            strangers=np.array(values["strangers"], dtype=np.int64).reshape(-1, 2),
+            named=int(values["named"]),
+            looked=int(values["looked"]),
+            left=int(values["left"]),
         )
 
 

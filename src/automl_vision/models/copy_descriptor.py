@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,15 +13,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_vision.data.preprocess import normalize
+from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier
+from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.image_source import ImageSource
 from automl_vision.models.weights import find_weights, load_weights
 from automl_vision.runtime import Runtime
 
 #: Its weights come as a package, so that they are there without a hub.
 NETWORK = "efficientnet_lite0"
-#: Side of the input in pixels.
+#: Side of the input in pixels, where the stored images have as much.
 SIDE = 224
 #: One matrix for each part, (D + 1, directions) float16, as `fitting/copy_descriptor.py` fits them; the last row is
 #: added to the product.
@@ -74,21 +77,48 @@ def copy_features() -> CopyFeatures | None:
     return CopyFeatures(build_classifier(NETWORK, 1, resolution=SIDE, weights=weights).backbone).eval()
 
 
-def describer(runtime: Runtime) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None:
-    """(B, `SIDE`, `SIDE`, 3) RGB squares -> (B, D) descriptors; None where the weights are not on this machine."""
-    net = copy_features()
-    if net is None:
-        return None
-    net = net.to(runtime.device)
-    mean, std = statistics(backbone(NETWORK))
-    matrices = {name: torch.from_numpy(each).to(runtime.device) for name, each in _matrices().items()}
+class CopyDescriptor(nn.Module):
+    """(B, 3, S, S) normalised images to (B, D): the features through their matrices, each part of length 1."""
 
-    @torch.inference_mode()
-    def describe(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        batch = torch.from_numpy(squares).permute(0, 3, 1, 2).to(runtime.device)
-        features = net(normalize(batch, mean, std))
-        parts = [F.normalize(features[:, PARTS[name]] @ matrix[:-1] + matrix[-1]) for name, matrix in matrices.items()]
-        return np.asarray(torch.cat(parts, dim=1).cpu().numpy(), dtype=np.float32)
+    def __init__(self, features: CopyFeatures) -> None:
+        super().__init__()
+        self.features = features
+        for name, matrix in _matrices().items():
+            self.register_buffer(name, torch.from_numpy(matrix), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Copies of one picture get nearly the same vector."""
+        features = self.features(images).float()
+        matrices = {name: self.get_buffer(name) for name in PARTS}
+        parts = [features[:, PARTS[name]] @ matrix[:-1] + matrix[-1] for name, matrix in matrices.items()]
+        return torch.cat([F.normalize(part) for part in parts], dim=1)
+
+
+def describer(
+    source: ImageSource, runtime: Runtime, progress: Callable[[int], None] | None = None
+) -> Callable[[NDArray[np.int64], float], NDArray[np.float32] | None] | None:
+    """(n) rows of `source`, and the monotonic seconds until which there is time -> (n, D) descriptors.
+
+    None where the weights are not on this machine; it gives None where time was up. `progress` is told the number
+    of images that are done.
+    """
+    features = copy_features()
+    if features is None:
+        return None
+    net = CopyDescriptor(features).eval().to(runtime.device)
+    mean, std = statistics(backbone(NETWORK))
+    preprocessing = Preprocessing(min(SIDE, source.sizes[-1]), mean, std)
+
+    def describe(rows: NDArray[np.int64], stop: float) -> NDArray[np.float32] | None:
+        chosen = torch.from_numpy(rows)
+
+        def late() -> bool:
+            return time.monotonic() > stop
+
+        try:
+            return extract_features(net, source, chosen, preprocessing, runtime, should_stop=late, progress=progress)
+        except OutOfTime:
+            return None
 
     return describe
 

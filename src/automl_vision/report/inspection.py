@@ -242,7 +242,7 @@ def _too_little_to_see(seen: _Seen) -> Iterator[str]:
     compared = seen.prepared.facts.compared
     if compared is None:
         return
-    for n, what in ((compared.tiny, "tiny"), (compared.plain, "plain (few key points)")):
+    for n, what in ((compared.tiny, "tiny"), (len(compared.plain), "plain (few key points)")):
         if n:
             yield f"{images(n)} {'is' if n == 1 else 'are'} so {what} that most changed copies of them are missed."
 
