@@ -26,7 +26,7 @@ from leaky_sets.judging import Case, Verdict, figures
 from leaky_sets.project import look
 from leaky_sets.rivals import RIVALS, RivalFailed, ask
 from leaky_sets.table import pairs_table, pipelines_table, summary_table
-from leaky_sets.twins import read_twins
+from leaky_sets.twins import read_judged
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _judged(truth: dict[str, Made], said: Verdict, costs: dict[str, Any]) -> dict[str, Any]:
-    return {**figures(Case(truth, said, read_twins())), "costs": costs}
+    return {**figures(Case(truth, said, read_judged())), "costs": costs}
 
 
 def _rival(name: str, truth: dict[str, Made], images: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from automl_vision.report.intervals import wilson
 from leaky_sets.folder import Made
 from leaky_sets.pipelines import PIPELINES
-from leaky_sets.twins import kin
+from leaky_sets.twins import Judged, kin
 
 #: Deals of which the mean is told, and the share of the kept files that each deals to the test set.
 _DEALS, _TEST = 50, 0.2
@@ -73,18 +73,21 @@ class Case:
     Attributes:
         truth: file -> what is true of it.
         said: by the tool.
-        twins: pairs of sources that show the same.
+        judged: pairs of sources that show the same, or share a part.
     """
 
     truth: Mapping[str, Made]
     said: Verdict
-    twins: Sequence[tuple[str, str]] = ()
+    judged: Judged = Judged()
     kin: Mapping[str, str] = field(init=False)
+    related: Mapping[str, str] = field(init=False)
     home: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Who is kin to whom, and the file of each source's original."""
-        object.__setattr__(self, "kin", kin((made.source for made in self.truth.values()), self.twins))
+        """Who shows the same as whom, who shares a part with whom, and the file of each source's original."""
+        sources = {made.source for made in self.truth.values()}
+        object.__setattr__(self, "kin", kin(sources, self.judged.twins))
+        object.__setattr__(self, "related", kin(sources, self.judged.twins + self.judged.parts))
         originals = (made for made in self.truth.values() if not made.is_copy)
         object.__setattr__(self, "home", {made.source: made.file for made in originals})
 
@@ -156,16 +159,20 @@ def _both(rows: list[tuple[bool, bool]]) -> dict[str, Any]:
 
 
 def _wrong(case: Case) -> dict[str, Any]:
-    """Originals in one group with a stranger, or with a stranger's copy."""
+    """Originals in one group with another, or with another's copy."""
     members = case.members()
-    kins = {group: {case.kin[made.source] for made in files} for group, files in members.items()}
-    sources = {group: {made.source for made in files} for group, files in members.items()}
-    wrong = [source for source, file in case.home.items() if len(kins[case.said.group[file]]) > 1]
-    twins = [source for source, file in case.home.items() if len(sources[case.said.group[file]]) > 1]
+
+    def mixed(name: Mapping[str, str]) -> int:
+        """Originals whose groups hold more than one of these names."""
+        names = {group: {name[made.source] for made in files} for group, files in members.items()}
+        return sum(len(names[case.said.group[file]]) > 1 for file in case.home.values())
+
+    wrong = mixed(case.kin)
     return {
-        "merged_with_strangers": Share(len(wrong), len(case.home)).to_dict(),
-        "merged_with_twins_alone": len(twins) - len(wrong),
-        "most_strangers_in_a_group": max(len(each) for each in kins.values()),
+        "merged_wrongly": Share(wrong, len(case.home)).to_dict(),
+        "merged_with_strangers": Share(mixed(case.related), len(case.home)).to_dict(),
+        "merged_with_twins_alone": mixed({source: source for source in case.home}) - wrong,
+        "most_kinds_in_a_group": max(len({case.kin[made.source] for made in files}) for files in members.values()),
         "wrong_pairs": _pairs(case, wrong=True),
         "twin_pairs": _pairs(case, wrong=False),
     }
@@ -182,6 +189,7 @@ def _pairs(case: Case, *, wrong: bool) -> list[dict[str, Any]]:
             {
                 "first": first.source,
                 "second": second.source,
+                "shared_part": case.related[first.source] == case.related[second.source],
                 "score": round(join.score, 3),
                 "pipelines": [first.pipeline, second.pipeline],
                 "files": [first.file, second.file],

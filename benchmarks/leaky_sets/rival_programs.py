@@ -130,21 +130,26 @@ def embedding_cosine(folder: Path) -> Pairs:
     return _pairs(files, stacked @ stacked.T >= 0.9)
 
 
-PROGRAMS: dict[str, Callable[[Path], Pairs]] = {
-    each.__name__: each
-    for each in (
-        *(phash_8_turns, dhash_8_turns, pdq_8_turns),
-        *(imagededup_phash, imagededup_dhash, imagededup_cnn),
-        *(cleanvision, embedding_cosine),
-    )
+#: Program -> the module that it needs; importing it is no work of the tool's.
+PROGRAMS: dict[Callable[[Path], Pairs], str] = {
+    phash_8_turns: "imagehash",
+    dhash_8_turns: "imagehash",
+    pdq_8_turns: "pdqhash",
+    imagededup_phash: "imagededup.methods",
+    imagededup_dhash: "imagededup.methods",
+    imagededup_cnn: "imagededup.methods",
+    cleanvision: "cleanvision",
+    embedding_cosine: "timm",
 }
 
 
 def main() -> None:
     """Run one program."""
-    program, folder, out = sys.argv[1:]
+    name, folder, out = sys.argv[1:]
+    program, module = next((each, needs) for each, needs in PROGRAMS.items() if each.__name__ == name)
+    importlib.import_module(module)
     started = time.monotonic()
-    pairs = PROGRAMS[program](Path(folder))
+    pairs = program(Path(folder))
     seconds = time.monotonic() - started
     Path(out).write_text(json.dumps({"pairs": pairs, "seconds": seconds}), "utf-8")
 

@@ -27,7 +27,7 @@ RIVALS: dict[str, tuple[str, ...]] = {
     "pdq_8_turns": ("pdqhash==0.2.7", "numpy<2", "pillow"),
     "imagededup_phash": _IMAGEDEDUP,
     "imagededup_dhash": _IMAGEDEDUP,
-    "imagededup_cnn": _IMAGEDEDUP,
+    "imagededup_cnn": _IMAGEDEDUP,  # wants weights from a hub
     "cleanvision": ("cleanvision==0.3.7",),
     "embedding_cosine": (),
 }

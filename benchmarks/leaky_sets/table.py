@@ -45,9 +45,10 @@ _ROWS: dict[str, Callable[[Result], str]] = {
     "- chains": _recall("chain"),
     "copies joined to the original itself": _direct,
     "families found whole": _field("whole_families"),
-    "originals merged with a stranger": _field("merged_with_strangers"),
+    "originals merged with another that is no twin": _field("merged_wrongly"),
+    "- that shares no part of the drawing either": _field("merged_with_strangers"),
     "originals merged with known twins alone": lambda result: str(result["merged_with_twins_alone"]),
-    "most strangers in one group": lambda result: str(result["most_strangers_in_a_group"]),
+    "most different pictures in one group": lambda result: str(result["most_kinds_in_a_group"]),
     "originals that may be tested on": _field("originals_eligible"),
     "- of those without copies": _field("originals_without_copies_eligible"),
     "copies among files that may be tested on": _field("copies_among_eligible"),
@@ -90,12 +91,13 @@ def pairs_table(result: Result) -> str:
             row["first"],
             row["second"],
             f"{row['score']:.1f}",
+            "a part" if row["shared_part"] else "",
             " + ".join(name or "original" for name in row["pipelines"]),
         ]
         for row in pairs[:_LISTED]
     ]
     more = f"\n{len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
-    return "\n" + _markdown(["joined", "with", "score", "made by"], lines) + more
+    return "\n" + _markdown(["joined", "with", "score", "known to share", "made by"], lines) + more
 
 
 def _markdown(head: list[str], lines: Iterable[list[str]]) -> str:
