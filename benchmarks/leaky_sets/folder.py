@@ -14,10 +14,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from leaky_sets.naming import NAMINGS
@@ -120,7 +122,7 @@ def pool_originals(half: Path, count: int, seed: int = 0, sources: tuple[str, ..
         Original(
             str(file.relative_to(half)),
             _CLASS.get(file.relative_to(half).parts[0], _OTHER),
-            lambda file=file: _open(file),  # type: ignore[misc]
+            partial(_open, file),
         )
         for file in read_pool(half, count, seed, sources)
     ]
@@ -137,7 +139,7 @@ def fashion_originals(folder: Path, count: int, seed: int = 0) -> list[Original]
         Original(
             f"fashion/{at:05d}",
             "clothes" if labels[at] in _CLOTHES else "accessories",
-            lambda at=at: Image.fromarray(np.asarray(images[at])).convert("RGB"),  # type: ignore[misc]
+            partial(_garment, images[at]),
         )
         for at in chosen
     ]
@@ -216,6 +218,10 @@ def _save(picture: Picture, file: Path, options: dict[str, Any]) -> None:
 def _open(file: Path) -> Picture:
     with Image.open(file) as opened:
         return opened.convert("RGB")
+
+
+def _garment(pixels: NDArray[np.uint8]) -> Picture:
+    return Image.fromarray(np.asarray(pixels)).convert("RGB")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

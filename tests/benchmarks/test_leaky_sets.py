@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def drawing(seed: int, size: tuple[int, int] = (96, 72)) -> Picture:
 
 
 def originals(count: int) -> list[Original]:
-    return [Original(f"clipart/a--{n}.png", "ab"[n % 2], lambda n=n: drawing(n)) for n in range(count)]  # type: ignore[misc]
+    return [Original(f"clipart/a--{n}.png", "ab"[n % 2], partial(drawing, n)) for n in range(count)]
 
 
 @pytest.mark.parametrize("pipeline", chosen_pipelines(AT_HAND), ids=lambda each: each.name)
