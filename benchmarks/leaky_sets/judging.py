@@ -135,7 +135,8 @@ def _recall(case: Case) -> dict[str, Any]:
     for made in case.copies:
         row = (case.joined(made), frozenset((made.file, case.home[made.source])) in direct)
         pipeline = PIPELINES[made.pipeline]
-        for key in (made.pipeline, f"kind {pipeline.kind}", f"{pipeline.library}, {pipeline.kind}", "all"):
+        of_picture = f"pictures {made.source.split('/')[0]}"
+        for key in (made.pipeline, f"kind {pipeline.kind}", f"{pipeline.library}, {pipeline.kind}", of_picture, "all"):
             found[key].append(row)
     shares = {key: _both(rows) for key, rows in found.items()}
     pipelines = {name: {"kind": each.kind, **shares[name]} for name, each in PIPELINES.items() if name in shares}
@@ -147,7 +148,11 @@ def _recall(case: Case) -> dict[str, Any]:
         "recall": {"all": shares.get("all"), "single": shares.get("kind single"), "chain": shares.get("kind chain")},
         "whole_families": Share(whole, len(families)).to_dict(),
         "libraries": {key: value for key, value in sorted(shares.items()) if ", " in key},
+        "pictures": {
+            key.removeprefix("pictures "): value for key, value in sorted(shares.items()) if key.startswith("pictures ")
+        },
         "pipelines": pipelines,
+        "missed": [vars(made) for made in case.copies if not case.joined(made)],
     }
 
 

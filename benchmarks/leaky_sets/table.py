@@ -74,9 +74,12 @@ def summary_table(results: Mapping[str, Result]) -> str:
 
 
 def pipelines_table(result: Result) -> str:
-    """Recall by library, and by pipeline, the worst first."""
+    """Recall by library, by source of the pictures, and by pipeline, the worst first."""
     pipelines = sorted(result["pipelines"].items(), key=lambda item: (item[1]["group"]["value"], item[0]))
     lines = [[name, _share(each["group"]), _share(each["direct"])] for name, each in result["libraries"].items()]
+    lines += [
+        [f"of {name}", _share(each["group"]), _share(each["direct"])] for name, each in result["pictures"].items()
+    ]
     lines += [[f"{name} ({each['kind']})", _share(each["group"]), _share(each["direct"])] for name, each in pipelines]
     return _markdown(["", "in the original's group", "joined to the original itself"], lines) if lines else ""
 

@@ -49,6 +49,8 @@ def test_recall_counts_groups_and_direct_joins() -> None:
     assert told["pipelines"][CHAIN]["direct"]["found"] == 0  # a2 is joined to a1 alone
     assert told["pipelines"][FLIP] == {"kind": "single", **told["recall"]["single"]}
     assert (told["whole_families"]["found"], told["whole_families"]["n"]) == (1, 2)
+    assert [each["file"] for each in told["missed"]] == ["b2"]
+    assert told["pictures"]["B"]["group"]["found"] == 1
 
 
 def test_a_stranger_in_the_group_is_wrong_for_all_originals_in_it() -> None:
