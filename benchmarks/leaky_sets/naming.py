@@ -54,9 +54,10 @@ def _augmentor_copy(original: PurePosixPath, _number: int, _pipeline: Pipeline, 
     return f"{original.parent}/output/{original.parent.name}_original_{original.name}_{number}{suffix}"
 
 
-def _keras_copy(original: PurePosixPath, _number: int, _pipeline: Pipeline, suffix: str, rng: Rng) -> str:
-    """A generator over one picture at a time counts from 0 each time; the second number is drawn."""
-    return f"{original.parent}/{original.stem}_0_{int(rng.integers(10_000))}{suffix.replace('.jpg', '.jpeg')}"
+def _keras_copy(original: PurePosixPath, number: int, _pipeline: Pipeline, suffix: str, rng: Rng) -> str:
+    """A generator over one picture at a time counts from 0 each time; the second number is drawn, here never twice."""
+    drawn = 2_000 * number + int(rng.integers(2_000))
+    return f"{original.parent}/{original.stem}_0_{drawn}{suffix.replace('.jpg', '.jpeg')}"
 
 
 def _numbered_copy(original: PurePosixPath, number: int, _pipeline: Pipeline, suffix: str, _rng: Rng) -> str:
@@ -68,7 +69,7 @@ def _folder_copy(original: PurePosixPath, number: int, _pipeline: Pipeline, suff
 
 
 def _roboflow(folder: str, stem: str, suffix: str, rng: Rng) -> str:
-    return f"{folder}/{stem}_jpg.rf.{_hex(rng, 32)}{suffix}"
+    return f"{folder}/{stem}_{suffix[1:]}.rf.{_hex(rng, 32)}{suffix}"
 
 
 def _roboflow_copy(original: PurePosixPath, _number: int, _pipeline: Pipeline, suffix: str, rng: Rng) -> str:
