@@ -16,6 +16,7 @@ import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,7 +161,8 @@ def main() -> None:
     for name, each in unit.items():
         _print_ranks(name, held_out, each)
     _print_ranks("both", held_out, np.concatenate(list(unit.values()), axis=1))
-    np.savez_compressed(MATRICES, **{name: matrix.astype(np.float16) for name, matrix in matrices.items()})
+    shipped: dict[str, Any] = {name: matrix.astype(np.float16) for name, matrix in matrices.items()}
+    np.savez_compressed(MATRICES, **shipped)
     print(f"{MATRICES}: {MATRICES.stat().st_size / 1e3:.0f} kB")
 
 

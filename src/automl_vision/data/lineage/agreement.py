@@ -60,8 +60,12 @@ def agreement(first: Grey, second: Grey, onto: Map, *, inverted: bool) -> Agreem
         inverted: whether bright is to agree with dark.
     """
     if abs(float(np.linalg.det(onto[:2, :2]))) < 1.0:  # the second shrinks in the first's frame: it shows less
-        turned = agreement(second, first, np.linalg.inv(onto), inverted=inverted)
+        turned = _in_the_frame_of(second, first, np.asarray(np.linalg.inv(onto), dtype=np.float64), inverted)
         return Agreement(turned.correlation, turned.alike, turned.places, turned.covers[::-1])
+    return _in_the_frame_of(first, second, onto, inverted)
+
+
+def _in_the_frame_of(first: Grey, second: Grey, onto: Map, inverted: bool) -> Agreement:
     height, width = first.shape
     scale = SIDE / max(height, width)
     size = (max(8, round(width * scale)), max(8, round(height * scale)))

@@ -158,7 +158,8 @@ def _linear_at(onto: Map, x: float, y: float) -> Map | None:
     u, v, w = onto @ (x, y, 1.0)
     if w <= 0.05:
         return None
-    return np.array([onto[0, :2] - u / w * onto[2, :2], onto[1, :2] - v / w * onto[2, :2]]) / w
+    rows = np.array([onto[0, :2] - u / w * onto[2, :2], onto[1, :2] - v / w * onto[2, :2]])
+    return np.asarray(rows / w, dtype=np.float64)
 
 
 def _matches(ours: Floats, theirs: Floats) -> NDArray[np.int64]:
@@ -208,7 +209,7 @@ def _misses(onto: Map, source: Floats, target: Floats) -> Floats:
     at = np.column_stack([source, np.ones(len(source))]) @ onto.T
     with np.errstate(divide="ignore", invalid="ignore"):
         missed = np.linalg.norm(at[:, :2] / at[:, 2:] - target, axis=1)
-    return np.nan_to_num(missed, nan=np.inf).astype(np.float32)
+    return np.asarray(np.nan_to_num(missed, nan=np.inf), dtype=np.float32)
 
 
 def _distinct(at: Floats) -> int:

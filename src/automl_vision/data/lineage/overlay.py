@@ -22,9 +22,9 @@ Floats = NDArray[np.float32]
 Map = NDArray[np.float64]
 
 #: Longer side in pixels of what is searched and of what is refined, and the neighbourhoods that are normalised away.
-_COARSE, _COARSE_SIGMA = 32, 3.0
+_COARSE, _COARSE_SIGMA = 28, 2.6
 _FINE, _FINE_SIGMA = 64, 5.0
-_CANVAS = 64
+_CANVAS = 48
 _TURNS = 24
 _SCALES = (0.62, 0.8, 1.0, 1.25, 1.6)
 #: Grey levels below which local contrast is taken for noise.
@@ -130,7 +130,7 @@ def refine(first: Contrast, second: Contrast, place: Place, *, perspective: bool
             warpMatrix=start if perspective else np.ascontiguousarray(start[:2]),
             motionType=kind,
             criteria=criteria,
-            inputMask=None,
+            inputMask=np.full(second.fine.shape, 255, dtype=np.uint8),
             gaussFiltSize=1,
         )
     except cv2.error:  # how OpenCV says that it lost hold

@@ -39,12 +39,16 @@ SIDE = 256
 _CORRELATION, _CORRELATION_TINY = 0.25, 0.85
 #: Of pictures without matches: the least correlation, share of agreeing places, and number of them. Two road signs in
 #: one frame reach .89, .60 and 24; two round blobs .91, .82 and 11.
-_LAID_CORRELATION, _LAID_SHARE, _LAID_ALIKE = 0.8, 0.75, 15.0
-_LAID_CORRELATION_TINY, _LAID_SHARE_TINY = 0.97, 0.95
+_LAID: tuple[tuple[float, float, float], ...] = ((0.8, 0.75, 15.0), (0.95, 0.92, 8.0))
+_LAID_TINY: tuple[tuple[float, float, float], ...] = ((0.97, 0.95, 15.0),)
 #: From there they may be the same picture.
 _PERHAPS_CORRELATION, _PERHAPS_SHARE = 0.7, 0.3
 #: Median of the absolute Laplacian above which a picture is noisy, at `SIDE`.
 _NOISY = 9.0
+#: Where a picture shows something small on an even ground: the size at which that is seen, the grey levels above the
+#: ground, how much of the rim may not be ground, pixels kept around it, and when the part is worth cutting out.
+_GLANCE, _ABOVE_GROUND, _BUSY_RIM, _MARGIN = 64, 20.0, 0.15, 1
+_SMALL_PART, _SMALLEST_PART = 0.5, 24
 #: Pixels of the median that takes the salt and pepper out of every picture before it is laid over another.
 _MEDIAN = 3
 
@@ -111,11 +115,8 @@ class Registration:
         """Whether this is one picture."""
         if self.inliers and self.score > (SAME_TINY if self.tiny else SAME):
             return True
-        correlation, share = (
-            (_LAID_CORRELATION_TINY, _LAID_SHARE_TINY) if self.tiny else (_LAID_CORRELATION, _LAID_SHARE)
-        )
-        found = self.agreement
-        return found.correlation >= correlation and found.share >= share and found.alike >= _LAID_ALIKE
+        found = (self.correlation, self.agreement.share, self.agreement.alike)
+        return any(np.greater_equal(found, least).all() for least in (_LAID_TINY if self.tiny else _LAID))
 
     @property
     def perhaps(self) -> bool:
@@ -143,7 +144,7 @@ def describe_picture(pixels: NDArray[np.uint8]) -> Picture:
         pixels: (H, W, 3) RGB, upright.
     """
     height, width = pixels.shape[:2]
-    grey = _stretched(_resized(_as_grey(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))))
+    grey = _stretched(_resized(_trimmed(_as_grey(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)))))
     noisy = float(np.median(np.abs(cv2.Laplacian(grey, cv2.CV_32F)))) > _NOISY
     calm = _as_grey(cv2.GaussianBlur(cv2.medianBlur(grey, 5), (0, 0), 1.2) if noisy else cv2.medianBlur(grey, _MEDIAN))
     return Picture(calm, find_points(grey), find_points(calm) if noisy else None, min(height, width) <= TINY)
@@ -201,6 +202,22 @@ def _registered(first: Picture, second: Picture, fit: Fit, tiny: bool) -> Regist
         return Registration(variant=fit.variant, tiny=tiny)
     agreed = agreement(first.calm, second.calm, fit.map, inverted=fit.inverted)
     return Registration(fit.inliers, agreed, fit.variant, tiny, fit.map)
+
+
+def _trimmed(grey: Grey) -> Grey:
+    """Without the empty ground around what is shown, where that is small: a stamp on a sheet, a galaxy in the dark."""
+    scale = _GLANCE / max(grey.shape)
+    small = cv2.medianBlur(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), 3)
+    rim = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    ground = float(np.median(rim))
+    shown = np.abs(small.astype(np.float32) - ground) > _ABOVE_GROUND
+    if not shown.any() or (np.abs(rim - ground) > _ABOVE_GROUND).mean() > _BUSY_RIM:
+        return grey
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    top, left = (max(0, int((at[0] - _MARGIN) / scale)) for at in (rows, columns))
+    bottom, right = (int((at[-1] + 1 + _MARGIN) / scale) for at in (rows, columns))
+    part = grey[top:bottom, left:right]
+    return part if part.size < _SMALL_PART * grey.size and min(part.shape) >= _SMALLEST_PART else grey
 
 
 def _resized(grey: Grey) -> Grey:
