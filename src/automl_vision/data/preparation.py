@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split
-from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, is_stored
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Prepared:
         facts: what decoding told, N rows.
         audit: findings and lineage.
         split: which row belongs to which set.
-        store: the decoded images.
+        store: the decoded images; in what the stages of a run are given, `sealed`.
         dropped_classes: classes that were left out because they have too few originals.
     """
 
@@ -61,6 +61,30 @@ class Prepared:
     def groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n) lineage groups of `rows`."""
         return self.audit.lineage.group[rows]
+
+    def sealed(self) -> Prepared:
+        """The same, with a store that shows training and validation only.
+
+        Test images raise `SealedRowError`, and so does what was set aside, copies of test images among it; copies of
+        validation images can be read.
+        """
+        shown = np.concatenate([self.split.rows("train"), self.split.rows("val"), self.split.augmented_val])
+        hidden = np.setdiff1d(np.arange(len(self.manifest)), shown)
+        return replace(self, store=self.store.sealed(hidden))
+
+    def open_test(self, ledger: Sequence[Mapping[str, Any]]) -> Prepared:
+        """The same, with test images that can be read: only for whoever wrote that down before.
+
+        Args:
+            ledger: every look at the test set, this one last, as `RunDir.record_look` gives it.
+
+        Raises:
+            SealedRowError: the ledger is empty, or its last look is at another number of images.
+        """
+        test = self.split.rows("test")
+        if not ledger or ledger[-1]["images"] != len(test):
+            raise SealedRowError("the test set is opened for a look that is in the ledger, and for no other")
+        return replace(self, store=self.store.opened(test))
 
 
 def read_manifest(data: Path, settings: Settings) -> Manifest:

@@ -65,7 +65,7 @@ def objective_of(context: RunContext, prepared: Prepared) -> str:
 
 
 def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> Searched:
-    """Search until the time or the trials end. The test rows are sealed in what the trials see."""
+    """Search until the time or the trials end. Trials see training and validation images, and no others."""
     files = TrialFiles(context.run.path / run_dir.TRIALS)
     history, damaged = files.read()
     for name in damaged:
@@ -146,7 +146,7 @@ class _Keeper:
     def _ship(self, best: Trial) -> None:
         result = self.runner.files.load_result(best.number)
         if result is not None:
-            bundle = bundle_of(best, result, self.runner, self.prepared, self.context.settings)
+            bundle = bundle_of(best, result, self.runner, self.prepared, self.context)
             save_bundle(bundle, self.context.run.path / run_dir.MODEL)
         self.shipped = best
 
@@ -161,7 +161,7 @@ def _runner(
 ) -> TrialRunner:
     train, val = prepared.split.rows("train"), prepared.split.rows("val")
     data = TrainingData(
-        source=prepared.store.sealed(prepared.split.rows("test")),
+        source=prepared.store.sealed(prepared.split.augmented_val),  # they are only ever reported
         train_rows=torch.from_numpy(train),
         train_labels=torch.from_numpy(prepared.labels(train)),
         val_rows=torch.from_numpy(val),
