@@ -110,6 +110,10 @@ class SearchSettings:
     pretrained: bool = _setting(True, "Start from pretrained weights.")
     resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).", SIDES)
     offline: bool = _setting(False, "Never ask the weight hub; use what is on this machine.")
+    measure_impact: bool = _setting(
+        False,
+        "Measure what copies on both sides of a naive random split would add to a figure (up to 10 % of the budget).",
+    )
 
 
 @dataclass(frozen=True)

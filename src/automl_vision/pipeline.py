@@ -1,6 +1,6 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> search -> finish -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> search -> finish -> (impact) -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -35,6 +35,7 @@ from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.decode import decode_and_check
 from automl_vision.stages.finish import finish
+from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
 from automl_vision.stages.read import read
 from automl_vision.stages.report import write_report
@@ -182,10 +183,14 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
         searched = search_trials(context, prepared, plan, runtime)
     with context.stage("finish"):
         finished = finish(context, prepared, searched)
+    impact = None
+    if context.settings.search.measure_impact:
+        with context.stage("impact"):
+            impact = impact_of(context, prepared, searched)
     with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
         looked = look(context, prepared, searched, finished)
     with context.stage("report"):
-        return write_report(context, prepared, searched, finished, looked)
+        return write_report(context, prepared, searched, finished, looked, impact)
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:

@@ -42,6 +42,42 @@ def noise(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def copied_noise(noise, tmp_path_factory):
+    """The same with four copies of each, a little brighter or darker."""
+    folder = tmp_path_factory.mktemp("noise") / "copied"
+    shutil.copytree(noise, folder)
+    chance = np.random.default_rng(6)
+    for file in sorted(folder.rglob("*.png")):
+        for number in range(4):
+            pixels = np.asarray(Image.open(file)) * chance.uniform(0.9, 1.1)
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
+                file.with_name(f"{file.stem}_aug_{number}.png")
+            )
+    return folder
+
+
+def test_labels_without_meaning_show_what_a_naive_split_pretends(copied_noise, quick, command, tmp_path):
+    run = tmp_path / "run"
+    result = command("search", "--data", copied_noise, *quick, "--measure-impact", "--budget", "60s", "--out", run)
+    assert result.code == 0, result.err
+    report = json.loads((run / "report.json").read_text())
+    impact = report["impact"]
+    assert impact["measured"]
+    assert impact["clean"]["low"] <= 0.25 <= impact["clean"]["high"], impact
+    assert impact["naive"]["low"] > 0.35, impact
+    assert impact["difference"]["low"] > 0.1, impact
+    assert impact["trained_on"]["naive"] == pytest.approx(impact["trained_on"]["clean"], rel=0.02)
+    assert report["test"]["accuracy"]["low"] <= 0.25 <= report["test"]["accuracy"]["high"]
+    assert "at most 6 s of the budget, measure what a naive split would pretend" in result.err
+    assert "copies on both sides add" in result.out
+    page = (run / "report.html").read_text()
+    assert "What a naive split would have said" in page
+    assert "no test image was read for it" in page
+    assert sum(report["seconds"].values()) < 60
+    assert report["seconds"]["impact"] < 12
+
+
 def test_labels_without_meaning_stay_at_chance(noise, quick, command, tmp_path):
     result = command("search", "--data", noise, *quick, "--test-share", "0.4", "--out", tmp_path / "run")
     assert result.code == 0, result.err
@@ -150,7 +186,13 @@ def watched(smoke, cache, tmp_path_factory):
         patch.setattr(decode, "read_bytes", watched_read)
         patch.setattr(survey, "read_bytes", watched_read)
         options = {"backbones": ["efficientnet_lite0"], "resolutions": [32], "epochs": 1, "batch_size": 8}
-        options |= {"lineage": "full", "offline": True, "device": "cpu", "cache_dir": str(cache)}
+        options |= {
+            "lineage": "full",
+            "measure_impact": True,
+            "offline": True,
+            "device": "cpu",
+            "cache_dir": str(cache),
+        }
         yield Watched(search(data, budget=None, out=out, trials=1, **options), fetched, files)
 
 
@@ -162,9 +204,13 @@ def test_test_images_are_read_only_after_the_look_is_in_the_ledger(watched):
     assert watched.run.report["looks"] == json.loads((watched.run.path / "looks.json").read_text())
 
 
-def test_before_the_look_only_training_and_validation_images_are_read(watched):
-    assert watched.rows("aside"), "no copy was set aside, so that this shows nothing"
-    assert watched.fetched["sealed"] == watched.rows("train", "val")
+def test_before_the_look_only_training_and_validation_images_and_copies_of_these_are_read(watched):
+    table = rows(watched.run.path / "split.csv")
+    validated = {row["group"] for row in table if row["split"] == "val"}
+    of_validation = {number for number in watched.rows("aside") if table[number]["group"] in validated}
+    assert watched.run.report["impact"]["measured"]
+    assert of_validation < watched.rows("aside"), "no copy of a test image was set aside, so that this shows nothing"
+    assert watched.fetched["sealed"] == watched.rows("train", "val") | of_validation
 
 
 def test_what_finds_copies_sees_test_images_before_the_split_and_only_then(watched):

@@ -52,9 +52,18 @@ def print_run(run: Run) -> None:
     )
     stdout.print(_figures(report))
     stdout.print(_classes(test))
+    _print_impact(report)
     for warning in report["warnings"]:
         stdout.print(f"[yellow]![/yellow] {safe(warning)}", highlight=False)
     _print_next(run)
+
+
+def _print_impact(report: Mapping[str, Any]) -> None:
+    """What a naive split would have pretended, where that was asked for."""
+    from automl_vision.report.impact import impact_line
+
+    if report.get("impact"):
+        stdout.print(f"Split: {safe(impact_line(report['impact']))}", highlight=False)
 
 
 def print_section(section: Mapping[str, Any], title: str) -> None:

@@ -50,6 +50,8 @@ class ReportInputs:
         validation: the same model on the validation set.
         objective: a name of `METRICS`: what validation maximised.
         augmented_validation: the model on copies of validation originals; None without any.
+        impact: what a naive split would have pretended, as `report.impact.measure_impact` says it, or why that was
+            not measured; None where nobody asked.
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
@@ -74,6 +76,7 @@ class ReportInputs:
     validation: Predictions
     objective: str
     augmented_validation: Predictions | None = None
+    impact: Mapping[str, Any] | None = None
     baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +103,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "test": test,
         "validation": validation,
         "augmented_validation": metrics_section(augmented, inputs.seed) if augmented else None,
+        "impact": dict(inputs.impact) if inputs.impact else None,
         "gap": gap(inputs.objective, validation, test),
         "baselines": _baselines(inputs, test),
         "data": _data(inputs),
