@@ -163,6 +163,11 @@ class OutputSettings:
 
     runs: str = _setting("runs", "Folder in which a run gets its own folder.")
     name: str = _setting("", "Name of the run's folder (empty: data set and date).", FOLDER_NAME)
+    fingerprint: bool = _setting(
+        True,
+        "Keep digests of the images in model.pt, so that evaluate can tell which images the model knows; they tell "
+        "whoever has an image whether it was used.",
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from automl_vision.config import Settings
 from automl_vision.data.audit import Audit, audit
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
@@ -61,6 +62,19 @@ class Prepared:
     def groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n) lineage groups of `rows`."""
         return self.audit.lineage.group[rows]
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What tells later whether an image was among these; read from the facts, not from the images."""
+        name, group = self.split.name, self.audit.lineage.group
+
+        def marks(*sets: str) -> Marks:
+            placed = np.isin(name, sets)
+            # A copy that was set aside is known as well as what it was made from.
+            rows = placed | ((name == "aside") & np.isin(group, group[placed]))
+            return Marks.of(self.facts.pixel_digests[rows].tolist(), self.facts.picture_hashes[rows].tolist())
+
+        return Fingerprint(seen=marks("train", "val"), test=marks("test"))
 
     def sealed(self) -> Prepared:
         """The same, with a store that shows training and validation only.

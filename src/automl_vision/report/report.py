@@ -7,7 +7,7 @@ the last bit. Nothing here draws, writes or reads a clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +116,14 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "environment": dict(inputs.environment),
     }
     return report | {"warnings": find_warnings(report)}
+
+
+def with_ledger(report: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report with every look of the ledger, where there were more since it was written."""
+    if len(looks) <= len(report["looks"]):
+        return dict(report)
+    later = {**report, "looks": [dict(look) for look in looks]}
+    return later | {"warnings": find_warnings(later)}
 
 
 def metrics_section(predictions: Predictions, seed: int) -> Section:

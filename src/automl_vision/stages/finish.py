@@ -66,6 +66,7 @@ def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepa
         preprocessing=runner.preprocessing(trial.recipe),
         temperature=fit_temperature(log(result.probabilities), val_labels),
         state_dict=result.weights,
+        fingerprint=prepared.fingerprint if context.settings.output.fingerprint else None,
         provenance={
             "created": run_dir.now(),
             "data_fingerprint": prepared.manifest.fingerprint,
