@@ -114,7 +114,7 @@ def said(**changes):
 
 def test_the_line_has_both_figures_and_what_copies_add():
     line = impact_line(said())
-    assert "naive split 0.93 [0.90, 0.95], clean split 0.82 [0.77, 0.86]" in line
+    assert "Naive split 0.93 [0.90, 0.95], clean split 0.82 [0.77, 0.86]" in line
     assert "copies on both sides add 0.11 [0.07, 0.15] of accuracy" in line
 
 

@@ -63,7 +63,7 @@ def _print_impact(report: Mapping[str, Any]) -> None:
     from automl_vision.report.impact import impact_line
 
     if report.get("impact"):
-        stdout.print(f"Split: {safe(impact_line(report['impact']))}", highlight=False)
+        stdout.print(safe(impact_line(report["impact"])), highlight=False)
 
 
 def print_evaluation(found: Evaluation, title: str) -> None:

@@ -94,7 +94,7 @@ def impact_line(impact: Mapping[str, Any]) -> str:
     what = f"{impact['what']} on both sides add {_bracketed(difference)}"
     if not difference["beyond_interval"]:
         what = f"the difference of {_bracketed(difference)} is no more than chance"
-    return f"{naive}, {clean}: {what} of {METRICS[impact['metric']].words}, for one linear probe."
+    return f"{naive[0].upper()}{naive[1:]}, {clean}: {what} of {METRICS[impact['metric']].words}, for one linear probe."
 
 
 def impact_sentences(impact: Mapping[str, Any]) -> tuple[str, ...]:
