@@ -19,9 +19,11 @@ import pytest
 import torch
 
 from automl_vision.bundle import MAGIC, VERSION, Bundle, digest, load_bundle, save_bundle
+from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError
 from automl_vision.models.classifier import build_classifier
+from automl_vision.tensor_file import save_tensors
 
 ARCHITECTURE = "mobilenetv3_small_100"
 NAMES = ("cat", "dog [/]", "Ätna\n")
@@ -89,6 +91,35 @@ def test_half_precision_weights_are_weights(bundle: Bundle, tmp_path: Path) -> N
 def test_torch_alone_can_read_it(content: dict[str, Any]) -> None:
     assert (content["magic"], content["version"]) == (MAGIC, VERSION)
     assert json.loads(content["meta"])["class_names"] == list(NAMES)
+
+
+FINGERPRINT = Fingerprint(
+    seen=Marks.of(["ff" * 16, "01" * 16], ["8000000000000001", "0000000000000007"]), test=Marks.of(["02" * 16], [])
+)
+
+
+def test_a_fingerprint_comes_back(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(replace(bundle, fingerprint=FINGERPRINT), tmp_path / "model.pt")
+    loaded = load_bundle(tmp_path / "model.pt").fingerprint
+    assert loaded is not None
+    for name in ("seen", "test"):
+        for kind in ("digests", "hashes"):
+            ours, theirs = (getattr(getattr(each, name), kind) for each in (FINGERPRINT, loaded))
+            assert ours.dtype == theirs.dtype == np.uint64
+            assert ours.tolist() == theirs.tolist()
+
+
+def test_fifty_thousand_images_take_less_than_a_megabyte(bundle: Bundle, tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    digests, hashes = ([f"{n:016x}" for n in chance.integers(0, 2**63, 50_000)] for _ in range(2))
+    for name, fingerprint in (("with", Fingerprint(Marks.of(digests, hashes), Marks.of([], []))), ("without", None)):
+        save_bundle(replace(bundle, fingerprint=fingerprint), tmp_path / name)
+    assert (tmp_path / "with").stat().st_size - (tmp_path / "without").stat().st_size < 1_000_000
+
+
+def test_a_file_of_version_1_has_no_fingerprint(content: dict[str, Any], tmp_path: Path) -> None:
+    save_tensors(tmp_path / "old.pt", {**content, "version": 1})
+    assert load_bundle(tmp_path / "old.pt").fingerprint is None
 
 
 def test_figures_that_are_not_finite_are_not_written(bundle: Bundle, tmp_path: Path) -> None:
@@ -164,8 +195,39 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
+def marks(name: str, value: Any) -> Change:
+    """A whole fingerprint with another list under a name, with a digest that agrees where there can be one."""
+
+    def change(content: dict[str, Any]) -> None:
+        tensors = {f"{one}_{two}": torch.arange(3) for one in ("seen", "test") for two in ("digests", "hashes")}
+        tensors[name] = value
+        content["fingerprint"] = tensors
+        plain = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor) and v.layout == torch.strided}
+        meta(fingerprint_digest=digest(plain))(content)
+
+    return change
+
+
+def unsigned_marks(content: dict[str, Any]) -> None:
+    marks("seen_digests", torch.arange(4))(content)
+    meta(fingerprint_digest="00")(content)
+
+
 BIAS, STEM, COUNT = "head.bias", "backbone.conv_stem.weight", "backbone.bn1.num_batches_tracked"
 WRONG: dict[str, Change] = {
+    "fingerprint without a digest": field("fingerprint", {}),
+    "a digest without a fingerprint": meta(fingerprint_digest="00"),
+    "fingerprint of another digest": unsigned_marks,
+    "fingerprint is a list": field("fingerprint", [1, 2]),
+    "fingerprint is a tensor": field("fingerprint", torch.arange(3)),
+    "fingerprint with more": marks("hook", torch.arange(3)),
+    "fingerprint of fractions": marks("seen_hashes", torch.ones(3)),
+    "fingerprint of text": marks("seen_hashes", "abc"),
+    "fingerprint of a matrix": marks("seen_hashes", torch.arange(4).reshape(2, 2)),
+    "fingerprint of a number": marks("seen_hashes", torch.tensor(3)),
+    "fingerprint that skips": marks("seen_hashes", torch.arange(6)[::2]),
+    "fingerprint in disorder": marks("seen_hashes", torch.tensor([2, 1])),
+    "fingerprint with repetitions": marks("seen_hashes", torch.tensor([1, 1])),
     "no magic": lambda content: content.pop("magic"),
     "another magic": field("magic", "someone else's model"),
     "magic of tensors": field("magic", torch.ones(3)),

@@ -1,19 +1,25 @@
-"""Measuring a model on another set: what counts as one piece of evidence, and what the user is told."""
+"""Measuring a model on another set: what counts, what the model knows of it, and what the user is told."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.config import Settings
+from automl_vision.data.fingerprint import Fingerprint, Marks, mark
 from automl_vision.data.preparation import read_manifest
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.events import Event, Note
 from automl_vision.models.classifier import build_classifier
 from automl_vision.pipeline import evaluate
+from automl_vision.run_dir import RunDir
 from make_smoke_data import make_smoke_data
 
 SETTINGS = replace(Settings(), machine=replace(Settings().machine, device="cpu"))
@@ -25,7 +31,12 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def model_of(tmp_path: Path, fingerprint: str) -> Path:
+def model_of(
+    folder: Path,
+    data_fingerprint: str,
+    fingerprint: Fingerprint | None = None,
+    looks: list[dict[str, Any]] | None = None,
+) -> Path:
     net = build_classifier("mobilenetv3_small_100", 3, resolution=32)
     bundle = Bundle(
         backbone="mobilenetv3_small_100",
@@ -34,21 +45,159 @@ def model_of(tmp_path: Path, fingerprint: str) -> Path:
         preprocessing=Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         temperature=1.0,
         state_dict=net.state_dict(),
-        provenance={"data_fingerprint": fingerprint},
+        provenance={"data_fingerprint": data_fingerprint, "looks": looks or []},
+        fingerprint=fingerprint,
     )
-    save_bundle(bundle, tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+    save_bundle(bundle, folder / "model.pt")
+    return folder / "model.pt"
 
 
 def test_copies_of_one_original_are_one_piece_of_evidence(tmp_path: Path, data: Path) -> None:
-    section, predictions, _ = evaluate(model_of(tmp_path, ""), data, SETTINGS)
-    assert section["n"] == len(predictions) == 27
-    assert section["groups"] == 9
+    found = evaluate(model_of(tmp_path, ""), data, SETTINGS)
+    assert found.figures is not None
+    assert found.figures["n"] == len(found.predictions) == 27
+    assert found.figures["groups"] == 9
 
 
 @pytest.mark.parametrize("own", [True, False])
 def test_the_set_that_the_model_was_made_from_is_called_so(tmp_path: Path, data: Path, own: bool) -> None:
     fingerprint = read_manifest(data, SETTINGS).fingerprint if own else "another"
     heard: list[Event] = []
-    evaluate(model_of(tmp_path, fingerprint), data, SETTINGS, tell=heard.append)
+    found = evaluate(model_of(tmp_path, fingerprint), data, SETTINGS, tell=heard.append)
     assert own == any(isinstance(each, Note) and "was made from" in each.text for each in heard)
+    assert found.known == {
+        "checked": False,
+        "reason": "the model file has no fingerprint of the images it was made with",
+    }
+    assert found.seen == 0
+
+
+# --- what the model knows -------------------------------------------------------------------------------------------
+
+
+def scene(seed: int) -> Image.Image:
+    """A picture with something at every scale."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((160, 120)))
+        for n in (4, 8, 16)
+    ]
+    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
+
+
+def marks(*seeds: int) -> Marks:
+    found = [mark(np.asarray(scene(seed))) for seed in seeds]
+    return Marks.of([f"{each.digest:016x}" for each in found], [f"{each.hash:016x}" for each in found if each.hash])
+
+
+SEEN, TESTED = range(6), range(10, 13)
+FINGERPRINT = Fingerprint(seen=marks(*SEEN), test=marks(*TESTED))
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Of the class `circle`, what was trained on; of `square`, what was tested on; of `triangle`, new ones."""
+    folder = tmp_path / "mixed"
+    for label in ("circle", "square", "triangle"):
+        (folder / label).mkdir(parents=True)
+    for seed in (0, 1):
+        scene(seed).save(folder / "circle" / f"equal{seed}.png")
+    scene(2).save(folder / "circle" / "again.jpg", quality=70)
+    scene(3).resize((80, 90)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "circle" / "small.png")
+    scene(10).save(folder / "square" / "tested.png")
+    scene(11).save(folder / "square" / "tested.webp", quality=70)
+    for seed in range(20, 25):
+        scene(seed).save(folder / "triangle" / f"{seed}.png")
+    return folder
+
+
+def test_known_images_are_counted_and_do_not_count(tmp_path: Path, mixed: Path) -> None:
+    found = evaluate(model_of(tmp_path, "", FINGERPRINT), mixed, SETTINGS)
+    known = found.known
+    assert known["checked"]
+    assert (known["seen"], known["test"]) == ({"exactly": 2, "nearly": 2}, {"exactly": 1, "nearly": 1})
+    assert (found.seen, known["excluded"], len(found.predictions)) == (4, 4, 11)
+    assert found.figures is not None
+    assert (found.figures["n"], known["new"]["n"], known["all"]["n"]) == (7, 7, 11)
+    assert {name: found.figures[name] for name in known["new"]} == known["new"]
+    assert {(each["path"], each["set"], each["how"]) for each in known["images"]} == {
+        ("circle/equal0.png", "seen", "exactly"),
+        ("circle/equal1.png", "seen", "exactly"),
+        ("circle/again.jpg", "seen", "nearly"),
+        ("circle/small.png", "seen", "nearly"),
+        ("square/tested.png", "test", "exactly"),
+        ("square/tested.webp", "test", "nearly"),
+    }
+
+
+def test_they_count_where_the_user_wants_them(tmp_path: Path, mixed: Path) -> None:
+    found = evaluate(model_of(tmp_path, "", FINGERPRINT), mixed, SETTINGS, include_seen=True)
+    assert found.figures is not None
+    assert (found.figures["n"], found.known["excluded"], found.seen) == (11, 0, 4)
+    assert (found.known["new"]["n"], found.known["all"]["n"]) == (7, 11)
+
+
+def test_where_every_image_is_known_there_is_no_figure(tmp_path: Path, mixed: Path) -> None:
+    everything = Fingerprint(seen=marks(*SEEN, *TESTED, *range(20, 25)), test=marks())
+    found = evaluate(model_of(tmp_path, "", everything), mixed, SETTINGS)
+    assert (found.figures, found.known["new"], found.seen) == (None, None, 11)
+
+
+def test_an_image_of_both_sets_is_where_its_pixels_are(tmp_path: Path, mixed: Path) -> None:
+    near = tmp_path / "near.jpg"
+    scene(10).save(near, quality=80)
+    likeness = mark(np.asarray(Image.open(near)))
+    seen = Marks.of([f"{likeness.digest:016x}"], [f"{likeness.hash:016x}"])
+    found = evaluate(model_of(tmp_path, "", Fingerprint(seen, marks(10))), mixed, SETTINGS)
+    assert found.known["test"]["exactly"] == 1
+    assert found.known["seen"] == {"exactly": 0, "nearly": 0}
+
+
+# --- looks ----------------------------------------------------------------------------------------------------------
+
+FIRST = {"number": 1, "when": "2026-01-01T00:00:00+00:00", "reason": "final evaluation", "images": 3}
+
+
+def run_of(tmp_path: Path, looks: list[dict[str, Any]]) -> Path:
+    RunDir.create(tmp_path / "run", SETTINGS, {"data": "x", "fingerprint": "ours"}).close()
+    (tmp_path / "run" / "looks.json").write_text(json.dumps(looks))
+    return tmp_path / "run"
+
+
+def test_a_look_at_the_models_own_test_images_is_counted_and_written(tmp_path: Path, mixed: Path) -> None:
+    run = run_of(tmp_path, [FIRST])
+    model = model_of(run, "ours", FINGERPRINT, [FIRST])
+    for number in (2, 3):
+        look = evaluate(model, mixed, SETTINGS).known["look"]
+        assert look == {"number": number, "images": 2, "unwritten": ""}
+        ledger = json.loads((run / "looks.json").read_text())
+        assert [each["number"] for each in ledger] == list(range(1, number + 1))
+        assert ledger[-1]["images"] == 2
+
+
+def test_without_test_images_it_is_no_look(tmp_path: Path, mixed: Path) -> None:
+    run = run_of(tmp_path, [FIRST])
+    unknown = Fingerprint(seen=marks(*SEEN), test=marks(90, 91))
+    assert evaluate(model_of(run, "ours", unknown, [FIRST]), mixed, SETTINGS).known["look"] is None
+    assert json.loads((run / "looks.json").read_text()) == [FIRST]
+
+
+@pytest.mark.parametrize("case", ["no run", "other data", "other ledger", "in use"])
+def test_a_look_that_cannot_be_written_is_told_all_the_same(tmp_path: Path, mixed: Path, case: str) -> None:
+    ledger = [{**FIRST, "when": "2027"}] if case == "other ledger" else [FIRST]
+    folder = tmp_path if case == "no run" else run_of(tmp_path, ledger)
+    before = (folder / "looks.json").read_text() if case != "no run" else ""
+    model = model_of(folder, "another" if case == "other data" else "ours", FINGERPRINT, [FIRST])
+    busy = RunDir.open(folder) if case == "in use" else None
+    look = evaluate(model, mixed, SETTINGS).known["look"]
+    if busy:
+        busy.close()
+    assert (look["number"], look["images"]) == (2, 2)
+    assert look["unwritten"]
+    assert case == "no run" or (folder / "looks.json").read_text() == before
+
+
+@pytest.mark.parametrize("looks", [5, "x", None, {"a": 1}])
+def test_a_ledger_of_nonsense_is_no_ledger(tmp_path: Path, mixed: Path, looks: Any) -> None:
+    look = evaluate(model_of(tmp_path, "", FINGERPRINT, looks), mixed, SETTINGS).known["look"]
+    assert look["number"] == 1

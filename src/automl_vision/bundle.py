@@ -1,6 +1,6 @@
 """`model.pt`: one file with everything a prediction needs, and nothing that could run.
 
-    {magic, version, meta: JSON text, state_dict}
+    {magic, version, meta: JSON text, state_dict, fingerprint: tensors (may be missing)}
 
 `meta` says what the network is, how images are prepared, what the outputs mean and where the model came from. The
 loader believes none of it: types and ranges are checked, the architecture must be one that timm knows, names, shapes
@@ -14,12 +14,15 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.models.backbones import backbone
@@ -28,7 +31,7 @@ from automl_vision.models.heads import HEADS
 from automl_vision.tensor_file import load_tensors, save_tensors
 
 MAGIC = "automl-vision model"
-VERSION = 1
+VERSION = 2  # 1 had no fingerprint
 _NAME = re.compile(r"[a-zA-Z0-9_.]{1,100}")
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64}
 #: What a description that makes no sense, or an architecture built from one, can raise.
@@ -43,6 +46,9 @@ _FAULTS = (
     MemoryError,
     UsageError,
 )
+_KEYS = {"magic", "version", "meta", "state_dict"}
+#: Tensors of a fingerprint: 64-bit numbers, sorted as unsigned ones, each once.
+_MARKS = {f"{name}_{kind}" for name in ("seen", "test") for kind in ("digests", "hashes")}
 _DAMAGED = "copy the file again from where it was made"
 
 
@@ -59,6 +65,7 @@ class Bundle:
         state_dict: the weights.
         provenance: where the model came from: data fingerprint, validation and test figures, versions, looks at the
             test set. Plain types only.
+        fingerprint: digests of the images it was made with; None where they were left out, and in files of version 1.
     """
 
     backbone: str
@@ -68,6 +75,7 @@ class Bundle:
     temperature: float
     state_dict: Mapping[str, torch.Tensor]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Fingerprint | None = None
 
     def classifier(self) -> Classifier:
         """The network with its weights, on the CPU, in evaluation mode."""
@@ -92,8 +100,12 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "provenance": dict(bundle.provenance),
         "digest": digest(state_dict),
     }
+    tensors = {"state_dict": state_dict}
+    if bundle.fingerprint is not None:
+        tensors["fingerprint"] = _as_tensors(bundle.fingerprint)
+        meta["fingerprint_digest"] = digest(tensors["fingerprint"])
     text = json.dumps(meta, ensure_ascii=True, allow_nan=False)
-    save_tensors(path, {"magic": MAGIC, "version": VERSION, "meta": text, "state_dict": state_dict})
+    save_tensors(path, {"magic": MAGIC, "version": VERSION, "meta": text, **tensors})
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -108,14 +120,45 @@ def load_bundle(path: Path) -> Bundle:
             "there is no model file", value=str(path), fix="check the path; a run leaves it as model.pt"
         )
     content = load_tensors(path)
-    if set(content) != {"magic", "version", "meta", "state_dict"} or not _equals(content["magic"], MAGIC):
+    if set(content) - {"fingerprint"} != _KEYS or not _equals(content["magic"], MAGIC):
         raise ModelFileError("this is no automl-vision model", value=str(path), fix="use the model.pt of a run")
     _check_version(content["version"], path)
     try:
         meta = json.loads(_checked(content["meta"], str, lambda _: True, "meta"))
-        return _bundle(_checked(meta, dict, lambda _: True, "meta"), content["state_dict"])
+        bundle = _bundle(_checked(meta, dict, lambda _: True, "meta"), content["state_dict"])
+        return replace(bundle, fingerprint=_fingerprint(content.get("fingerprint"), meta.get("fingerprint_digest")))
     except _FAULTS as error:
         raise ModelFileError(f"the model file is damaged ({_brief(error)})", value=str(path), fix=_DAMAGED) from error
+
+
+def _as_tensors(fingerprint: Fingerprint) -> dict[str, torch.Tensor]:
+    """torch can store signed 64-bit numbers only: the same bits."""
+    marks = {"seen": fingerprint.seen, "test": fingerprint.test}
+    numbers = {f"{name}_{kind}": getattr(each, kind) for name, each in marks.items() for kind in ("digests", "hashes")}
+    return {name: torch.from_numpy(each.view(np.int64).copy()) for name, each in numbers.items()}
+
+
+def _fingerprint(tensors: Any, expected_digest: object) -> Fingerprint | None:
+    """The fingerprint of a file; None where it has none. Anything out of order raises."""
+    if tensors is None and expected_digest is None:
+        return None
+    _checked(tensors, dict, lambda each: set(each) == _MARKS, "fingerprint")
+    numbers = {name: _numbers(name, tensor) for name, tensor in tensors.items()}
+    if digest(tensors) != expected_digest:
+        raise ValueError("the fingerprint was changed after it was written")
+    seen, test = (Marks(numbers[f"{name}_digests"], numbers[f"{name}_hashes"]) for name in ("seen", "test"))
+    return Fingerprint(seen, test)
+
+
+def _numbers(name: str, tensor: object) -> NDArray[np.uint64]:
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.dtype != torch.int64:
+        raise ValueError(f"{name} of the fingerprint is no plain tensor of whole numbers")
+    if tensor.device.type != "cpu" or tensor.ndim != 1 or not tensor.is_contiguous():
+        raise ValueError(f"{name} of the fingerprint is no plain list")
+    numbers = tensor.numpy().view(np.uint64)
+    if (numbers[1:] <= numbers[:-1]).any():
+        raise ValueError(f"{name} of the fingerprint is not sorted")
+    return numbers
 
 
 def _is_missing(path: Path) -> bool:
@@ -140,7 +183,8 @@ def digest(state_dict: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().cpu().contiguous()
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        if tensor.numel():  # torch takes no empty tensor for bytes
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

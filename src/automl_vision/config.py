@@ -117,6 +117,10 @@ class SearchSettings:
     pretrained: bool = _setting(True, "Start from pretrained weights.")
     resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).", SIDES)
     offline: bool = _setting(False, "Never ask the weight hub; use what is on this machine.")
+    measure_impact: bool = _setting(
+        False,
+        "Measure what copies on both sides of a naive random split would add to a figure (up to 10 % of the budget).",
+    )
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,11 @@ class OutputSettings:
 
     runs: str = _setting("runs", "Folder in which a run gets its own folder.")
     name: str = _setting("", "Name of the run's folder (empty: data set and date).", FOLDER_NAME)
+    fingerprint: bool = _setting(
+        True,
+        "Keep digests of the images in model.pt, so that evaluate can tell which images the model knows; they tell "
+        "whoever has an image whether it was used.",
+    )
 
 
 @dataclass(frozen=True)

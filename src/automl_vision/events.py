@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
     "audit": "Checking images, tracing copies, dealing the sets",
     "search": "Searching",
     "finish": "Finishing the best model",
+    "impact": "Measuring what a naive split would have pretended",
     "test": "Opening the test set",
     "report": "Writing the report",
     "page": "Writing the page",

@@ -1,6 +1,6 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> search -> finish -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> search -> finish -> (impact) -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -14,11 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
-from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
 from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
@@ -29,14 +26,16 @@ from automl_vision.report.html import render_html
 from automl_vision.report.inspection_page import render_inspection
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
-from automl_vision.report.report import test_section, verify
+from automl_vision.report.report import verify, with_ledger
 from automl_vision.run_dir import RunDir, cannot_write
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.evaluate import Evaluation, evaluate
 from automl_vision.stages.finish import finish
+from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
 from automl_vision.stages.read import read
 from automl_vision.stages.report import write_report
@@ -44,6 +43,7 @@ from automl_vision.stages.search import objective_of, search_trials
 from automl_vision.stages.test import look
 
 __all__ = [
+    "Evaluation",
     "Model",
     "Run",
     "StopRequest",
@@ -195,10 +195,14 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
         searched = search_trials(context, prepared, plan, runtime)
     with context.stage("finish"):
         finished = finish(context, prepared, searched)
+    impact = None
+    if context.settings.search.measure_impact:
+        with context.stage("impact"):
+            impact = impact_of(context, prepared, searched)
     with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
         looked = look(context, prepared, searched, finished)
     with context.stage("report"):
-        return write_report(context, prepared, searched, finished, looked)
+        return write_report(context, prepared, searched, finished, looked, impact)
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
@@ -257,61 +261,6 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
     return out / run_dir.INSPECTION
 
 
-def evaluate(
-    model: Path, data: Path, settings: Settings, *, tell: Tell = silent
-) -> tuple[dict[str, Any], Predictions, list[tuple[str, str]]]:
-    """Measure a model on another labelled set.
-
-    Args:
-        model: the model file.
-        data: folder or table of labelled images; its classes must be among those of the model.
-        settings: how the data are read, and where it runs.
-        tell: listener for events.
-
-    Returns:
-        figures as under `test` in report.json, the predictions, and (path, reason) of each image that failed.
-
-    Raises:
-        DataError: the set has classes that the model does not know, or no readable image.
-    """
-    tell(StageStarted("read"))
-    manifest = read_manifest(data, settings)
-    loaded = load(model, device=settings.machine.device)
-    labels = _labels_of_model(manifest.class_names, loaded.class_names)
-    if manifest.fingerprint == loaded.bundle.provenance.get("data_fingerprint"):
-        tell(Note("This is the set that the model was made from: it knows most of these images.", "warning"))
-    tell(StageStarted("test", f"{len(manifest):,} images"))
-    probabilities, failed, rows = [], [], []
-    for row, prediction in enumerate(loaded.stream(manifest.file(row) for row in range(len(manifest)))):
-        tell(Progress(row + 1, len(manifest)))
-        if prediction.probabilities is None:
-            failed.append((manifest.paths[row], prediction.error))
-        else:
-            rows.append(row)
-            probabilities.append(prediction.probabilities)
-    if not rows:
-        raise DataError("none of the images can be read", value=str(data), fix="look at the reasons with inspect")
-    predictions = Predictions(
-        paths=tuple(manifest.paths[row] for row in rows),
-        labels=labels[manifest.labels[rows]],
-        groups=declared_groups(manifest, settings.data)[rows],
-        probabilities=np.stack(probabilities),
-        class_names=loaded.class_names,
-    )
-    return test_section(predictions, settings.machine.seed), predictions, failed
-
-
-def _labels_of_model(names: tuple[str, ...], known: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise DataError(
-            "the set has classes that the model does not know",
-            value=", ".join(unknown[:10]),
-            fix=f"rename or merge them with --label-map; the model knows {', '.join(known[:20])}",
-        )
-    return np.array([known.index(name) for name in names], dtype=np.int64)
-
-
 def _run_path(data: Path, settings: Settings) -> Path:
     if settings.output.name:
         return Path(settings.output.runs) / settings.output.name
@@ -324,12 +273,12 @@ def _run_path(data: Path, settings: Settings) -> Path:
 
 
 def render_again(path: Path) -> Path:
-    """Render report.html of a run from its report.json.
+    """Render report.html of a run from its report.json, with looks at the test set that came after it.
 
     Raises:
         RunError: there is no run with a report in this folder.
     """
-    report = _report_of(path)
+    report = with_ledger(_report_of(path), run_dir.read_looks(path))
     write_text(path / run_dir.REPORT_HTML, render_html(report, draw_plots(report)))
     return path / run_dir.REPORT_HTML
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from automl_vision.bundle import Bundle, load_bundle
 from automl_vision.calibration import apply_temperature
 from automl_vision.data.decode import open_rgb
+from automl_vision.data.fingerprint import Mark, mark
 from automl_vision.data.preprocess import square
 from automl_vision.errors import DataError, ImageReadError, UsageError
 from automl_vision.models.classifier import placed
@@ -39,6 +40,7 @@ class Prediction:
         probability: of that class, after calibration; None on error.
         probabilities: (C) in the order of the model's classes; None on error.
         error: what is wrong with the image.
+        mark: what it is looked up by in a model's fingerprint, where that was asked for; else None.
     """
 
     path: str
@@ -47,6 +49,15 @@ class Prediction:
     probability: float | None = None
     probabilities: NDArray[np.float64] | None = None
     error: str = ""
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image that could be read: (S, S, 3) uint8, and its mark where that was asked for."""
+
+    square: NDArray[np.uint8]
+    mark: Mark | None
 
 
 class Model:
@@ -84,43 +95,45 @@ class Model:
         rows = [_probabilities_or_raise(each) for each in self.stream(_sources(images), batch_size=batch_size)]
         return np.stack(rows) if rows else np.empty((0, len(self.class_names)))
 
-    def stream(self, sources: Iterable[Any], *, batch_size: int = 64) -> Iterator[Prediction]:
+    def stream(self, sources: Iterable[Any], *, batch_size: int = 64, marked: bool = False) -> Iterator[Prediction]:
         """One prediction per source, in order; a broken image gives a row with status "error".
 
         Args:
             sources: paths or PIL images; read lazily, so a million of them need no memory.
             batch_size: images per forward pass, >= 1.
+            marked: give each prediction the mark of its image.
 
         Raises:
             UsageError: the batch size is below 1.
         """
         if batch_size < 1:
             raise UsageError("a batch holds at least one image", value=f"batch_size={batch_size}", fix="use 1 or more")
-        return self._stream(sources, batch_size)
+        return self._stream(sources, batch_size, marked)
 
-    def _stream(self, sources: Iterable[Any], batch_size: int) -> Iterator[Prediction]:
+    def _stream(self, sources: Iterable[Any], batch_size: int, marked: bool) -> Iterator[Prediction]:
         with ThreadPoolExecutor(self._runtime.threads) as pool:
             waiting: deque[tuple[list[Any], list[Future[Any]]]] = deque()
             iterator = iter(sources)
             while chunk := list(islice(iterator, batch_size)):
-                waiting.append((chunk, [pool.submit(self._prepare, source) for source in chunk]))
+                waiting.append((chunk, [pool.submit(self._prepare, source, marked) for source in chunk]))
                 if len(waiting) > BATCHES_AHEAD:
                     yield from self._finish(*waiting.popleft())
             while waiting:
                 yield from self._finish(*waiting.popleft())
 
-    def _prepare(self, source: Any) -> NDArray[np.uint8] | ImageReadError:
+    def _prepare(self, source: Any, marked: bool) -> _Opened | ImageReadError:
         try:
-            return square(open_rgb(source).pixels, self.bundle.preprocessing.size)
+            pixels = open_rgb(source).pixels
         except ImageReadError as error:
             return error
+        return _Opened(square(pixels, self.bundle.preprocessing.size), mark(pixels) if marked else None)
 
     def _finish(self, sources: Sequence[Any], futures: Sequence[Future[Any]]) -> list[Prediction]:
         prepared = [future.result() for future in futures]
-        good = [each for each in prepared if not isinstance(each, ImageReadError)]
+        good = [each.square for each in prepared if isinstance(each, _Opened)]
         rows = iter(self._probabilities(good))
         return [
-            _failed(source, each) if isinstance(each, ImageReadError) else self._succeeded(source, next(rows))
+            self._succeeded(source, each, next(rows)) if isinstance(each, _Opened) else _failed(source, each)
             for source, each in zip(sources, prepared, strict=True)
         ]
 
@@ -131,9 +144,10 @@ class Model:
         scores = logits(self._net, [batch], self.bundle.preprocessing, self._runtime)
         return apply_temperature(scores.astype(np.float64), self.bundle.temperature)
 
-    def _succeeded(self, source: Any, probabilities: NDArray[np.float64]) -> Prediction:
+    def _succeeded(self, source: Any, opened: _Opened, probabilities: NDArray[np.float64]) -> Prediction:
         best = int(probabilities.argmax())
-        return Prediction(_name(source), "ok", self.class_names[best], float(probabilities[best]), probabilities)
+        label, probability = self.class_names[best], float(probabilities[best])
+        return Prediction(_name(source), "ok", label, probability, probabilities, mark=opened.mark)
 
 
 def load(path: str | Path, *, device: str = "auto") -> Model:

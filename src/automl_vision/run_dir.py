@@ -158,8 +158,7 @@ class RunDir:
     @property
     def looks(self) -> list[dict[str, Any]]:
         """Every look at the test set, oldest first."""
-        ledger: list[dict[str, Any]] = _read_json(self.path / LOOKS, [])
-        return ledger
+        return read_looks(self.path)
 
     def record_look(self, reason: str, rows: int) -> list[dict[str, Any]]:
         """Write a look at the test set to the ledger. Called before the set is opened, so that no crash hides it."""
@@ -182,6 +181,16 @@ def read_report(path: Path) -> dict[str, Any] | None:
     """
     report: dict[str, Any] = _read_json(path / REPORT_JSON, {})
     return report or None
+
+
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """Every look at the test set of the run in `path`, oldest first; takes no lock.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    ledger: list[dict[str, Any]] = _read_json(path / LOOKS, [])
+    return ledger
 
 
 def _read_json(file: Path, default: Any) -> Any:

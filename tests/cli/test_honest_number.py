@@ -6,6 +6,8 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import torch
 from PIL import Image
 
 from automl_vision import load, search
+from automl_vision.data import decode, survey
 from automl_vision.data.store import ImageStore
+from automl_vision.pipeline import Run
 from make_smoke_data import make_smoke_data
 
 
@@ -36,6 +40,42 @@ def noise(tmp_path_factory):
         pixels = np.clip(hue + chance.normal(0, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / label / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def copied_noise(noise, tmp_path_factory):
+    """The same with four copies of each, a little brighter or darker."""
+    folder = tmp_path_factory.mktemp("noise") / "copied"
+    shutil.copytree(noise, folder)
+    chance = np.random.default_rng(6)
+    for file in sorted(folder.rglob("*.png")):
+        for number in range(4):
+            pixels = np.asarray(Image.open(file)) * chance.uniform(0.9, 1.1)
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
+                file.with_name(f"{file.stem}_aug_{number}.png")
+            )
+    return folder
+
+
+def test_labels_without_meaning_show_what_a_naive_split_pretends(copied_noise, quick, command, tmp_path):
+    run = tmp_path / "run"
+    result = command("search", "--data", copied_noise, *quick, "--measure-impact", "--budget", "60s", "--out", run)
+    assert result.code == 0, result.err
+    report = json.loads((run / "report.json").read_text())
+    impact = report["impact"]
+    assert impact["measured"]
+    assert impact["clean"]["low"] <= 0.25 <= impact["clean"]["high"], impact
+    assert impact["naive"]["low"] > 0.35, impact
+    assert impact["difference"]["low"] > 0.1, impact
+    assert impact["trained_on"]["naive"] == pytest.approx(impact["trained_on"]["clean"], rel=0.02)
+    assert report["test"]["accuracy"]["low"] <= 0.25 <= report["test"]["accuracy"]["high"]
+    assert "at most 6 s of the budget, measure what a naive split would pretend" in result.err
+    assert "copies on both sides add" in result.out
+    page = (run / "report.html").read_text()
+    assert "What a naive split would have said" in page
+    assert "no test image was read for it" in page
+    assert sum(report["seconds"].values()) < 60
+    assert report["seconds"]["impact"] < 12
 
 
 def test_labels_without_meaning_stay_at_chance(noise, quick, command, tmp_path):
@@ -103,44 +143,99 @@ def test_a_search_keeps_copies_apart_and_shows_what_they_would_have_pretended(pl
 # --- the seal, and the library ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A search through the library, and in which phase ("before the split", "sealed", "looked") it read what."""
+
+    run: Run
+    fetched: dict[str, set[int]]
+    files: dict[str, set[Path]]
+
+    def rows(self, *sets: str) -> set[int]:
+        """Rows of the manifest in these sets."""
+        table = rows(self.run.path / "split.csv")  # in the order of the manifest
+        return {number for number, row in enumerate(table) if row["split"] in sets}
+
+
 @pytest.fixture(scope="module")
 def watched(smoke, cache, tmp_path_factory):
-    """A search through the library; every fetch of rows, and whether the look was in the ledger by then."""
+    """Copies are sought in the pictures too, so that a network describes every image before the split."""
     out = tmp_path_factory.mktemp("runs") / "watched"
-    fetched = []
-    honest = ImageStore.fetch
+    data = out.parent / "data"
+    shutil.copytree(smoke, data)
+    for file in sorted(data.rglob("*.png")):
+        Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file.with_name(f"{file.stem}_hflip.png"))
+    fetched, files = defaultdict(set), defaultdict(set)
+    fetch, read = ImageStore.fetch, decode.read_bytes
 
-    def watch(self, asked, size):
-        looked = (out / "looks.json").exists()
-        fetched.extend((int(row), looked) for row in torch.as_tensor(asked).tolist())
-        return honest(self, asked, size)
+    def phase():
+        if (out / "looks.json").exists():
+            return "looked"
+        return "sealed" if (out / "split.csv").exists() else "before the split"
+
+    def watched_fetch(self, asked, size):
+        fetched[phase()] |= set(torch.as_tensor(asked).tolist())
+        return fetch(self, asked, size)
+
+    def watched_read(path):
+        files[phase()].add(Path(path))
+        return read(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageStore, "fetch", watch)
+        patch.setattr(ImageStore, "fetch", watched_fetch)
+        patch.setattr(decode, "read_bytes", watched_read)
+        patch.setattr(survey, "read_bytes", watched_read)
         options = {"backbones": ["efficientnet_lite0"], "resolutions": [32], "epochs": 1, "batch_size": 8}
-        run = search(smoke, budget=None, out=out, trials=1, offline=True, device="cpu", cache_dir=str(cache), **options)
-    return run, fetched
+        options |= {
+            "lineage": "full",
+            "measure_impact": True,
+            "offline": True,
+            "device": "cpu",
+            "cache_dir": str(cache),
+        }
+        yield Watched(search(data, budget=None, out=out, trials=1, **options), fetched, files)
 
 
-def test_test_rows_are_read_only_after_the_look_is_in_the_ledger(watched):
-    run, fetched = watched
-    table = rows(run.path / "split.csv")  # in the order of the rows
-    tested = {number for number, row in enumerate(table) if row["split"] == "test"}
-    assert {looked for row, looked in fetched if row in tested} == {True}
-    used = {number for number, row in enumerate(table) if row["split"] in {"train", "val"}}
-    assert used <= {row for row, looked in fetched if not looked}
-    assert run.report["looks"] == json.loads((run.path / "looks.json").read_text())
+def test_test_images_are_read_only_after_the_look_is_in_the_ledger(watched):
+    tested = watched.rows("test")
+    assert tested
+    assert watched.fetched["sealed"] & tested == set()
+    assert tested <= watched.fetched["looked"]
+    assert watched.run.report["looks"] == json.loads((watched.run.path / "looks.json").read_text())
+
+
+def test_before_the_look_only_training_and_validation_images_and_copies_of_these_are_read(watched):
+    table = rows(watched.run.path / "split.csv")
+    validated = {row["group"] for row in table if row["split"] == "val"}
+    of_validation = {number for number in watched.rows("aside") if table[number]["group"] in validated}
+    assert watched.run.report["impact"]["measured"]
+    assert of_validation < watched.rows("aside"), "no copy of a test image was set aside, so that this shows nothing"
+    assert watched.fetched["sealed"] == watched.rows("train", "val") | of_validation
+
+
+def test_what_finds_copies_sees_test_images_before_the_split_and_only_then(watched):
+    assert watched.rows("test") <= watched.fetched["before the split"]
+
+
+def test_no_stage_goes_around_the_store_to_the_files(watched):
+    assert watched.files["before the split"]
+    assert (watched.files["sealed"], watched.files["looked"]) == (set(), set())
+
+
+def test_the_model_file_has_the_ledger(watched):
+    (look,) = load(watched.run.model).bundle.provenance["looks"]
+    assert (look["number"], look["images"]) == (1, len(watched.rows("test")))
 
 
 def test_the_library_returns_the_run(watched):
-    run, _ = watched
+    run = watched.run
     assert run.model == run.path / "model.pt"
     assert run.report == json.loads((run.path / "report.json").read_text())
     assert not run.interrupted
 
 
 def test_the_model_predicts_what_the_run_measured(watched, smoke):
-    run, _ = watched
+    run = watched.run
     saved = rows(run.path / "predictions_test.csv")
     model = load(run.model)
     assert model.predict([smoke / row["path"] for row in saved]) == [row["predicted"] for row in saved]

@@ -9,6 +9,8 @@ import signal
 import pytest
 from command import QUICK, assert_harmless, assert_mistake
 
+from automl_vision import load
+
 
 @pytest.fixture
 def line(smoke, cache, tmp_path):
@@ -95,6 +97,9 @@ def test_ctrl_c_ends_tidily_and_resume_goes_on(start, command, line, smoke):
     assert report["stop_reason"] == "trials"
     assert [look["number"] for look in report["looks"]] == [1, 2]
     assert any("looked at 2 times" in warning for warning in report["warnings"])
+    assert "looked at 2 times" in resumed.out
+    assert "opened 2 times" in (out / "README.md").read_text()
+    assert [look["number"] for look in load(out / "model.pt").bundle.provenance["looks"]] == [1, 2]
     after = records(out)
     assert {name: after[name] for name in done} == done
     assert len(after) == 4

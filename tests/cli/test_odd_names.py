@@ -124,7 +124,9 @@ def test_inspect_and_evaluate(run, odd, command, cache, tmp_path):
     measured = command("evaluate", out / "model.pt", "--data", odd)
     assert measured.code == 0, measured.err
     assert_harmless(measured)
-    assert json.loads(command("evaluate", out / "model.pt", "--data", odd, "--json").out)["n"] == 30
+    known = json.loads(command("evaluate", out / "model.pt", "--data", odd, "--json").out)["known"]
+    assert known["all"]["n"] == 30  # its own images, all of which it knows
+    assert len(known["images"]) == 30
 
 
 def test_a_mistake_with_an_odd_name(command, tmp_path):

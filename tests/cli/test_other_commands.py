@@ -262,6 +262,93 @@ def test_evaluate_on_classes_that_the_model_does_not_know(finished, command, tmp
     assert_mistake(result, 2, "classes that the model does not know: cross", "the model knows circle")
 
 
+def of_set(run, *sets):
+    with (run / "split.csv").open(newline="") as file:
+        return [row["path"] for row in csv.DictReader(file) if row["split"] in sets]
+
+
+def test_evaluate_leaves_out_what_the_model_was_made_with(copied, command):
+    made_with, tested = of_set(copied.path, "train", "val"), of_set(copied.path, "test")
+    arguments = ("evaluate", copied.model, "--data", copied.data, "--device", "cpu")
+    result = command(*arguments, "--json")
+    assert (result.code, result.err) == (0, "")
+    said = json.loads(result.out)
+    assert said["n"] == said["known"]["new"]["n"] == len(tested)
+    assert said["known"]["all"]["n"] == len(made_with) + len(tested)
+    assert said["known"]["seen"] == {"exactly": len(made_with), "nearly": 0}
+    assert said["known"]["test"] == {"exactly": len(tested), "nearly": 0}
+    assert {each["path"] for each in said["known"]["images"] if each["set"] == "seen"} == set(made_with)
+    assert said["accuracy"] == copied.report["test"]["accuracy"]  # the same images, the same model
+    included = json.loads(command(*arguments, "--json", "--include-seen").out)
+    assert included["n"] == len(made_with) + len(tested)
+
+
+def test_evaluate_says_what_the_model_knows_and_which_look_it_is(copied, command):
+    arguments = ("evaluate", copied.model, "--data", copied.data, "--device", "cpu")
+    result = command(*arguments)
+    assert result.code == 0
+    assert_harmless(result)
+    for words in (
+        "of 21 images were in training or validation",
+        "do not count",
+        "Accuracy on all images",
+        "new images",
+    ):
+        assert words in result.out
+    assert "look 2 at the test set" in result.out
+    assert "look 3 at the test set" in command(*arguments, "--include-seen").out
+    ledger = json.loads((copied.path / "looks.json").read_text())
+    assert [look["number"] for look in ledger] == [1, 2, 3]
+    assert command("report", copied.path).code == 0
+    page = (copied.path / "report.html").read_text()
+    assert "The test set was looked at 3 times" in page
+    assert page.count("evaluate, with images of the test set") == 2
+    assert command("report", copied.path, "--verify").code == 0
+
+
+def test_evaluate_fails_on_a_leak_when_asked_to(copied, command):
+    arguments = ("evaluate", copied.model, "--data", copied.data, "--device", "cpu", "--fail-on-leak")
+    count = len(of_set(copied.path, "train", "val"))
+    for more in ((), ("--include-seen",), ("--json",)):
+        result = command(*arguments, *more)
+        assert result.code == 4
+        assert f"Error: the model was trained on or chosen with images of this set: {count} of 21 images" in result.err
+        assert result.out
+
+
+def test_evaluate_passes_where_nothing_leaks(finished, command, tmp_path):
+    make_smoke_data(tmp_path / "other", images=5, seed=9)
+    result = command("evaluate", finished.model, "--data", tmp_path / "other", "--device", "cpu", "--fail-on-leak")
+    assert result.code == 0, result.err
+    assert "None of the 15 images is known from training or validation" in result.out
+
+
+def test_evaluate_has_no_figure_where_every_image_is_known(copied, command, tmp_path):
+    for path in of_set(copied.path, "train"):
+        (tmp_path / "known" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(copied.data / path, tmp_path / "known" / path)
+    arguments = ("evaluate", copied.model, "--data", tmp_path / "known", "--device", "cpu")
+    result = command(*arguments)
+    assert result.code == 2
+    assert "Error: the model was trained on or chosen with every image of this set" in result.err
+    assert json.loads(command(*arguments, "--json").out)["n"] == 0
+    assert command(*arguments, "--include-seen").code == 0
+    assert command(*arguments, "--fail-on-leak").code == 4
+
+
+def test_a_model_without_a_fingerprint_can_be_made_and_says_so(smoke, quick, command, tmp_path):
+    out = tmp_path / "run"
+    assert command("search", "--data", smoke, *quick, "--no-fingerprint", "--out", out, "--quiet").code == 0
+    arguments = ("evaluate", out / "model.pt", "--data", smoke, "--device", "cpu")
+    result = command(*arguments)
+    assert result.code == 0, result.err
+    assert "Whether the model knows these images cannot be checked" in result.out
+    assert json.loads(command(*arguments, "--json").out)["known"]["checked"] is False
+    refused = command(*arguments, "--fail-on-leak")
+    assert refused.code == 2
+    assert "nothing to check with" in refused.err
+
+
 # --- models, doctor ---------------------------------------------------------------------------------------------
 
 

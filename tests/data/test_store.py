@@ -499,6 +499,15 @@ def test_sealed_rows_refuse_and_stay_sealed(store: ImageStore) -> None:
     assert store.fetch([1, 2, 3], 8).shape[0] == 3
 
 
+def test_a_seal_opens_for_the_named_rows_alone(store: ImageStore) -> None:
+    view = store.sealed([1, 2, 3])
+    opened = view.opened([2])
+    assert torch.equal(opened.fetch([0, 2], 8), store.fetch([0, 2], 8))
+    for each, row in ((opened, 1), (opened, 3), (view, 2)):
+        with pytest.raises(SealedRowError, match=f"row {row}"):
+            each.fetch([row], 8)
+
+
 def test_another_process_maps_the_same_files(store: ImageStore) -> None:
     copy = pickle.loads(pickle.dumps(store))
     assert torch.equal(copy.fetch([0, 4], 16), store.fetch([0, 4], 16))

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -64,7 +65,7 @@ def write_troubled(root: Path) -> Path:
     return root
 
 
-def inspected(root: Path, told: Sequence[Told] | None = None, **counted: int) -> Inspected:
+def inspected(root: Path, told: Sequence[Told] | None = None, **counted: Any) -> Inspected:
     """Decode, check and deal; `told` is what comparing the pictures found, None where they were not compared."""
     data = DataSettings(lineage="names" if told is None else "full")
     settings = replace(Settings(), data=data, machine=replace(MachineSettings(), cache=False))
@@ -75,7 +76,7 @@ def inspected(root: Path, told: Sequence[Told] | None = None, **counted: int) ->
     return Inspected(prepare_to_look(manifest, facts, store, settings), data)
 
 
-def _compared(paths: tuple[str, ...], told: Sequence[Told], counted: dict[str, int]) -> Compared:
+def _compared(paths: tuple[str, ...], told: Sequence[Told], counted: dict[str, Any]) -> Compared:
     pairs = [sorted((paths.index(first), paths.index(second))) for first, second, *_ in told]
     return Compared(
         pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from inspected import inspected, write_folder, write_image, write_leaky, write_troubled
 
@@ -68,7 +69,7 @@ def test_what_was_not_looked_for_is_not_vouched_for(tmp_path):
 def test_what_was_not_compared_is_said(tmp_path):
     folder = write_folder(tmp_path)
     assert "--lineage full compares them" in " ".join(verdict_of(inspected(folder)).unchecked)
-    said = " ".join(verdict_of(inspected(folder, [], unchecked=1234, tiny=7, plain=1)).unchecked)
+    said = " ".join(verdict_of(inspected(folder, [], unchecked=1234, tiny=7, plain=np.array([2]))).unchecked)
     assert "About 1,234 pairs of similar pictures were not compared" in said
     assert "7 images are so tiny" in said
     assert "1 image is so plain" in said

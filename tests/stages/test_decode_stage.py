@@ -6,12 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from automl_vision.config import Settings
 from automl_vision.data.preparation import Prepared, read_manifest
+from automl_vision.data.store import SealedRowError
 from automl_vision.errors import BudgetExhausted, RunError
 from automl_vision.events import silent
 from automl_vision.run_dir import RunDir
@@ -74,6 +76,44 @@ def test_copies_do_not_hide_that_classes_are_imbalanced(tmp_path: Path, data: Pa
                 shifted.save(file.with_name(f"{file.stem}_aug_{number}.png"))
     context = context_of(tmp_path, data)
     assert objective_of(context, decoded(context)) == "macro_f1"
+
+
+# --- the seal ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_copies(tmp_path: Path, data: Path) -> Prepared:
+    for file in sorted(data.rglob("*.png")):
+        Image.open(file).rotate(9).save(file.with_name(f"{file.stem}_aug_1.png"))
+    return decoded(context_of(tmp_path, data))
+
+
+def test_what_the_later_stages_get_shows_training_and_validation_only(with_copies: Prepared) -> None:
+    split, store = with_copies.split, with_copies.store
+    shown = [*split.rows("train"), *split.rows("val"), *split.augmented_val]
+    assert len(store.fetch(shown, store.sizes[0])) == len(shown)
+    hidden = sorted({*range(len(with_copies.manifest))} - set(shown))
+    assert set(split.rows("test")) < set(hidden), "copies of test images must be among them"
+    for row in hidden:
+        with pytest.raises(SealedRowError):
+            store.fetch([row], store.sizes[0])
+
+
+def test_the_test_set_opens_for_the_look_that_is_in_the_ledger(with_copies: Prepared) -> None:
+    test = with_copies.split.rows("test")
+    opened = with_copies.open_test([{"number": 1, "images": len(test)}]).store
+    assert len(opened.fetch(test, opened.sizes[0])) == len(test)
+    copies = np.setdiff1d(with_copies.split.rows("aside"), with_copies.split.augmented_val)
+    with pytest.raises(SealedRowError):
+        opened.fetch(copies, opened.sizes[0])
+    with pytest.raises(SealedRowError):
+        with_copies.store.fetch(test, opened.sizes[0])
+
+
+@pytest.mark.parametrize("ledger", [[], [{"number": 1, "images": 0}]])
+def test_the_test_set_opens_for_nothing_else(with_copies: Prepared, ledger: list[dict[str, int]]) -> None:
+    with pytest.raises(SealedRowError, match="ledger"):
+        with_copies.open_test(ledger)
 
 
 def plan_at(resolution: int) -> Plan:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from automl_vision.stages.search import FIRST_MODEL_SHARE, _TimeLeft
+from automl_vision.stages.reserve import FIRST_MODEL_SHARE
+from automl_vision.stages.search import _TimeLeft
 
 
 def time_left(*, remaining: float, crowding: float = 1.0, images: int = 100, classes: int = 10) -> float:

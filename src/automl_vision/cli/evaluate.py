@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,10 @@ from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import require_data, require_model, write_or_refuse
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
-from automl_vision.errors import PartialFailure
+from automl_vision.errors import DataError, LeakFound, PartialFailure, UsageError
+
+if TYPE_CHECKING:
+    from automl_vision.pipeline import Evaluation
 
 
 @with_settings("data", "machine.device", "machine.seed")
@@ -24,34 +27,73 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the predictions to this CSV file.", show_default=False)
     ] = None,
+    include_seen: Annotated[
+        bool,
+        typer.Option(
+            "--include-seen/--exclude-seen",
+            help="Count images that the model was trained on or chosen with as well.",
+        ),
+    ] = False,
+    fail_on_leak: Annotated[
+        bool, typer.Option("--fail-on-leak", help="Exit 4 where the model was trained on or chosen with an image.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Measure a model on other labelled images, with intervals. Its classes are matched by name.
 
-    [bold]Example[/bold]
+    Images that it was trained on or chosen with, also saved again, scaled, mirrored or turned, are found by the digests
+    in the model file and do not count.
+
+    [bold]Examples[/bold]
 
     automl-vision evaluate runs/imgs/model.pt --data ./photos-from-another-camera
+
+    automl-vision evaluate runs/imgs/model.pt --data ./holdout --fail-on-leak
     """
     settings = load_settings(overrides=overrides)
     require_model(model)
     require_data(data)
 
     from automl_vision.cli.progress import listener
-    from automl_vision.cli.result import print_json, print_section
+    from automl_vision.cli.result import print_evaluation, print_json
     from automl_vision.pipeline import evaluate as measure
 
     with listener(quiet=quiet or json_output) as tell:
-        section, predictions, failed = measure(model, data, settings, tell=tell)
+        found = measure(model, data, settings, include_seen=include_seen, tell=tell)
     if out is not None:
-        write_or_refuse(out, lambda: predictions.to_csv(out))
+        write_or_refuse(out, lambda: found.predictions.to_csv(out))
     if json_output:
-        print_json({**section, "failed": [{"path": path, "error": reason} for path, reason in failed]})
+        failed = [{"path": path, "error": reason} for path, reason in found.failed]
+        print_json({**(found.figures or {"n": 0}), "known": found.known, "failed": failed})
     else:
-        print_section(section, safe(data.name) or "data")
-    if failed:
-        for path, reason in failed[:10]:
-            stderr.print(f"  {safe(path)}: {safe(reason)}", highlight=False)
+        print_evaluation(found, safe(data.name) or "data")
+    for path, reason in found.failed[:10]:
+        stderr.print(f"  {safe(path)}: {safe(reason)}", highlight=False)
+    _leave(found, fail_on_leak=fail_on_leak)
+
+
+def _leave(found: Evaluation, *, fail_on_leak: bool) -> None:
+    """What scripts must not miss, the gravest first."""
+    if fail_on_leak and not found.known["checked"]:
+        raise UsageError(
+            "--fail-on-leak has nothing to check with",
+            value=found.known["reason"],
+            fix="use a model that was made with its fingerprint, or leave out --fail-on-leak",
+        )
+    if fail_on_leak and found.seen:
+        raise LeakFound(
+            "the model was trained on or chosen with images of this set",
+            value=f"{found.seen} of {len(found.predictions)} images",
+            fix="take them out (--json lists them), or leave out --fail-on-leak: they do not count in the figures",
+        )
+    if found.figures is None:
+        raise DataError(
+            "the model was trained on or chosen with every image of this set",
+            value=f"{found.seen} images",
+            fix="bring other images; --include-seen counts them, but says nothing of new ones",
+        )
+    if found.failed:
         raise PartialFailure(
-            "images could not be read and are not counted", value=str(len(failed)), fix="repair or remove them"
+            "images could not be read and are not counted", value=str(len(found.failed)), fix="repair or remove them"
         )

@@ -12,7 +12,7 @@ from rich.table import Table
 from automl_vision.cli.terminal import safe, seconds_text, stdout
 
 if TYPE_CHECKING:
-    from automl_vision.pipeline import Run
+    from automl_vision.pipeline import Evaluation, Run
 
 CLASS_ROWS = 30
 
@@ -52,15 +52,61 @@ def print_run(run: Run) -> None:
     )
     stdout.print(_figures(report))
     stdout.print(_classes(test))
+    _print_impact(report)
     for warning in report["warnings"]:
         stdout.print(f"[yellow]![/yellow] {safe(warning)}", highlight=False)
     _print_next(run)
 
 
-def print_section(section: Mapping[str, Any], title: str) -> None:
-    """The figures of one set."""
-    stdout.print(_figures({"test": section, "validation": None, "baselines": []}, title))
-    stdout.print(_classes(section))
+def _print_impact(report: Mapping[str, Any]) -> None:
+    """What a naive split would have pretended, where that was asked for."""
+    from automl_vision.report.impact import impact_line
+
+    if report.get("impact"):
+        stdout.print(safe(impact_line(report["impact"])), highlight=False)
+
+
+def print_evaluation(found: Evaluation, title: str) -> None:
+    """The figures of a set, and what of it the model knows."""
+    if found.figures is not None:
+        stdout.print(_figures({"test": found.figures, "validation": None, "baselines": []}, title))
+        stdout.print(_classes(found.figures))
+    for sentence in _known(found.known, len(found.predictions)):
+        stdout.print(sentence, highlight=False)
+
+
+def _known(known: Mapping[str, Any], images: int) -> list[str]:
+    if not known["checked"]:
+        return [f"Whether the model knows these images cannot be checked: {known['reason']}."]
+    seen, exactly = sum(known["seen"].values()), known["seen"]["exactly"]
+    plain = (
+        f" {known['too_plain']:,} are too plain to be recognised unless they are equal." if known["too_plain"] else ""
+    )
+    if not seen:
+        return [f"None of the {images:,} images is known from training or validation.{plain}", *_look(known["look"])]
+    counted = "They do not count above." if known["excluded"] else "They count above (--include-seen)."
+    sentences = [
+        f"[bold]{seen:,} of {images:,} images[/bold] were in training or validation: {exactly:,} exactly, "
+        f"{seen - exactly:,} nearly (saved again, scaled, mirrored or turned). {counted}{plain}"
+    ]
+    figures = {"all images": known["all"], "new images": known["new"]}
+    sentences += [
+        f"Accuracy on {words}: {each['accuracy']['value']:.3f} ({each['accuracy']['low']:.3f} to "
+        f"{each['accuracy']['high']:.3f}, {each['n']:,} images)"
+        for words, each in figures.items()
+        if each
+    ]
+    return sentences + _look(known["look"])
+
+
+def _look(look: Mapping[str, Any] | None) -> list[str]:
+    if look is None:
+        return []
+    unwritten = f" It is not in the ledger of the run: {safe(look['unwritten'])}." if look["unwritten"] else ""
+    return [
+        f"[yellow]![/yellow] {look['images']:,} of these are the model's own test images, or copies of them: this is "
+        f"look {look['number']} at the test set. Choices made after a look make the test figure too good.{unwritten}"
+    ]
 
 
 def _images(data: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 FACT_COLUMNS: dict[str, str] = {
     "file_digest": "blake2b-128 of the file's bytes, hex; empty where the file cannot be read",
     "pixel_digest": "blake2b-128 of the upright RGB pixels and their size, hex; empty where quarantined",
+    "picture_hash": "signs of the lowest frequencies of the brightness, hex; empty where quarantined or too plain",
     "bytes": "file size",
     "width": "pixels after EXIF orientation; 0 where quarantined",
     "height": "pixels after EXIF orientation; 0 where quarantined",
@@ -145,3 +146,8 @@ class Facts:
     def pixel_digests(self) -> NDArray[np.object_]:
         """(N) hex digest of the pixels, empty where the image did not decode."""
         return self.table["pixel_digest"].to_numpy(dtype=object)
+
+    @property
+    def picture_hashes(self) -> NDArray[np.object_]:
+        """(N) hex, see `data.fingerprint.picture_hash`; empty where the image did not decode or is too plain."""
+        return self.table["picture_hash"].to_numpy(dtype=object)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.facts import FACT_COLUMNS
 
-#: 2: the facts tell when a picture was taken.
+#: 2: the facts tell when a picture was taken, and hold the hash of what it shows.
 FORMAT = 2
 
 #: Column of `facts.parquet` beside `FACT_COLUMNS`: row of the image in every plane, -1 where quarantined.

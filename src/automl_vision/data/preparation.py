@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from automl_vision.config import Settings
 from automl_vision.data.audit import Audit, audit
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
@@ -24,7 +25,7 @@ from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
-from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored, thumbnails
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, is_stored, thumbnails
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Prepared:
         facts: what decoding told, N rows.
         audit: findings and lineage.
         split: which row belongs to which set.
-        store: the decoded images.
+        store: the decoded images; in what the stages of a run are given, `sealed`.
         dropped_classes: classes that were left out because they have too few originals.
         refused: why no sets can be dealt, where data that cannot be trained on are looked at all the same; `split` is
             then what stands before dealing.
@@ -64,6 +65,43 @@ class Prepared:
     def groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n) lineage groups of `rows`."""
         return self.audit.lineage.group[rows]
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What tells later whether an image was among these; read from the facts, not from the images."""
+        name, group = self.split.name, self.audit.lineage.group
+
+        def marks(*sets: str) -> Marks:
+            placed = np.isin(name, sets)
+            # A copy that was set aside is known as well as what it was made from.
+            rows = placed | ((name == "aside") & np.isin(group, group[placed]))
+            return Marks.of(self.facts.pixel_digests[rows].tolist(), self.facts.picture_hashes[rows].tolist())
+
+        return Fingerprint(seen=marks("train", "val"), test=marks("test"))
+
+    def sealed(self) -> Prepared:
+        """The same, with a store that shows training and validation only.
+
+        Test images raise `SealedRowError`, and so does what was set aside, copies of test images among it; copies of
+        validation images can be read.
+        """
+        shown = np.concatenate([self.split.rows("train"), self.split.rows("val"), self.split.augmented_val])
+        hidden = np.setdiff1d(np.arange(len(self.manifest)), shown)
+        return replace(self, store=self.store.sealed(hidden))
+
+    def open_test(self, ledger: Sequence[Mapping[str, Any]]) -> Prepared:
+        """The same, with test images that can be read: only for whoever wrote that down before.
+
+        Args:
+            ledger: every look at the test set, this one last, as `RunDir.record_look` gives it.
+
+        Raises:
+            SealedRowError: the ledger is empty, or its last look is at another number of images.
+        """
+        test = self.split.rows("test")
+        if not ledger or ledger[-1]["images"] != len(test):
+            raise SealedRowError("the test set is opened for a look that is in the ledger, and for no other")
+        return replace(self, store=self.store.opened(test))
 
 
 def read_manifest(data: Path, settings: Settings) -> Manifest:

@@ -122,6 +122,12 @@ class ImageStore:
         hidden[self._within(rows)] = True
         return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
 
+    def opened(self, rows: Rows) -> ImageStore:
+        """A view on the same memory that shows `rows` again, and refuses what else this one refuses."""
+        hidden = self._hidden.copy()
+        hidden[self._within(rows)] = False
+        return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
+
     def take(self, rows: Rows) -> ImageStore:
         """A view on the same memory for a manifest that keeps only `rows`, in that order."""
         kept = self._within(rows)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.files import read_bytes
+from automl_vision.data.fingerprint import SIDE, picture_hash, pixel_digest
 from automl_vision.data.preprocess import squares
 from automl_vision.errors import DataError, ImageReadError
 
@@ -80,9 +81,10 @@ def look_into(path: Path, digest: str, sizes: Sequence[int]) -> tuple[Fact, Squa
         image = open_rgb(data)
     except ImageReadError as error:
         return known | {"fault": error.kind, "detail": error.detail}, None
+    *kept, small = squares(image.pixels, (*sizes, SIDE))
     seen = {name: getattr(image, name) for name in ("width", "height", "format", "mode", "frames", "taken")}
-    seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": _pixel_digest(image.pixels)}
-    return known | seen, squares(image.pixels, sizes)
+    seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": pixel_digest(image.pixels)}
+    return known | seen | {"picture_hash": picture_hash(small)}, tuple(kept)
 
 
 def _unchanged(path: Path, digest: str) -> bytes:
@@ -97,12 +99,6 @@ def _unchanged(path: Path, digest: str) -> bytes:
             fix="run again when nothing writes to the data",
         )
     return data
-
-
-def _pixel_digest(pixels: NDArray[np.uint8]) -> str:
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:

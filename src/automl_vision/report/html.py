@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
+from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
 from automl_vision.report.warnings import images, percent, points
 
@@ -63,6 +64,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         findings=capped(report["data"].get("findings", []), "findings"),
         confused=capped(report["test"]["confused"], "confused"),
         sections=_sections(report),
+        impact=impact_sentences(report["impact"]) if report.get("impact") else (),
         data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
         environment=capped(list(flattened(report["environment"])), "facts"),
         model=capped(list(flattened(report["model"])), "facts"),

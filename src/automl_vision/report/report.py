@@ -7,7 +7,7 @@ the last bit. Nothing here draws, writes or reads a clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class ReportInputs:
         validation: the same model on the validation set.
         objective: a name of `METRICS`: what validation maximised.
         augmented_validation: the model on copies of validation originals; None without any.
+        impact: what a naive split would have pretended, as `report.impact.measure_impact` says it, or why that was
+            not measured; None where nobody asked.
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
@@ -74,6 +76,7 @@ class ReportInputs:
     validation: Predictions
     objective: str
     augmented_validation: Predictions | None = None
+    impact: Mapping[str, Any] | None = None
     baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +103,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "test": test,
         "validation": validation,
         "augmented_validation": metrics_section(augmented, inputs.seed) if augmented else None,
+        "impact": dict(inputs.impact) if inputs.impact else None,
         "gap": gap(inputs.objective, validation, test),
         "baselines": _baselines(inputs, test),
         "data": _data(inputs),
@@ -112,6 +116,14 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "environment": dict(inputs.environment),
     }
     return report | {"warnings": find_warnings(report)}
+
+
+def with_ledger(report: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report with every look of the ledger, where there were more since it was written."""
+    if len(looks) <= len(report["looks"]):
+        return dict(report)
+    later = {**report, "looks": [dict(look) for look in looks]}
+    return later | {"warnings": find_warnings(later)}
 
 
 def metrics_section(predictions: Predictions, seed: int) -> Section:

@@ -61,7 +61,7 @@ class TrialRunner:
     """Everything that trials of one run share; called with an assignment it does the work.
 
     Attributes:
-        data: the store with train and validation rows; the test rows are sealed in it.
+        data: the store with train and validation rows; all others are sealed in it.
         train_groups: (n_train) lineage group of each training row; probes keep groups whole when cross-validating.
         objective: a name of `METRICS`.
         runtime: device, precision, threads.

@@ -31,6 +31,9 @@ FEWEST_PER_CLASS = 3
 def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> Prepared:
     """Decode as many images as the budget allows, check them all, trace copies and deal the sets.
 
+    What comes after gets the result with the test set sealed: the split is the last that reads test images before
+    the look at them is in the ledger.
+
     Raises:
         DataError: the images cannot be used.
         BudgetExhausted, Interrupted: the time ended, or the user stopped, before all were decoded.
@@ -53,7 +56,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         prepared = prepare(manifest, facts, store, context.settings)
         _require_same_images(context, prepared)
         run_dir.write_tables(prepared, context.run.path)
-    return prepared
+    return prepared.sealed()
 
 
 def _require_same_images(context: RunContext, prepared: Prepared) -> None:

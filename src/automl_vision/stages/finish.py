@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from automl_vision import run_dir
 from automl_vision.bundle import Bundle
 from automl_vision.calibration import apply_temperature, fit_temperature
-from automl_vision.config import Settings
 from automl_vision.data.preparation import Prepared
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted
 from automl_vision.models.classifier import Classifier, placed
@@ -52,13 +51,13 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
     if best is None:
         raise _no_model(context, searched)
     winner, result = best
-    bundle = bundle_of(winner, result, runner, prepared, context.settings)
+    bundle = bundle_of(winner, result, runner, prepared, context)
     calibrated = apply_temperature(log(result.probabilities), bundle.temperature)
     return Finished(winner, bundle, placed(bundle.classifier(), runner.runtime.device), calibrated)
 
 
-def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepared, settings: Settings) -> Bundle:
-    """The model of a trial at its best epoch, with its temperature fitted on validation."""
+def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepared, context: RunContext) -> Bundle:
+    """The model of a trial at its best epoch, with its temperature fitted on validation, and every look so far."""
     val_labels = prepared.labels(prepared.split.rows("val"))
     return Bundle(
         backbone=trial.recipe.backbone,
@@ -67,6 +66,7 @@ def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepa
         preprocessing=runner.preprocessing(trial.recipe),
         temperature=fit_temperature(log(result.probabilities), val_labels),
         state_dict=result.weights,
+        fingerprint=prepared.fingerprint if context.settings.output.fingerprint else None,
         provenance={
             "created": run_dir.now(),
             "data_fingerprint": prepared.manifest.fingerprint,
@@ -74,7 +74,8 @@ def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepa
             "recipe": trial.recipe.to_dict(),
             "objective": runner.objective,
             "validation_score": trial.score,
-            "seed": settings.machine.seed,
+            "seed": context.settings.machine.seed,
+            "looks": context.run.looks,
         },
     )
 

@@ -20,6 +20,7 @@ from automl_vision.search.planner import (
     plan_resolutions,
 )
 from automl_vision.stages.context import RunContext
+from automl_vision.stages.impact import impact_plan
 
 #: Headers that are read to learn how large the images are.
 SIZE_SAMPLE = 64
@@ -59,6 +60,8 @@ def plan_run(context: RunContext, manifest: Manifest) -> tuple[Runtime, Plan]:
     plan = make_plan(manifest, _as_planned(context), runtime)
     for text in plan.notes:
         context.note(text, warning=True)
+    if context.settings.search.measure_impact:
+        context.note(f"After the search, {impact_plan(context.clock.budget)} measure what a naive split would pretend.")
     context.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})
     return runtime, plan
 

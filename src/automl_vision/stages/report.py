@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +31,16 @@ STUDY_SECONDS = 3.0
 
 
 def write_report(
-    context: RunContext, prepared: Prepared, searched: Searched, finished: Finished, looked: Looked
+    context: RunContext,
+    prepared: Prepared,
+    searched: Searched,
+    finished: Finished,
+    looked: Looked,
+    impact: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Write everything a finished run leaves; gives the content of report.json."""
     folder = context.run.path
-    report = build_report(_inputs(context, prepared, searched, finished, looked))
+    report = build_report(replace(_inputs(context, prepared, searched, finished, looked), impact=impact))
     figures = {name: report["test"][name] for name in ("n", "accuracy", "macro_f1")}
     provenance = {**finished.bundle.provenance, "test": figures, "looks": looked.looks}
     save_bundle(replace(finished.bundle, provenance=provenance), folder / run_dir.MODEL)

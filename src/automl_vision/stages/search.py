@@ -16,26 +16,16 @@ from automl_vision.executors import EXECUTORS
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
-from automl_vision.search.costs import CostModel
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
+from automl_vision.stages.impact import impact_images, impact_seconds
 from automl_vision.stages.plan import Plan
+from automl_vision.stages.reserve import seconds_to_report
 from automl_vision.training.loop import TrainingData
-
-#: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
-REPORT_CPU_SECONDS = 6.0
-#: What resampling adds per image that was judged, and writing per probability.
-REPORT_CPU_PER_IMAGE = 2e-4
-REPORT_CPU_PER_PROBABILITY = 1.5e-6
-#: However little of a core this process got so far (it may have waited for a disk), the report is not assumed to
-#: take more than this many times its CPU seconds.
-MOST_CROWDED = 4.0
-#: Before there is a model, the search has this share of what is left: there is nothing to report without one.
-FIRST_MODEL_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -65,12 +55,12 @@ def objective_of(context: RunContext, prepared: Prepared) -> str:
 
 
 def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> Searched:
-    """Search until the time or the trials end. The test rows are sealed in what the trials see."""
+    """Search until the time or the trials end. Trials see training and validation images, and no others."""
     files = TrialFiles(context.run.path / run_dir.TRIALS)
     history, damaged = files.read()
     for name in damaged:
         context.note(f"The record trials/{name} is damaged; it was set aside and its trial is lost.", warning=True)
-    time_left = _TimeLeft(context, prepared, history)
+    time_left = _TimeLeft(context, prepared, history, impact_images(context, prepared))
     runner = _runner(context, prepared, plan, runtime, files, time_left)
     search = Search(
         _task(context, prepared, plan),
@@ -95,26 +85,12 @@ class _TimeLeft:
     context: RunContext
     prepared: Prepared
     trials: list[Trial]
+    impact_images: int = 0
 
     def __call__(self) -> float:
-        return self.context.clock.remaining - self._reserve()
-
-    def _reserve(self) -> float:
-        """The report is work for one core; where other programs leave this process less, it takes longer."""
-        clock = self.context.clock
-        report = self._report_cpu_seconds() * min(max(1.0, clock.wall_per_cpu_second), MOST_CROWDED)
-        best = best_trial(self.trials)
-        if best is None:
-            return min(report, (1 - FIRST_MODEL_SHARE) * clock.remaining)
-        rows = len(self.prepared.split.augmented_val) + 2 * len(self.prepared.split.rows("test"))
-        costs = CostModel(self.trials, lambda name: backbone(name).gmacs, 0, 0)
-        return report + 1.5 * rows * costs.forward(best.recipe)
-
-    def _report_cpu_seconds(self) -> float:
-        split = self.prepared.split
-        judged = len(split.rows("test")) + len(split.rows("val")) + len(split.augmented_val)
-        probabilities = judged * len(self.prepared.manifest.class_names)
-        return REPORT_CPU_SECONDS + REPORT_CPU_PER_IMAGE * judged + REPORT_CPU_PER_PROBABILITY * probabilities
+        after = seconds_to_report(self.context, self.prepared, self.trials)
+        impact = impact_seconds(self.impact_images, self.context, self.prepared, self.trials)
+        return self.context.clock.remaining - after - impact
 
 
 @dataclass
@@ -146,7 +122,7 @@ class _Keeper:
     def _ship(self, best: Trial) -> None:
         result = self.runner.files.load_result(best.number)
         if result is not None:
-            bundle = bundle_of(best, result, self.runner, self.prepared, self.context.settings)
+            bundle = bundle_of(best, result, self.runner, self.prepared, self.context)
             save_bundle(bundle, self.context.run.path / run_dir.MODEL)
         self.shipped = best
 
@@ -161,7 +137,7 @@ def _runner(
 ) -> TrialRunner:
     train, val = prepared.split.rows("train"), prepared.split.rows("val")
     data = TrainingData(
-        source=prepared.store.sealed(prepared.split.rows("test")),
+        source=prepared.store.sealed(prepared.split.augmented_val),  # they are only ever reported
         train_rows=torch.from_numpy(train),
         train_labels=torch.from_numpy(prepared.labels(train)),
         val_rows=torch.from_numpy(val),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_vision.bundle import Bundle
+from automl_vision import run_dir
+from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.calibration import apply_temperature
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.store import ImageStore
@@ -56,12 +58,13 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
     looks = context.run.record_look(_reason(searched.stop_reason, len(context.run.looks)), len(test))
     if len(looks) > 1:
         context.note(f"This is look {len(looks)} at the test set; the report lists every look.", warning=True)
+    bundle = with_looks(finished.bundle, looks)
+    save_bundle(bundle, context.run.path / run_dir.MODEL)  # also before it is opened: a file that is copied tells
+    prepared = prepared.open_test(looks)
 
     def predicted(rows: NDArray[np.int64]) -> Predictions:
         return _predictions(
-            prepared,
-            rows,
-            predict_rows(finished.net, finished.bundle, prepared.store, rows, searched.runner.runtime),
+            prepared, rows, predict_rows(finished.net, bundle, prepared.store, rows, searched.runner.runtime)
         )
 
     return Looked(
@@ -71,6 +74,11 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
         baselines=_baselines(context, prepared, searched, finished),
         looks=looks,
     )
+
+
+def with_looks(bundle: Bundle, looks: Sequence[Mapping[str, Any]]) -> Bundle:
+    """The same model, with the ledger in its provenance."""
+    return replace(bundle, provenance={**bundle.provenance, "looks": list(looks)})
 
 
 def predict_rows(
@@ -100,7 +108,7 @@ def _baselines(
     baselines = {"majority class": np.tile(counts / counts.sum(), (len(test), 1))}
     best = runner.files.best(trial for trial in searched.search.trials if trial.recipe.kind == "probe")
     if best is not None and best[0].number != finished.trial.number:
-        bundle = bundle_of(*best, runner, prepared, context.settings)
+        bundle = bundle_of(*best, runner, prepared, context)
         net = placed(bundle.classifier(), runner.runtime.device)
         baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
     return baselines
