@@ -26,7 +26,9 @@ def make_manifest(paths: Sequence[str], labels: Sequence[str] | None = None, **c
     return Manifest(Path("/data"), tuple(paths), numbers, names, **columns)
 
 
-def make_compared(*found: tuple[int, int, bool], unchecked: int = 0, tiny: int = 0) -> Compared:
+def make_compared(
+    *found: tuple[int, int, bool], unchecked: int = 0, tiny: int = 0, strangers: Sequence[tuple[int, int]] = ()
+) -> Compared:
     """(first, second, whether it is the same picture; else it may be)."""
     return Compared(
         pairs=np.array([each[:2] for each in found], dtype=np.int64).reshape(-1, 2),
@@ -35,6 +37,8 @@ def make_compared(*found: tuple[int, int, bool], unchecked: int = 0, tiny: int =
         detail=("registered plain: 20 points",) * len(found),
         unchecked=unchecked,
         tiny=tiny,
+        strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2),
+        named=10 if strangers else 0,
     )
 
 
@@ -62,6 +66,7 @@ def make_facts(
             "mode": "RGB",
             "frames": 1,
             "exif_rotated": False,
+            "taken": np.nan,
             "fault": faults,
             "detail": ["broken" if fault else "" for fault in faults],
         },
