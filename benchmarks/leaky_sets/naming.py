@@ -46,7 +46,9 @@ def _aug_copy(original: PurePosixPath, number: int, _pipeline: Pipeline, suffix:
 
 
 def _operation_copy(original: PurePosixPath, number: int, pipeline: Pipeline, suffix: str, _rng: Rng) -> str:
-    return f"{original.parent}/{original.stem}_{pipeline.operation}_{number}{suffix}"
+    """People name the operation; a chain has a title of its own only in our table."""
+    word = pipeline.operation if pipeline.kind == "single" else "augmented"
+    return f"{original.parent}/{original.stem}_{word}_{number}{suffix}"
 
 
 def _augmentor_copy(original: PurePosixPath, _number: int, _pipeline: Pipeline, suffix: str, rng: Rng) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 
 from automl_vision.config import load_settings
 from automl_vision.data.lineage import comparison
-from automl_vision.data.lineage.registration import register
 from automl_vision.data.preparation import Prepared
 from automl_vision.events import Event, StageStarted
 from automl_vision.models.copy_descriptor import describer
@@ -34,7 +33,7 @@ def look(images: Path, threads: int = 0) -> tuple[Verdict, dict[str, Any]]:
     machine = {"machine.threads": threads} if threads else {}
     settings = load_settings(overrides={"data.lineage": "full", "machine.cache": False, **machine})
     stages = _Stages()
-    with _counted() as laid_over:
+    with _counted("register") as registered, _counted("lay_over") as laid_over:
         started = time.monotonic()
         prepared = inspect(images, settings, tell=stages)
         seconds = time.monotonic() - started
@@ -49,8 +48,9 @@ def look(images: Path, threads: int = 0) -> tuple[Verdict, dict[str, Any]]:
         "stage_seconds": {name: round(value, 2) for name, value in by_stage.items()},
         "forward_pass_seconds": round(forward, 2),
         "times_decoding_and_one_forward_pass": round(seconds / least, 2),
+        "pairs_compared_by_key_points": registered(),
+        "pairs_per_image": round(registered() / count, 2),
         "pairs_laid_over_each_other": laid_over(),
-        "pairs_per_image": round(laid_over() / count, 2),
     }
 
 
@@ -85,16 +85,16 @@ class _Stages:
 
 
 @contextmanager
-def _counted() -> Iterator[Callable[[], int]]:
-    """How many pairs were laid over each other; the function that does it is wrapped while it is counted."""
-    numbers = itertools.count()
+def _counted(name: str) -> Iterator[Callable[[], int]]:
+    """How often a function of the comparison is called; it is wrapped while it is counted."""
+    numbers, real = itertools.count(), vars(comparison)[name]
     done = [0]
 
-    def counting(*pair: Any, **options: Any) -> Any:
+    def counting(*given: Any, **options: Any) -> Any:
         done[0] = next(numbers) + 1  # `next` is one step for all threads
-        return register(*pair, **options)
+        return real(*given, **options)
 
-    with mock.patch.object(comparison, "register", counting):
+    with mock.patch.object(comparison, name, counting):
         yield lambda: done[0]
 
 

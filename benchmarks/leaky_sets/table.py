@@ -61,8 +61,9 @@ _ROWS: dict[str, Callable[[Result], str]] = {
     "seconds": _cost("seconds"),
     "images per second": _cost("images_per_second"),
     "time, in decoding and one forward pass": _cost("times_decoding_and_one_forward_pass"),
-    "pairs laid over each other": _cost("pairs_laid_over_each_other"),
+    "pairs compared by key points": _cost("pairs_compared_by_key_points"),
     "- per image": _cost("pairs_per_image"),
+    "pairs laid over each other": _cost("pairs_laid_over_each_other"),
 }
 
 

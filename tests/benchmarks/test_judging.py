@@ -145,7 +145,8 @@ def test_the_project_is_held_against_the_truth(tmp_path: Path) -> None:
     assert (told["originals"], told["copies"]) == (16, 16)
     assert told["recall"]["all"]["group"]["found"] >= 4
     assert told["merged_wrongly"]["found"] == 0
-    assert costs["pairs_laid_over_each_other"] > 0
+    assert costs["pairs_compared_by_key_points"] > 0
+    assert costs["pairs_laid_over_each_other"] >= 0
     assert costs["times_decoding_and_one_forward_pass"] > 1
     text = summary_table({"automl-vision": told}) + pipelines_table(told) + pairs_table(told)
     assert "| originals, copies | 16, 16 |" in text
