@@ -28,6 +28,10 @@ FACT_COLUMNS: dict[str, str] = {
 }
 
 
+def _no_rows() -> NDArray[np.int64]:
+    return np.zeros(0, dtype=np.int64)
+
+
 def _no_pairs() -> NDArray[np.int64]:
     return np.zeros((0, 2), dtype=np.int64)
 
@@ -47,6 +51,7 @@ class Compared:
         strangers: (K, 2) rows that names join and that do not show one picture, first < second.
         named: pairs joined by names that were looked at.
         looked: pairs that were laid over each other.
+        resembling: (R) rows that resemble their nearest picture far more than all others.
         left: pairs, less alike than those, that were left because no copy was found among the last of them for long.
     """
 
@@ -56,11 +61,12 @@ class Compared:
     detail: tuple[str, ...]
     unchecked: int = 0
     tiny: int = 0
-    plain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    plain: NDArray[np.int64] = field(default_factory=_no_rows)
     strangers: NDArray[np.int64] = field(default_factory=_no_pairs)
     named: int = 0
     looked: int = 0
     left: int = 0
+    resembling: NDArray[np.int64] = field(default_factory=_no_rows)
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
@@ -74,7 +80,8 @@ class Compared:
             score=self.score[kept],
             same=self.same[kept],
             detail=tuple(self.detail[at] for at in kept),
-            plain=np.sort(place[self.plain][place[self.plain] >= 0]),
+            plain=_moved(self.plain, place),
+            resembling=_moved(self.resembling, place),
             strangers=strangers[(strangers >= 0).all(axis=1)],
         )
 
@@ -92,6 +99,7 @@ class Compared:
             "named": self.named,
             "looked": self.looked,
             "left": self.left,
+            "resembling": self.resembling.tolist(),
         }
 
     @classmethod
@@ -109,7 +117,13 @@ class Compared:
             named=int(values["named"]),
             looked=int(values["looked"]),
             left=int(values["left"]),
+            resembling=np.array(values["resembling"], dtype=np.int64),
         )
+
+
+def _moved(rows: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    moved = place[rows]
+    return np.sort(moved[moved >= 0])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidenc
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.names import SIBLING_HINT
-from automl_vision.data.lineage.neighbours import NEIGHBOURS, nearest_pairs, thumbnails
+from automl_vision.data.lineage.neighbours import NEIGHBOURS, Candidates, nearest_pairs, thumbnails
 from automl_vision.data.lineage.overlay import Bank
 from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, lay_over, register
 from automl_vision.data.manifest import Manifest
@@ -46,6 +46,9 @@ _PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 150, 0.1, 4
 #: Pairs of each picture, the most alike first, that are laid over each other without key points where those did not
 #: decide, and how alike they must be.
 _LAID, _LAID_COSINE = 4, 0.35
+#: A picture resembles its nearest as a copy does from this cosine, and from so many standard deviations above what it
+#: has with all others. What is missed most often does (docs/LOG.md).
+_STANDS_OUT_COSINE, _STANDS_OUT = 0.45, 4.6
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def compare(
     with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
         views = _views(rows, sight, lambda each: list(pool.map(picture, each)), stop)
         with blas:
-            candidates = _candidates(rows, views, facts, others)
+            near = None if views is None else nearest_pairs(views)
+            candidates = _candidates(rows, near, facts, others)
             work = _Work(candidates, len(rows), picture, pool, stop, progress)
             found = work.run(connected(len(manifest), joined))
             strangers, named = contradicted(named_pairs(joined, facts), picture, work.look, pool, stop)
@@ -100,7 +104,19 @@ def compare(
         named=named,
         looked=work.looked,
         left=work.left,
+        resembling=_resembling(rows, near) if sight.describe is not None else _no_rows(),
     )
+
+
+def _resembling(rows: NDArray[np.int64], near: Candidates | None) -> NDArray[np.int64]:
+    """Rows whose nearest picture stands out from all others, as the original of a copy does."""
+    if near is None:
+        return _no_rows()
+    return rows[(near.nearest >= _STANDS_OUT_COSINE) & (near.standing_out >= _STANDS_OUT)]
+
+
+def _no_rows() -> NDArray[np.int64]:
+    return np.zeros(0, dtype=np.int64)
 
 
 def _picture(sight: Sight, plain: set[int], row: int) -> Picture:
@@ -154,7 +170,7 @@ class _Candidate:
 
 
 def _candidates(
-    rows: NDArray[np.int64], views: NDArray[np.float32] | None, facts: Facts, others: Sequence[Evidence]
+    rows: NDArray[np.int64], near: Candidates | None, facts: Facts, others: Sequence[Evidence]
 ) -> list[_Candidate]:
     """Hints of names first, then nearest neighbours, the most alike first; last what only siblings hint at."""
     usable = facts.usable
@@ -163,15 +179,14 @@ def _candidates(
     strong = [(link.first, link.second) for link in hints if link.score > SIBLING_HINT]
     weak = [(link.first, link.second) for link in hints if link.score <= SIBLING_HINT]
     ordered = {pair: _Candidate(pair, 1.0, hint=True, near=True) for pair in strong}
-    for each in [] if views is None else _neighbours(rows, views):
+    for each in [] if near is None else _neighbours(rows, near):
         ordered.setdefault(each.pair, each)
     for pair in weak:
         ordered.setdefault(pair, _Candidate(pair, 1.0, hint=True, near=True))
     return list(ordered.values())
 
 
-def _neighbours(rows: NDArray[np.int64], views: NDArray[np.float32]) -> Iterator[_Candidate]:
-    found = nearest_pairs(views)
+def _neighbours(rows: NDArray[np.int64], found: Candidates) -> Iterator[_Candidate]:
     seen: Counter[int] = Counter()
     for (a, b), cosine in zip(rows[found.pairs].tolist(), found.cosine.tolist(), strict=True):
         seen.update((a, b))

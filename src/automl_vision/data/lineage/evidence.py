@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_vision.config import DataSettings
-from automl_vision.data.facts import Facts
+from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.lineage.bursts import burst_links
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.names import read_names
@@ -36,6 +36,7 @@ class Evidence:
         candidates: pairs that may be the same picture; never merged, left for evidence that sees the pixels.
         unsure: pairs that may be the same picture although the pixels were seen; never merged, but neither
             is tested on.
+        doubtful: rows that are not tested on where they are alone: they may be copies that were missed.
     """
 
     claims: NDArray[np.str_]
@@ -44,6 +45,7 @@ class Evidence:
     reasons: Mapping[int, str] = field(default_factory=dict)
     candidates: tuple[Link, ...] = ()
     unsure: tuple[Link, ...] = ()
+    doubtful: tuple[int, ...] = ()
 
 
 def columns(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
@@ -118,7 +120,8 @@ def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Ev
 def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
     """Pictures that agree when they are laid over each other, see `registration`.
 
-    Pixels do not tell which of them is the original, so that all of them are unsure here.
+    Pixels do not tell which of them is the original, so that all of them are unsure here. In a folder full of copies
+    some are missed: what resembles another picture, or is too plain to be recognised, is doubtful there.
     """
     del manifest, settings
     claims = _no_claims(len(facts))
@@ -133,7 +136,13 @@ def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) 
         links=tuple(links[seen.same]),
         reason="shows the same picture as another image; the pixels do not tell which was first",
         unsure=tuple(links[~seen.same]),
+        doubtful=tuple(np.union1d(seen.plain, seen.resembling).tolist()) if _full_of_copies(facts, seen) else (),
     )
+
+
+def _full_of_copies(facts: Facts, seen: Compared) -> bool:
+    copies = len(np.unique(seen.pairs[seen.same]))
+    return copies >= FULL_OF_COPIES * max(1, int(facts.usable.sum()))
 
 
 EvidenceFunction = Callable[[Manifest, Facts, DataSettings], Evidence]
@@ -153,6 +162,9 @@ LINEAGE_MODES: dict[str, tuple[str, ...]] = {
     "names": ("columns", "patterns", "bursts", "names", "pixels_equal"),
     "off": ("columns", "patterns", "bursts", "pixels_equal"),
 }
+
+#: Share of the images that are found to show what another shows from which more must be expected to be missed.
+FULL_OF_COPIES = 0.1
 
 #: Evidence that keeps rows together without saying that they show the same picture.
 KEEPS_TOGETHER = frozenset({"columns", "patterns", "bursts"})

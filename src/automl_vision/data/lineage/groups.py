@@ -31,7 +31,7 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     orphan = (role == "copy") & ~_in_marked_group(group, (role == "original") | doubted)
     reasons = _reasons(found, decided, orphan | (role == "unsure"))
     unsure = _apart(found, group)
-    return Lineage(group, role, orphan, _barred(unsure, group), links, reasons, unsure)
+    return Lineage(group, role, orphan, _barred(unsure, group) | _doubtful(found, group), links, reasons, unsure)
 
 
 def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
@@ -145,6 +145,14 @@ def _barred(unsure: tuple[Link, ...], group: NDArray[np.int64]) -> NDArray[np.bo
     for link in unsure:
         barred[[link.first, link.second]] = True
     return _in_marked_group(group, barred)
+
+
+def _doubtful(found: dict[str, Evidence], group: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N) doubtful rows that are alone; what belongs to a group has been recognised."""
+    rows = np.array([row for evidence in found.values() for row in evidence.doubtful], dtype=np.int64)
+    doubtful = np.zeros(len(group), dtype=np.bool_)
+    doubtful[rows] = True
+    return np.asarray(doubtful & (np.bincount(group)[group] == 1), dtype=np.bool_)
 
 
 def _in_marked_group(group: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:

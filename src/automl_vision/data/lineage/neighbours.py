@@ -27,10 +27,15 @@ class Candidates:
     Attributes:
         pairs: (M, 2) rows of the descriptors, first < second, each pair once.
         cosine: (M) how alike, falling.
+        nearest: (n) cosine of each image with its nearest.
+        standing_out: (n) how far that is above what the image has with images beyond its nearest, in their standard
+            deviations.
     """
 
     pairs: NDArray[np.int64]
     cosine: Floats
+    nearest: Floats
+    standing_out: Floats
 
 
 def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
@@ -43,11 +48,13 @@ def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
     """
     n = views.shape[1]
     if n < 2:
-        return Candidates(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
+        none = np.zeros(0, np.float32)
+        return Candidates(np.zeros((0, 2), np.int64), none, np.zeros(n, np.float32), np.zeros(n, np.float32))
     unit = _centred(views)
     blocks = [_nearest(unit, start, min(k, n - 1)) for start in range(0, n, _BLOCK)]
-    floor = _FLOOR if n <= _LARGE else _FLOOR_LARGE
-    return _once(np.concatenate([pairs for pairs, _ in blocks]), np.concatenate([cos for _, cos in blocks]), floor)
+    pairs, cosine, nearest, standing_out = (np.concatenate(each) for each in zip(*blocks, strict=True))
+    falling, best = _once(pairs, cosine, _FLOOR if n <= _LARGE else _FLOOR_LARGE)
+    return Candidates(falling, best, nearest, standing_out)
 
 
 def thumbnails(greys: Sequence[NDArray[np.uint8]]) -> Floats:
@@ -72,7 +79,8 @@ def _centred(views: Floats) -> Floats:
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-12), dtype=np.float32)
 
 
-def _nearest(unit: Floats, start: int, k: int) -> tuple[NDArray[np.int64], Floats]:
+def _nearest(unit: Floats, start: int, k: int) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
+    """Pairs and cosines of one block of images, and for each image the nearest and how far that stands out."""
     rows = np.arange(start, min(start + _BLOCK, unit.shape[1]))
     cosine = unit[0, rows] @ unit[0].T
     for view in unit[1:]:
@@ -80,14 +88,26 @@ def _nearest(unit: Floats, start: int, k: int) -> tuple[NDArray[np.int64], Float
     cosine[np.arange(len(rows)), rows] = -np.inf
     near = np.argpartition(cosine, -k, axis=1)[:, -k:]
     pairs = np.stack([np.repeat(rows, k), near.ravel()], axis=1)
-    return pairs, np.take_along_axis(cosine, near, axis=1).ravel()
+    alike = np.take_along_axis(cosine, near, axis=1)
+    nearest = alike.max(axis=1)
+    np.put_along_axis(cosine, near, np.nan, axis=1)
+    cosine[np.arange(len(rows)), rows] = np.nan
+    return pairs, alike.ravel(), nearest, _standing_out(nearest, cosine)
 
 
-def _once(pairs: NDArray[np.int64], cosine: Floats, floor: float) -> Candidates:
+def _standing_out(nearest: Floats, others: Floats) -> Floats:
+    """(n) how many standard deviations the nearest is above the others, which hold NaN for what does not count."""
+    if np.isnan(others).sum(axis=1).min() >= others.shape[1] - 1:
+        return np.zeros(len(nearest), dtype=np.float32)
+    above = (nearest - np.nanmean(others, axis=1)) / np.maximum(np.nanstd(others, axis=1), 1e-6)
+    return np.asarray(above, dtype=np.float32)
+
+
+def _once(pairs: NDArray[np.int64], cosine: Floats, floor: float) -> tuple[NDArray[np.int64], Floats]:
     alike = cosine >= floor
     ordered = np.sort(pairs[alike], axis=1)
     unique, inverse = np.unique(ordered, axis=0, return_inverse=True)
     best = np.full(len(unique), -np.inf, dtype=np.float32)
     np.maximum.at(best, inverse.ravel(), cosine[alike])
     falling = np.lexsort((unique[:, 1], unique[:, 0], -best))
-    return Candidates(unique[falling].astype(np.int64), best[falling])
+    return unique[falling].astype(np.int64), best[falling]
