@@ -26,7 +26,13 @@ def make_manifest(paths: Sequence[str], labels: Sequence[str] | None = None, **c
     return Manifest(Path("/data"), tuple(paths), numbers, names, **columns)
 
 
-def make_compared(*found: tuple[int, int, bool], unchecked: int = 0, tiny: int = 0) -> Compared:
+def make_compared(
+    *found: tuple[int, int, bool],
+    unchecked: int = 0,
+    tiny: int = 0,
+    original: dict[int, float] | None = None,
+    marked: dict[int, tuple[str, ...]] | None = None,
+) -> Compared:
     """(first, second, whether it is the same picture; else it may be)."""
     return Compared(
         pairs=np.array([each[:2] for each in found], dtype=np.int64).reshape(-1, 2),
@@ -35,6 +41,8 @@ def make_compared(*found: tuple[int, int, bool], unchecked: int = 0, tiny: int =
         detail=("registered plain: 20 points",) * len(found),
         unchecked=unchecked,
         tiny=tiny,
+        original=original or {},
+        marked=marked or {},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Compared:
         unchecked: candidates that were not compared for want of time.
         tiny: images too small for this to say that they are no copies.
         plain: images with too few key points for it.
+        original: row -> probability that it is the original of its group, where the pixels were asked.
+        marked: row -> what in it looks made by augmentation, one line each.
     """
 
     pairs: NDArray[np.int64]
@@ -47,6 +49,8 @@ class Compared:
     unchecked: int = 0
     tiny: int = 0
     plain: int = 0
+    original: Mapping[int, float] = field(default_factory=dict)
+    marked: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
@@ -56,7 +60,9 @@ class Compared:
         kept = np.flatnonzero((moved >= 0).all(axis=1))
         detail = tuple(self.detail[at] for at in kept)
         told = (self.unchecked, self.tiny, self.plain)
-        return Compared(moved[kept], self.score[kept], self.same[kept], detail, *told)
+        original = {int(place[row]): each for row, each in self.original.items() if place[row] >= 0}
+        marked = {int(place[row]): each for row, each in self.marked.items() if place[row] >= 0}
+        return Compared(moved[kept], self.score[kept], self.same[kept], detail, *told, original, marked)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""
@@ -68,6 +74,8 @@ class Compared:
             "unchecked": self.unchecked,
             "tiny": self.tiny,
             "plain": self.plain,
+            "original": {str(row): probability for row, probability in self.original.items()},
+            "marked": {str(row): list(words) for row, words in self.marked.items()},
         }
 
     @classmethod
@@ -81,6 +89,8 @@ class Compared:
             unchecked=int(values["unchecked"]),
             tiny=int(values["tiny"]),
             plain=int(values["plain"]),
+            original={int(row): float(each) for row, each in values["original"].items()},
+            marked={int(row): tuple(each) for row, each in values["marked"].items()},
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from automl_vision.config import DataSettings
+from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared, Facts
-from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidence, as_bytes
+from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.neighbours import NEIGHBOURS, nearest_pairs, thumbnails
+from automl_vision.data.lineage.picking import Look, judge_groups
 from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, register
+from automl_vision.data.lineage.traces import traces
 from automl_vision.data.manifest import Manifest
 
 #: (n) rows, and the monotonic seconds until which there is time -> (n, D) features; None where time was up.
@@ -43,12 +46,14 @@ class Sight:
         describe: features of usable rows; None where there are no weights, and thumbnails stand in.
         threads: that compare at once.
         seconds: after which nothing new begins; infinite where nothing presses.
+        signature: row -> signature of its file; None: originals are not sought in groups.
     """
 
     pixels: Callable[[int], NDArray[np.uint8]]
     describe: Describe | None
     threads: int
     seconds: float
+    signature: Callable[[int], FileSignature] | None = None
 
 
 def compare(
@@ -66,7 +71,8 @@ def compare(
     stop = time.monotonic() + sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
     plain: set[int] = set()
-    picture = lru_cache(maxsize=_KEPT)(partial(_picture, sight, plain))
+    marked: dict[int, tuple[str, ...]] = {}
+    picture = lru_cache(maxsize=_KEPT)(partial(_picture, sight, plain, marked))
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
@@ -76,13 +82,39 @@ def compare(
         pairs = _candidates(rows, views, facts, others)
         work = _Work(pairs, lambda pair: register(picture(pair[0]), picture(pair[1])), pool, stop, progress)
         found = work.run(connected(len(manifest), joined))
+        original = _originals(facts, others, found, sight, picture, pool, stop)
     unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
     unchecked = len(pairs) - work.done + unknown
-    return _compared(found, unchecked=unchecked, tiny=_tiny(facts), plain=len(plain))
+    seen = _compared(found, unchecked=unchecked, tiny=_tiny(facts), plain=len(plain))
+    return replace(seen, original=original, marked={row: marked[row] for row in sorted(marked)})
 
 
-def _picture(sight: Sight, plain: set[int], row: int) -> Picture:
-    picture = describe_picture(sight.pixels(row))
+def _originals(
+    facts: Facts,
+    others: Sequence[Evidence],
+    found: list[tuple[tuple[int, int], Registration]],
+    sight: Sight,
+    picture: Callable[[int], Picture],
+    pool: ThreadPoolExecutor,
+    stop: float,
+) -> dict[int, float]:
+    """Probabilities in the groups of what shows one picture, where nothing stronger names their original."""
+    if sight.signature is None:
+        return {}
+    links = [Link(a, b, "pixels_registered", "") for (a, b), each in found if each.same]
+    named = np.zeros(len(facts), dtype=np.bool_)
+    for name, each in zip(LINEAGE_MODES["names"], others, strict=True):
+        named |= each.claims == "original"
+        links += each.links if name not in KEEPS_TOGETHER else ()
+    look = Look(sight.pixels, picture, sight.signature)
+    return judge_groups(connected(len(facts), links), named, facts, look, pool, stop)
+
+
+def _picture(sight: Sight, plain: set[int], marked: dict[int, tuple[str, ...]], row: int) -> Picture:
+    pixels = sight.pixels(row)
+    if found := traces(pixels):
+        marked[row] = found
+    picture = describe_picture(pixels)
     if picture.plain and not picture.tiny:
         plain.add(row)
     return picture

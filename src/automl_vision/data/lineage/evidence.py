@@ -105,7 +105,7 @@ def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Ev
 def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
     """Pictures that agree when they are laid over each other, see `registration`.
 
-    Pixels do not tell which of them is the original, so that all of them are unsure here.
+    All of them are unsure here; where pixels also tell which is the original, see `originals`, `groups` settles it.
     """
     del manifest, settings
     claims = _no_claims(len(facts))
@@ -119,6 +119,10 @@ def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) 
         claims,
         links=tuple(links[seen.same]),
         reason="shows the same picture as another image; the pixels do not tell which was first",
+        reasons={
+            row: f"shows the same picture as another image; that it was first is {probability:.0%} likely by its pixels"
+            for row, probability in seen.original.items()
+        },
         unsure=tuple(links[~seen.same]),
     )
 

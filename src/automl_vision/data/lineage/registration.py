@@ -11,7 +11,7 @@ Zisserman, "Three things everyone should know to improve object retrieval", CVPR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -107,12 +107,14 @@ class Registration:
         correlation: of the local contrasts where they overlap, -1..1.
         variant: a key of `VARIANTS`: "plain", "mirrored", "inverted" or "mirrored, inverted".
         tiny: whether one of them is tiny.
+        affine: (2, 3) maps pixels of the second's `Picture.grey` to the first's; None where no map was found.
     """
 
     inliers: int = 0
     correlation: float = 0.0
     variant: str = "plain"
     tiny: bool = False
+    affine: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
     @property
     def score(self) -> float:
@@ -253,7 +255,7 @@ def _fit(
     if inliers < _FEWEST:
         return Registration(inliers, 0.0, variant, tiny)
     correlation = _correlation(first.grey, second.grey, affine)
-    return Registration(inliers, -correlation if "inverted" in variant else correlation, variant, tiny)
+    return Registration(inliers, -correlation if "inverted" in variant else correlation, variant, tiny, affine)
 
 
 def _plausible(affine: NDArray[np.float64], *, mirrored: bool) -> bool:
