@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.errors import ConfigError
-from automl_vision.rules import at_least, below, between, one_of, parse_duration
+from automl_vision.rules import (
+    OPTIONAL_BURST_WINDOW,
+    BurstWindow,
+    at_least,
+    below,
+    between,
+    one_of,
+    parse_burst_window,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +61,54 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="10m") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [
+        ("3", BurstWindow(3, 0.0)),
+        ("2s", BurstWindow(0, 2.0)),
+        ("0.5s", BurstWindow(0, 0.5)),
+        ("1m30s", BurstWindow(0, 90.0)),
+        ("3,2s", BurstWindow(3, 2.0)),
+        (" 2s , 3 ", BurstWindow(3, 2.0)),
+    ],
+)
+def test_windows_people_write(text: str, window: BurstWindow) -> None:
+    assert parse_burst_window(text) == window
+    assert OPTIONAL_BURST_WINDOW.check(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-1",
+        "2 parsecs",
+        "0",
+        "0s",
+        "-2s",
+        "3,3",
+        "2s,3s",
+        "3,2s,1",
+        ",",
+        "3,",
+        "1.5",
+        "three",
+        "1e3",
+        "9999999",
+        "٣",
+        " ",
+    ],
+)
+def test_what_is_no_window_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ConfigError, match="3,2s") as caught:
+        parse_burst_window(text)
+    assert repr(text) in str(caught.value)
+    assert "3,2s" in OPTIONAL_BURST_WINDOW.check(text)
+
+
+def test_no_window_is_allowed() -> None:
+    assert OPTIONAL_BURST_WINDOW.check("") == ""
 
 
 @given(st.integers(0, 9), st.integers(0, 99), st.integers(0, 99), st.integers(1, 99))

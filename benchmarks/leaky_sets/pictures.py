@@ -1,7 +1,7 @@
 """A pool of different pictures, from packages that anybody can fetch.
 
     mkdir debs && cd debs && apt-get download tuxpaint-stamps-default openclipart-png stellarium-data opencv-doc \\
-        python3-skimage mate-backgrounds gnome-backgrounds plasma-workspace-wallpapers ukui-wallpapers
+        python3-skimage mate-backgrounds plasma-workspace-wallpapers tuxpaint-data wesnoth-1.16-data gcompris-qt-data
     for deb in *.deb; do dpkg-deb -x "$deb" "unpacked/${deb%%_*}"; done
     python -m leaky_sets.pictures debs/unpacked pool    # in the folder benchmarks
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +66,16 @@ SOURCES: dict[str, Source] = {
     "sky": Source("stellarium-data", "usr/share/stellarium/nebulae/default"),
     "vision": Source("opencv-doc", "usr/share/doc/opencv-doc/examples/data"),
     "science": Source("python3-skimage", "usr/lib/python3/dist-packages/skimage/data", ("_ref", "_truth", "diff")),
-    "nature": Source("mate-backgrounds", "usr/share/backgrounds/mate", ("/desktop/",), tiles=12),
-    "gnome": Source("gnome-backgrounds", "usr/share/backgrounds/gnome", ("-d.",), tiles=12),
-    "plasma": Source("plasma-workspace-wallpapers", "usr/share/wallpapers", ("images_dark",), tiles=12, per_folder=1),
-    "ukui": Source("ukui-wallpapers", "usr/share/backgrounds", tiles=12),
+    "nature": Source("mate-backgrounds", "usr/share/backgrounds/mate", ("/desktop/", "/abstract/"), tiles=12),
+    "plasma": Source(
+        "plasma-workspace-wallpapers", "usr/share/wallpapers", ("images_dark", "screenshot"), per_folder=1
+    ),
+    "starters": Source("tuxpaint-data", "usr/share/tuxpaint/templates"),
+    "portraits": Source("wesnoth-1.16-data", "usr/share/games/wesnoth/1.16/data/core/images/portraits"),
+    **{
+        name: Source("gcompris-qt-data", f"usr/share/gcompris-qt/rcc/{name}.rcc")
+        for name in ("categorization", "lang", "explore_monuments", "explore_world_animals", "erase")
+    },
 }
 
 
@@ -96,22 +104,24 @@ def _write_source(name: str, source: Source, packages: Path, pool: Path) -> int:
     root = packages / source.package / source.folder
     written: set[bytes] = set()
     for file in _files(root, source):
-        key = str(file.relative_to(root))
+        key = file.name if file == root else str(file.relative_to(root))
         for number, picture in enumerate(_pictures(file, source)):
             pixels = hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
             if min(picture.size) < SMALLEST or pixels in written:
                 continue
             written.add(pixels)
             stem = key.replace("/", "--").rsplit(".", 1)[0]
-            target = (
-                pool / half_of(f"{name}/{key}") / name / (f"{stem}--{number}.png" if source.tiles else f"{stem}.png")
-            )
+            half = half_of(f"{name}/{key}" if source.tiles else f"{name}/{key}/{number}")
+            target = pool / half / name / (f"{stem}--{number}.png" if number else f"{stem}.png")
             target.parent.mkdir(parents=True, exist_ok=True)
             picture.save(target, compress_level=1)
     return len(written)
 
 
 def _files(root: Path, source: Source) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
     found = [f for f in root.rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and f.is_file()]
     kept = [f for f in sorted(found) if not f.is_symlink() and not any(part in str(f) for part in source.skipped)]
     taken: dict[Path, int] = {}
@@ -123,8 +133,21 @@ def _files(root: Path, source: Source) -> Iterator[Path]:
 
 def _pictures(file: Path, source: Source) -> Iterator[Image.Image]:
     """RGB pictures on white."""
+    streams = _webp_in(file.read_bytes()) if file.suffix == ".rcc" else iter([io.BytesIO(file.read_bytes())])
+    for stream in streams:
+        yield from _pieces(stream, source)
+
+
+def _webp_in(archive: bytes) -> Iterator[io.BytesIO]:
+    """Qt resources hold their files as they are; WebP says its length."""
+    for found in re.finditer(rb"RIFF(....)WEBP", archive, re.DOTALL):
+        length = int.from_bytes(found[1], "little") + 8
+        yield io.BytesIO(archive[found.start() : found.start() + length])
+
+
+def _pieces(stream: io.BytesIO, source: Source) -> Iterator[Image.Image]:
     try:
-        with Image.open(file) as opened:
+        with Image.open(stream) as opened:
             if opened.width * opened.height > _HUGE:
                 return
             image = opened.convert("RGBA")

@@ -23,6 +23,7 @@ from automl_vision.rules import (
     DEVICE,
     FOLDER_NAME,
     NAMES,
+    OPTIONAL_BURST_WINDOW,
     OPTIONAL_DURATION,
     REGEX,
     REGEX_WITH_KEY,
@@ -72,6 +73,12 @@ class DataSettings:
         "names: file and folder names of known tools tell copies as well; full: and what the pictures show, "
         "whatever they are called; off: only columns, regular expressions and equal pixels.",
         one_of("full", "names", "off"),
+    )
+    burst_window: str = _setting(
+        "",
+        "Keep bursts and frames of videos together: images of one folder whose file numbers (3), camera times (2s) or "
+        "either (3,2s) are that near (empty: off).",
+        OPTIONAL_BURST_WINDOW,
     )
     max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")

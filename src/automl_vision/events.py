@@ -22,6 +22,7 @@ STAGES: dict[str, str] = {
     "finish": "Finishing the best model",
     "test": "Opening the test set",
     "report": "Writing the report",
+    "page": "Writing the page",
 }
 
 

@@ -19,12 +19,14 @@ import numpy as np
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.lineage.groups import declared_groups
-from automl_vision.data.preparation import Prepared, decode, prepare, read_manifest
+from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
 from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.predictor import Model, load
+from automl_vision.report.evidence import evidence_table
 from automl_vision.report.html import render_html
+from automl_vision.report.inspection_page import render_inspection
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import test_section, verify
@@ -41,7 +43,18 @@ from automl_vision.stages.report import write_report
 from automl_vision.stages.search import objective_of, search_trials
 from automl_vision.stages.test import look
 
-__all__ = ["Model", "Run", "StopRequest", "evaluate", "inspect", "load", "resume_search", "run_search", "search"]
+__all__ = [
+    "Model",
+    "Run",
+    "StopRequest",
+    "evaluate",
+    "inspect",
+    "load",
+    "resume_search",
+    "run_search",
+    "search",
+    "write_inspection",
+]
 
 
 @dataclass(frozen=True)
@@ -191,8 +204,10 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     """What `search` would use, what is wrong with it and how it would be split; nothing is trained.
 
+    Where no sets can be dealt, the result says why in `refused`, so that its faults can be looked at.
+
     Raises:
-        DataError: the images cannot be used.
+        DataError: there are no labelled images, or no room for the decoded ones.
     """
     tell(StageStarted("read"))
     manifest = read_manifest(data, settings)
@@ -207,7 +222,39 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         tell(StageStarted("compare"))
         facts = inspected_pictures(manifest, facts, store, settings, runtime, lambda n, of: tell(Progress(n, of)))
     tell(StageStarted("audit"))
-    return prepare(manifest, facts, store, settings)
+    return prepare_to_look(manifest, facts, store, settings)
+
+
+def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Path, *, tell: Tell = silent) -> Path:
+    """Write inspect.html, split.csv, audit.csv and evidence.csv into `out`.
+
+    Args:
+        prepared: what `inspect` returned.
+        data: where the images are; names the page.
+        settings: those that `inspect` was given.
+        out: a folder; made where it is missing.
+        tell: listener for events.
+
+    Returns:
+        the page.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    tell(StageStarted("page"))
+    page = render_inspection(
+        prepared,
+        settings.data,
+        name=data.resolve().name,
+        created=run_dir.now(),
+        threads=make_runtime("cpu", "float32", settings.machine.threads).threads,
+        progress=lambda done, total: tell(Progress(done, total)),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    run_dir.write_tables(prepared, out)
+    write_text(out / run_dir.EVIDENCE, evidence_table(prepared).to_csv(index=False, lineterminator="\n"))
+    write_text(out / run_dir.INSPECTION, page)
+    return out / run_dir.INSPECTION
 
 
 def evaluate(

@@ -61,6 +61,46 @@ def _check_duration(value: str) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class BurstWindow:
+    """How near two pictures are that belong to one burst.
+
+    Attributes:
+        numbers: largest difference of file numbers; 0 where numbers do not count.
+        seconds: largest difference of camera times; 0.0 where times do not count.
+    """
+
+    numbers: int = 0
+    seconds: float = 0.0
+
+
+_HOW_TO_WRITE_A_WINDOW = "write it like 3 (file numbers), 2s (camera times) or 3,2s (both)"
+_FILE_NUMBERS = re.compile(r"[1-9]\d{0,5}", re.ASCII)
+
+
+def parse_burst_window(text: str) -> BurstWindow:
+    """The window of "3" (file numbers), "2s" (a duration with its unit, of camera times) or "3,2s" (both).
+
+    Raises:
+        ConfigError: the text is neither, or names one of them twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if _FILE_NUMBERS.fullmatch(part)]
+    times = [part for part in parts if not _FILE_NUMBERS.fullmatch(part)]
+    told = [part for part in times if not _SECONDS.fullmatch(part) and not _check_duration(part)]
+    if len(numbers) > 1 or len(times) > 1 or told != times:
+        raise ConfigError("not a window of file numbers or times", value=repr(text), fix=_HOW_TO_WRITE_A_WINDOW)
+    return BurstWindow(sum(numbers), parse_duration(times[0]) if times else 0.0)
+
+
+def _check_burst_window(value: str) -> str:
+    try:
+        parse_burst_window(value)
+    except ConfigError:
+        return f"must be file numbers, a time, or both: {_HOW_TO_WRITE_A_WINDOW}"
+    return ""
+
+
 def _check_regex(value: str) -> str:
     try:
         re.compile(value)
@@ -103,6 +143,9 @@ def one_of(*names: str) -> Rule:
 
 
 OPTIONAL_DURATION = Rule("a duration: 90s, 10m, 1h30m", lambda text: _check_duration(text) if text else "")
+OPTIONAL_BURST_WINDOW = Rule(
+    "file numbers, a time, or both: 3, 2s, 3,2s", lambda text: _check_burst_window(text) if text else ""
+)
 REGEX = Rule("a regular expression", _check_regex)
 REGEX_WITH_KEY = Rule("a regular expression with a group", _check_regex_with_key)
 SIDES = must_be("sides from 16 to 4096", lambda sides: all(16 <= side <= 4096 for side in sides))

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and who may write there.
+"""What a run and an inspection leave on disk, and who may write there.
 
 report.html report.json   what people and programs read
 model.pt                  the classifier
@@ -12,6 +12,8 @@ trials/ trials.csv        every trial
 study.db                  the same for optuna-dashboard
 looks.json                every look at the test set
 events.log                what happened when
+
+An inspection leaves inspect.html, split.csv, audit.csv, and evidence.csv: every pair behind the groups.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ RUN = "run.json"
 SPLIT = "split.csv"
 AUDIT = "audit.csv"
 COMPARED = "compared.json"
+EVIDENCE = "evidence.csv"
+INSPECTION = "inspect.html"
 TRIALS = "trials"
 TRIALS_CSV = "trials.csv"
 STUDY = "study.db"

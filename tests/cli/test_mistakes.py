@@ -132,6 +132,8 @@ OPTIONS = {
     ),
     "shares": (["--data", "smoke", "--test-share", "0.6", "--val-share", "0.5"], ["nothing to train on", "0.6 + 0.5"]),
     "regex": (["--data", "smoke", "--group-regex", "("], ["group_regex", "'('"]),
+    "window": (["--data", "smoke", "--burst-window", "2 parsecs"], ["burst_window", "'2 parsecs'", "3,2s"]),
+    "no window": (["--data", "smoke", "--burst-window=-1"], ["burst_window", "'-1'", "3,2s"]),
     "no config": (["--data", "smoke", "--config", "gone.toml"], ["gone.toml", "No such file"]),
     "label map": (["--data", "smoke", "--label-map", "gone.csv"], ["gone.csv"]),
     "resumed with options": (["--resume", "smoke", "--budget", "1m"], ["keeps its settings", "--resume alone"]),

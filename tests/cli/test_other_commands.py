@@ -8,8 +8,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import assert_harmless, assert_mistake
+from PIL import Image
 
 from make_smoke_data import make_smoke_data
 
@@ -109,6 +111,9 @@ def test_inspect_plans_the_split_that_the_search_used(finished, command, cache, 
     assert "21 images" in result.out
     for name in ("split.csv", "audit.csv"):
         assert (tmp_path / "seen" / name).read_bytes() == (finished.path / name).read_bytes()
+    assert (tmp_path / "seen" / "evidence.csv").read_text() == "first,second,evidence,detail,score,effect\n"
+    assert "21 images in 3 classes" in (tmp_path / "seen" / "inspect.html").read_text()
+    assert str(tmp_path / "seen" / "inspect.html") in result.out
 
 
 def test_inspect_compares_what_pictures_show_when_asked_to(finished, command, cache, tmp_path):
@@ -125,6 +130,9 @@ def test_inspect_json(finished, command, cache):
     said = json.loads(result.out)
     assert said["images"] == 21
     assert set(said["classes"]) == CLASSES
+    assert said["verdict"]["summary"].startswith("21 images in 3 classes: 21 originals")
+    assert said["verdict"]["doubts"]
+    assert said["verdict"]["unchecked"]
     assert {finding["kind"] for finding in said["findings"]} >= {"class_counts", "tiny_class"}
 
 
@@ -161,6 +169,67 @@ def test_inspect_fails_on_a_leak_when_asked_to(command, leaky, cache):
     result = command(*arguments, "--fail-on-leak")
     assert result.code == 4
     assert "Error: the split that came with the data leaks: 1 images" in result.err
+
+
+def test_inspect_writes_everything_before_it_fails_on_a_leak_that_only_pixels_tell(command, tmp_path, cache):
+    for number, name in enumerate(("train", "test")):
+        for seed, shape in enumerate(("a", "b")):
+            for each in range(4):
+                blobs(tmp_path / "sets" / name / shape / f"{each}.png", seed=100 * number + 10 * seed + each)
+    with Image.open(tmp_path / "sets/train/a/0.png") as image:  # mirrored and brightened, under a name of its own
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).point(lambda v: min(255, v + 20)).save(
+            tmp_path / "sets/test/a/q7.png"
+        )
+    arguments = ("inspect", "--data", tmp_path / "sets", "--cache-dir", cache, "--fail-on-leak")
+    assert command(*arguments).code == 0  # names cannot tell
+    result = command(*arguments, "--lineage", "full", "--out", tmp_path / "seen")
+    assert result.code == 4, result.err
+    assert "test/a/q7.png: in test, but its group is elsewhere too" in result.out
+    assert {file.name for file in (tmp_path / "seen").iterdir()} == {
+        *("inspect.html", "split.csv", "audit.csv", "evidence.csv"),
+    }
+    with (tmp_path / "seen" / "evidence.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {row["first"], row["second"]} == {"train/a/0.png", "test/a/q7.png"}
+    assert (row["evidence"], row["effect"]) == ("pixels_registered", "joined")
+    assert "(came as" in (tmp_path / "seen" / "inspect.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"), [((), 2, "no image of the given test set"), (("--fail-on-leak",), 4, "leaks")]
+)
+def test_inspect_writes_the_page_of_data_that_it_refuses(command, cache, tmp_path, more, code, words):
+    make_smoke_data(tmp_path / "sets" / "train", images=4)
+    for file in sorted((tmp_path / "sets" / "train").rglob("0000.png")):
+        copy = tmp_path / "sets" / "test" / file.parent.name / "0000_hflip.png"
+        copy.parent.mkdir(parents=True)
+        with Image.open(file) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(copy)
+    out = tmp_path / "seen"
+    result = command("inspect", "--data", tmp_path / "sets", "--cache-dir", cache, "--out", out, "--quiet", *more)
+    assert_mistake(result, code, words)
+    assert "copy in test" in (out / "inspect.html").read_text()
+    with (out / "split.csv").open() as file:
+        assert [row["split"] for row in csv.DictReader(file) if row["path"].startswith("test")] == ["aside"] * 3
+
+
+def blobs(file, seed, size=140):
+    """A picture with enough in it to be recognised."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 220, (14, 14, 3), dtype=np.uint8))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    coarse.resize((size, size), Image.Resampling.BICUBIC).save(file)
+
+
+def test_inspect_stays_short_with_many_classes(command, cache, tmp_path):
+    for number in range(60):
+        for each in range(3 + number % 5):
+            blobs(tmp_path / f"class {number:03d}" / f"{each}.png", seed=10 * number + each, size=20)
+    result = command("inspect", "--data", tmp_path, "--cache-dir", cache, "--quiet")
+    assert result.code == 0, result.err
+    assert "60 of 60 classes have fewer than 10 originals: class 000 (3), class 005 (3)," in result.out
+    assert "40 more classes" in result.out
+    assert len(result.lines()) < 45
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ def make_compared(
     *found: tuple[int, int, bool],
     unchecked: int = 0,
     tiny: int = 0,
+    strangers: Sequence[tuple[int, int]] = (),
     original: dict[int, float] | None = None,
     marked: dict[int, tuple[str, ...]] | None = None,
 ) -> Compared:
@@ -43,6 +44,8 @@ def make_compared(
         tiny=tiny,
         original=original or {},
         marked=marked or {},
+        strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2),
+        named=10 if strangers else 0,
     )
 
 
@@ -70,6 +73,7 @@ def make_facts(
             "mode": "RGB",
             "frames": 1,
             "exif_rotated": False,
+            "taken": np.nan,
             "fault": faults,
             "detail": ["broken" if fault else "" for fault in faults],
         },

@@ -170,3 +170,45 @@ def test_labels_may_differ_where_only_registration_joins_but_it_is_said_and_not_
     assert checked.eligible.tolist() == [False, False, True]
     said = [finding.message for finding in checked.findings if finding.kind == "same_picture_two_labels"]
     assert said == ["shows the same picture as a/1.png, but they are in 'a' and 'b'"]
+
+
+def test_names_that_pixels_contradict_are_told_and_keep_their_say() -> None:
+    paths = ["a/x.jpg", "a/x_hflip.jpg", *PLAIN]
+    manifest = make_manifest(paths)
+    facts = make_facts(manifest, compared=make_compared(strangers=[(0, 1)]))
+    checked = audit(manifest, facts, DataSettings(lineage="full"))
+    assert messages(checked, "names_contradicted") == [
+        "1 of 10 pairs that names join have nothing visible in common",
+        "named like a copy with a/x.jpg, but nothing common is seen in the two",
+    ]
+    assert checked.lineage.role[1] == "copy"
+    assert checked.lineage.group[0] == checked.lineage.group[1]
+
+
+def test_where_nearly_all_are_copies_it_is_asked_whether_they_are() -> None:
+    few = [f"a/leaf_augmented_{i}.jpg" for i in range(97)]
+    assert messages(audited([*few, "b/x.jpg"])[1], "nearly_all_copies") == [
+        "97 of 98 images count as copies, by names or by what you said"
+    ]
+    assert "nearly_all_copies" not in kinds(audited([*few, *(f"b/{i}.jpg" for i in range(10))])[1])
+
+
+def test_bursts_are_counted_and_one_that_swallows_a_class_is_told() -> None:
+    paths = [*(f"a/f_{i:03d}.jpg" for i in range(6)), *(f"a/g{i}00.jpg" for i in range(14)), *PLAIN[12:]]
+    manifest = make_manifest(paths)
+    checked = audit(manifest, make_facts(manifest), DataSettings(burst_window="1"))
+    assert messages(checked, "bursts") == [
+        "18 images were taken in 2 bursts, by their numbers or times; the largest has 12"
+    ]
+    assert messages(checked, "large_burst") == [
+        "one burst holds 6 of 20 images of class 'a' (30%)",
+        "one burst holds 12 of 12 images of class 'b' (100%)",
+    ]
+    assert kinds(audited(paths)[1]).isdisjoint({"bursts", "large_burst"})
+
+
+def test_a_small_burst_is_only_counted() -> None:
+    manifest = make_manifest([*(f"a/f_{i:03d}.jpg" for i in (0, 1)), *(f"a/g{i}00.jpg" for i in range(14))])
+    checked = audit(manifest, make_facts(manifest), DataSettings(burst_window="1"))
+    assert "bursts" in kinds(checked)
+    assert "large_burst" not in kinds(checked)

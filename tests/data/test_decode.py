@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import threading
 import warnings
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from automl_vision.data.decode import open_rgb, signature_of
+from automl_vision.data.decode import open_preview, open_rgb, signature_of
 from automl_vision.data.files import MAX_BYTES
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
@@ -178,10 +181,52 @@ def test_eight_orientations_are_one_picture(form: str, orientation: int) -> None
     assert decoded.exif_rotated == (orientation != 1)
 
 
+def exif_taken(text: object, fraction: object = None) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"  # without any plain tag Pillow leaves the block out of a PNG
+    exif.get_ifd(0x8769).update({0x9003: text} | ({} if fraction is None else {0x9291: fraction}))
+    return exif
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_when_a_picture_was_taken_is_read_in_seconds_by_the_cameras_clock(form: str) -> None:
+    moment = datetime(2023, 4, 1, 12, 34, 56, tzinfo=UTC).timestamp()
+    assert open_rgb(encoded(scene(), form, exif=exif_taken("2023:04:01 12:34:56"))).taken == moment
+    assert open_rgb(encoded(scene(), form, exif=exif_taken("2023:04:01 12:34:56", "25"))).taken == moment + 0.25
+
+
+def test_when_a_tiff_was_taken_is_read_too() -> None:
+    tags = ImageFileDirectory_v2()
+    tags[0x8769] = {0x9003: "2023:04:01 12:34:56"}
+    assert open_rgb(encoded(scene(), "TIFF", tiffinfo=tags)).taken == 1680352496.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0000:00:00 00:00:00", "    :  :     :  :  ", "2023-04-01", "", "2023:13:01 00:00:00", "2023:02:30 00:00:00"],
+)
+def test_a_camera_without_a_clock_tells_no_time(text: str) -> None:
+    decoded = open_rgb(encoded(scene(), "JPEG", exif=exif_taken(text, "12")))
+    assert math.isnan(decoded.taken)
+    assert decoded.width
+
+
+@pytest.mark.parametrize("fraction", ["", "   ", "x", "-5", "1e9", "²"])
+def test_an_odd_fraction_of_a_second_is_none(fraction: str) -> None:
+    found = open_rgb(encoded(scene(), "JPEG", exif=exif_taken("2023:04:01 12:34:56", fraction.encode()))).taken
+    assert found % 1 == 0.0
+
+
+def test_pictures_without_a_camera_tell_no_time() -> None:
+    assert math.isnan(open_rgb(encoded(scene(), "PNG")).taken)
+    assert math.isnan(open_rgb(scene()).taken)
+
+
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b""])
 def test_damaged_exif_does_not_cost_the_image(exif: bytes) -> None:
     decoded = open_rgb(encoded(scene(), "JPEG", exif=exif))
     assert not decoded.exif_rotated
+    assert math.isnan(decoded.taken)
     assert decoded.pixels.shape == (24, 40, 3)
 
 
@@ -368,3 +413,32 @@ def test_the_signature_names_cameras_and_survives_damaged_exif() -> None:
 def test_what_is_no_image_has_no_signature() -> None:
     with pytest.raises(ImageReadError):
         signature_of(b"text")
+
+
+def test_a_preview_of_a_large_jpeg_shows_the_same_at_a_fraction_of_its_size() -> None:
+    data = encoded(scene(1600, 960), "JPEG", quality=95)
+    whole, preview = open_rgb(data), open_preview(data, 100)
+    assert 100 <= preview.height < whole.height / 4
+    assert preview.width * whole.height == preview.height * whole.width
+    shrunk = np.asarray(Image.fromarray(whole.pixels).resize((preview.width, preview.height), Image.Resampling.BOX))
+    assert np.abs(shrunk.astype(int) - preview.pixels).mean() < 3
+
+
+def test_a_preview_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    preview = open_preview(encoded(scene(800, 400), "JPEG", exif=exif), 100)
+    assert preview.exif_rotated
+    assert preview.height == 2 * preview.width
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_a_preview_of_any_other_format_is_the_image(form: str) -> None:
+    data = encoded(scene(), form, **LOSSLESS[form])
+    np.testing.assert_array_equal(open_preview(data, 8).pixels, open_rgb(data).pixels)
+
+
+def test_a_preview_of_what_is_no_image_is_refused_like_the_image() -> None:
+    with pytest.raises(ImageReadError) as caught:
+        open_preview(b"<html>404", 100)
+    assert caught.value.kind == "not_an_image"

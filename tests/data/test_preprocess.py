@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from automl_vision.data.preprocess import Preprocessing, normalize, square
+from automl_vision.data.preprocess import THUMBNAIL_BYTES, TINY_SIDE, Preprocessing, normalize, square, thumbnail
 
 GOOD = {
     "size": 96,
@@ -88,3 +89,21 @@ def test_normalize_is_the_textbook_formula(layout: torch.memory_format) -> None:
 
 def test_normalize_of_no_images_is_no_images() -> None:
     assert normalize(torch.empty(0, 3, 8, 8, dtype=torch.uint8), (0, 0, 0), (1, 1, 1)).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 64), (160, 160), (700, 900), (1, 2000), (2000, 1), (1, 1)])
+def test_a_thumbnail_keeps_the_aspect_and_is_small_even_of_noise(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    media, data = thumbnail(noise, 160)
+    with Image.open(io.BytesIO(data)) as small:
+        assert media == f"image/{small.format.lower()}"
+        width, height = small.size
+    scale = min(1.0, 160 / max(shape))
+    assert (width, height) == (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
+    assert len(data) <= (13_000 if media == "image/png" else THUMBNAIL_BYTES)
+
+
+def test_a_thumbnail_of_a_tiny_image_loses_nothing() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, TINY_SIDE, 3), dtype=np.uint8)
+    with Image.open(io.BytesIO(thumbnail(pixels, 160)[1])) as small:
+        np.testing.assert_array_equal(np.asarray(small), pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,10 +12,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pictures import picture
@@ -26,7 +29,7 @@ from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preprocess import square
 from automl_vision.data.readers import read
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, thumbnails
 from automl_vision.errors import DataError, ImageReadError
 
 SIZES = (16, 8)
@@ -112,6 +115,39 @@ def test_facts_tell_what_was_seen(manifest: Manifest, tmp_path: Path) -> None:
     assert table.loc[facts.usable, "pixel_digest"].nunique() == 5
     assert (table.loc[~facts.usable, "pixel_digest"] == "").all()
     assert (table.loc[["dog/empty.png", "dog/pipe.png"], "file_digest"] == "").all()
+
+
+def test_the_time_of_a_picture_comes_back_from_the_cache(tmp_path: Path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: "2023:04:01 12:34:56", 0x9291: "5"})
+    Image.open(picture(tmp_path / "data" / "a" / "1.png")).save(tmp_path / "data" / "a" / "2.jpg", exif=exif)
+    manifest = read(tmp_path / "data", DataSettings())
+    for _ in range(2):
+        _, facts = build_store(manifest, [8], tmp_path / "cache", 1)
+        np.testing.assert_array_equal(facts.taken, [np.nan, 1680352496.5])
+        assert facts.table["taken"].dtype == np.float64
+
+
+def test_thumbnails_are_mean_greys_of_fields(manifest: Manifest, tmp_path: Path) -> None:
+    store, _ = build_store(manifest, [40, 56], None, 1)
+    rows = good_rows(store)[[2, 0, 0]]
+    found = thumbnails(store, rows)
+    assert found.shape == (3, 256)
+    grey = store.fetch(rows, 40).float().mean(dim=1).numpy()
+    np.testing.assert_allclose(found.reshape(3, 16, 16)[:, 2, 0], grey[:, 5:7, 0:2].mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found[1], found[2])
+    assert thumbnails(store, rows[:0]).shape == (0, 256)
+    store.close()
+
+
+def test_thumbnails_of_very_small_squares_are_the_squares(manifest: Manifest) -> None:
+    store, _ = build_store(manifest, [8], None, 1)
+    rows = good_rows(store)
+    expected = store.fetch(rows, 8).float().mean(dim=1).reshape(len(rows), -1).numpy()
+    np.testing.assert_allclose(thumbnails(store, rows), expected, rtol=1e-5)
+    store.close()
 
 
 def test_equal_pixels_in_different_files_have_equal_pixel_digests(tmp_path: Path) -> None:
@@ -211,11 +247,25 @@ def flip(file: Path, place: float) -> None:
     file.write_bytes(data)
 
 
+def as_format_1(entry: Path) -> None:
+    index = json.loads((entry / "index.json").read_text())
+    (entry / "index.json").write_text(json.dumps(index | {"format": 1}))
+
+
+def without_time(entry: Path) -> None:
+    pd.read_parquet(entry / "facts.parquet").drop(columns="taken").to_parquet(entry / "facts.parquet", index=False)
+    index = json.loads((entry / "index.json").read_text())
+    crc = zlib.crc32((entry / "facts.parquet").read_bytes())
+    (entry / "index.json").write_text(json.dumps(index | {"facts_crc32": crc}))
+
+
 DAMAGE = {
     "no index": lambda entry: (entry / "index.json").unlink(),
     "no text": lambda entry: (entry / "index.json").write_bytes(b"\xff"),
     "another document": lambda entry: (entry / "index.json").write_text("[]"),
     "another format": lambda entry: (entry / "index.json").write_text('{"format": 0}'),
+    "the format before": lambda entry: as_format_1(entry),
+    "facts without the time": lambda entry: without_time(entry),
     "half an index": lambda entry: (entry / "index.json").write_text('{"format": 1, "count": 5}'),
     "a plane is gone": lambda entry: (entry / "plane-8.u8").unlink(),
     "a plane is short": lambda entry: os.truncate(entry / "plane-16.u8", 100),

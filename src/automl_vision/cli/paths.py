@@ -25,7 +25,7 @@ def require_run(run: Path) -> None:
     _require(run, "there is no run at this path", "give the folder that search printed")
 
 
-def write_or_refuse(out: Path, write: Callable[[], None]) -> None:
+def write_or_refuse(out: Path, write: Callable[[], object]) -> None:
     """Call `write`; raise UsageError where it cannot write to `out`."""
     try:
         write()

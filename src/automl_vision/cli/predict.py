@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.paths import require_model, write_or_refuse
-from automl_vision.cli.terminal import safe, stderr, visible
+from automl_vision.cli.terminal import safe, stderr
 from automl_vision.errors import PartialFailure, UsageError
+from automl_vision.visible import visible
 
 if TYPE_CHECKING:
     from automl_vision.predictor import Prediction

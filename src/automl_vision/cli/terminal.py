@@ -7,15 +7,12 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
+from automl_vision.visible import visible
+
 #: Progress and logs.
 stderr = Console(stderr=True)
 #: Results. Plain text when it is no terminal.
 stdout = Console()
-
-
-def visible(text: str) -> str:
-    """Text of foreign origin (file and class names) on one line, without control characters and surrogates."""
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
 def safe(text: str) -> str:
@@ -39,10 +36,3 @@ def seconds_text(seconds: float) -> str:
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     parts = [f"{hours}h"] * bool(hours) + [f"{minutes}m"] * bool(hours or minutes) + [f"{rest}s"] * (not hours)
     return " ".join(parts)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"  # a byte of a file name that is no text
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

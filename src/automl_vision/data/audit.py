@@ -6,8 +6,8 @@ raises an error where too little is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.lineage.evidence import MAY_DIFFER_IN_LABEL, as_bytes, precedence
+from automl_vision.data.lineage.frames import Likeness, Thumbnails, likeness_of_neighbours
 from automl_vision.data.lineage.groups import connected, trace_lineage
 from automl_vision.data.lineage.lineage import Lineage
 from automl_vision.data.lineage.names import augmented_twin
@@ -58,6 +59,24 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
     "too_small_to_compare": ("warning", "name groups with a group column or --group-regex"),
     "too_plain_to_compare": ("warning", "name groups with a group column or --group-regex"),
+    "names_contradicted": (
+        "warning",
+        "look at the two: if they are two pictures, name groups with a group column; until then they stay together",
+    ),
+    "nearly_all_copies": (
+        "warning",
+        "if these are your originals, say so with --original-regex or a column is_augmented, or use --lineage off",
+    ),
+    "bursts": ("info", "nothing: what was taken in one go stays together"),
+    "looks_like_bursts": (
+        "warning",
+        "keep them in one set: consider --burst-window 2s (camera times), --burst-window 5 (file numbers; all are one "
+        "burst where no number is missing), or name videos with a group column or --group-regex",
+    ),
+    "large_burst": (
+        "warning",
+        "give a smaller --burst-window, or say what belongs together with a group column or --group-regex",
+    ),
     "class_of_copies": ("warning", "merge the two classes with --label-map"),
     "ignored": ("info", ""),
     "exif_rotated": ("info", "nothing: images are turned upright"),
@@ -72,6 +91,10 @@ TINY = 10
 IMBALANCED = 3.0
 #: Above this share of quarantined files the finding is about the whole data set.
 MANY = 0.05
+#: Above this share of copies among the usable images the finding is about the whole data set.
+NEARLY_ALL = 0.95
+#: Above this share of a class one burst is a finding: what is left cannot tell much.
+LARGE_BURST = 0.20
 #: Sets that a class needs an original group for: train, val and test.
 SETS = 3
 
@@ -166,15 +189,27 @@ class _Scene:
     lineage: Lineage
     label_conflict: NDArray[np.bool_]
     counts: pd.DataFrame
+    likeness: Mapping[int, Likeness] = field(default_factory=dict)
 
 
-def audit(manifest: Manifest, facts: Facts, settings: DataSettings) -> Audit:
-    """Trace the lineage and run every check of `CHECKS`."""
+def audit(manifest: Manifest, facts: Facts, settings: DataSettings, thumbnails: Thumbnails | None = None) -> Audit:
+    """Trace the lineage and run every check of `CHECKS`.
+
+    Args:
+        manifest: N rows.
+        facts: N rows.
+        settings: which evidence counts.
+        thumbnails: how pictures are reached to see whether files look like frames of videos; None where they are not.
+    """
     lineage = trace_lineage(manifest, facts, settings)
     conflict = _label_conflict(manifest, lineage)
     eligible = _eligible(facts, lineage, conflict)
     counts = _class_counts(manifest, facts, lineage, eligible)
-    scene = _Scene(manifest, facts, lineage, conflict, counts)
+    likeness = {}
+    if thumbnails is not None and not settings.burst_window:
+        considered = np.asarray(facts.usable & (lineage.role == "original"), dtype=np.bool_)
+        likeness = likeness_of_neighbours(manifest, considered, lineage.group, thumbnails)
+    scene = _Scene(manifest, facts, lineage, conflict, counts, likeness)
     found = [finding for check in CHECKS for finding in check(scene)]
     findings = tuple(sorted(found, key=lambda finding: finding.row >= 0))
     return Audit(findings, lineage, conflict, eligible, counts)
@@ -300,6 +335,11 @@ def _conflicts(scene: _Scene) -> Iterator[Finding]:
 
 def _copies(scene: _Scene) -> Iterator[Finding]:
     lineage, usable = scene.lineage, scene.facts.usable
+    copies, images = int(((lineage.role == "copy") & usable).sum()), int(usable.sum())
+    if copies > NEARLY_ALL * images:
+        yield _finding(
+            "nearly_all_copies", f"{copies} of {images} images count as copies, by names or by what you said"
+        )
     orphans = np.flatnonzero(lineage.orphan & usable)
     if len(orphans):
         message = f"{len(orphans)} copies without their original are set aside: it may be anywhere"
@@ -332,6 +372,7 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
             first, second = seen.pairs[at].tolist()
             words = "the same picture as" if kind == "same_picture" else "perhaps the same picture as"
             yield _finding(kind, f"{words} {paths[first]}: {seen.detail[at]}, score {seen.score[at]:.1f}", second)
+    yield from _contradicted(scene.manifest, seen)
     yield from _two_labels(scene.manifest, seen)
     yield from _named_by_pixels(scene, seen)
     yield from _marked(scene, seen)
@@ -341,7 +382,7 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
         )
     for kind, images, what in (
         ("too_small_to_compare", seen.tiny, "so small"),
-        ("too_plain_to_compare", seen.plain, "so plain (few key points)"),
+        ("too_plain_to_compare", len(seen.plain), "so plain (few key points)"),
     ):
         if images:
             told = "that pixels miss most of their changed copies: they do not certify the test set"
@@ -371,6 +412,16 @@ def _marked(scene: _Scene, seen: Compared) -> Iterator[Finding]:
         yield _finding("looks_augmented", "; ".join(seen.marked[row]), row)
 
 
+def _contradicted(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
+    """Such files stay together all the same: a wrong join costs a few images, a wrong parting the test set."""
+    if len(seen.strangers):
+        message = f"{len(seen.strangers)} of {seen.named} pairs that names join have nothing visible in common"
+        yield _finding("names_contradicted", message)
+    for first, second in seen.strangers.tolist():
+        message = f"named like a copy with {manifest.paths[first]}, but nothing common is seen in the two"
+        yield _finding("names_contradicted", message, second)
+
+
 def _two_labels(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
     labels = manifest.labels[seen.pairs]
     for at in np.flatnonzero(seen.same & (labels[:, 0] != labels[:, 1])).tolist():
@@ -378,6 +429,41 @@ def _two_labels(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
         named = " and ".join(f"'{manifest.class_names[label]}'" for label in sorted(labels[at].tolist()))
         message = f"shows the same picture as {manifest.paths[first]}, but they are in {named}"
         yield _finding("same_picture_two_labels", message, second)
+
+
+def _bursts(scene: _Scene) -> Iterator[Finding]:
+    links = [link for link in scene.lineage.links if link.evidence == "bursts"]
+    if not links:
+        return
+    burst = connected(len(scene.manifest), links)
+    images = np.bincount(burst[scene.facts.usable], minlength=len(burst))
+    several = images[images > 1]
+    yield _finding(
+        "bursts",
+        f"{several.sum()} images were taken in {len(several)} bursts, by their numbers or times; the largest has "
+        f"{several.max(initial=0)}",
+    )
+    for label, name in enumerate(scene.manifest.class_names):
+        inside = np.bincount(burst[scene.facts.usable & (scene.manifest.labels == label)], minlength=1)
+        most, total = int(inside.max()), int(inside.sum())
+        if most > 1 and most > LARGE_BURST * total:
+            message = f"one burst holds {most} of {total} images of class '{name}' ({most / total:.0%})"
+            yield _finding("large_burst", message)
+
+
+def _frames(scene: _Scene) -> Iterator[Finding]:
+    alike = {label: each for label, each in scene.likeness.items() if each.frames}
+    if not alike:
+        return
+    names = [f"'{scene.manifest.class_names[label]}'" for label in alike]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    pairs = sum(each.pairs for each in alike.values())
+    nearer = sum(each.nearer * each.pairs for each in alike.values()) / pairs
+    yield _finding(
+        "looks_like_bursts",
+        f"files look like frames of videos in {len(alike)} of {len(scene.likeness)} classes with running numbers "
+        f"({shown}): in {nearer:.0%} of {pairs} pairs the next number is more alike than another picture of the class",
+    )
 
 
 def _twin_classes(scene: _Scene) -> Iterator[Finding]:
@@ -441,6 +527,8 @@ CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
     _conflicts,
     _copies,
     _compared,
+    _bursts,
+    _frames,
     _twin_classes,
     _ignored,
     _files,

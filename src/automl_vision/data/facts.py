@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,14 @@ FACT_COLUMNS: dict[str, str] = {
     "mode": "Pillow mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...); empty where unknown",
     "frames": "frames or pages in the file; only the first is used",
     "exif_rotated": "True where an EXIF orientation was applied",
+    "taken": "when, in seconds since 1970 by the camera's clock (EXIF DateTimeOriginal); NaN where unknown",
     "fault": "one of errors.IMAGE_FAULTS where the file is quarantined, else empty",
     "detail": "one line on the fault",
 }
+
+
+def _no_pairs() -> NDArray[np.int64]:
+    return np.zeros((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,11 @@ class Compared:
         detail: (M) one line each.
         unchecked: candidates that were not compared for want of time.
         tiny: images too small for this to say that they are no copies.
-        plain: images with too few key points for it.
+        plain: (P) rows with too few key points for it, among those that were laid over others.
+        strangers: (K, 2) rows that names join and that do not show one picture, first < second.
+        named: pairs joined by names that were looked at.
+        looked: pairs that were laid over each other.
+        left: pairs, less alike than those, that were left because no copy was found among the last of them for long.
         original: row -> probability that it is the original of its group, where the pixels were asked.
         marked: row -> what in it looks made by augmentation, one line each.
     """
@@ -48,7 +57,11 @@ class Compared:
     detail: tuple[str, ...]
     unchecked: int = 0
     tiny: int = 0
-    plain: int = 0
+    plain: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    strangers: NDArray[np.int64] = field(default_factory=_no_pairs)
+    named: int = 0
+    looked: int = 0
+    left: int = 0
     original: Mapping[int, float] = field(default_factory=dict)
     marked: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
@@ -56,13 +69,21 @@ class Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
         place = np.full(n, -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
-        moved = np.sort(place[self.pairs], axis=1)
+        moved, strangers = np.sort(place[self.pairs], axis=1), np.sort(place[self.strangers], axis=1)
         kept = np.flatnonzero((moved >= 0).all(axis=1))
-        detail = tuple(self.detail[at] for at in kept)
-        told = (self.unchecked, self.tiny, self.plain)
         original = {int(place[row]): each for row, each in self.original.items() if place[row] >= 0}
         marked = {int(place[row]): each for row, each in self.marked.items() if place[row] >= 0}
-        return Compared(moved[kept], self.score[kept], self.same[kept], detail, *told, original, marked)
+        return replace(
+            self,
+            pairs=moved[kept],
+            score=self.score[kept],
+            same=self.same[kept],
+            detail=tuple(self.detail[at] for at in kept),
+            plain=np.sort(place[self.plain][place[self.plain] >= 0]),
+            original=original,
+            marked=marked,
+            strangers=strangers[(strangers >= 0).all(axis=1)],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""
@@ -73,7 +94,11 @@ class Compared:
             "detail": list(self.detail),
             "unchecked": self.unchecked,
             "tiny": self.tiny,
-            "plain": self.plain,
+            "plain": self.plain.tolist(),
+            "strangers": self.strangers.tolist(),
+            "named": self.named,
+            "looked": self.looked,
+            "left": self.left,
             "original": {str(row): probability for row, probability in self.original.items()},
             "marked": {str(row): list(words) for row, words in self.marked.items()},
         }
@@ -88,9 +113,13 @@ class Compared:
             detail=tuple(values["detail"]),
             unchecked=int(values["unchecked"]),
             tiny=int(values["tiny"]),
-            plain=int(values["plain"]),
-            original={int(row): float(each) for row, each in values["original"].items()},
-            marked={int(row): tuple(each) for row, each in values["marked"].items()},
+            plain=np.array(values["plain"], dtype=np.int64),
+            strangers=np.array(values["strangers"], dtype=np.int64).reshape(-1, 2),
+            named=int(values["named"]),
+            looked=int(values["looked"]),
+            left=int(values["left"]),
+            original={int(row): float(each) for row, each in values.get("original", {}).items()},
+            marked={int(row): tuple(each) for row, each in values.get("marked", {}).items()},
         )
 
 
@@ -118,6 +147,11 @@ class Facts:
     def usable(self) -> NDArray[np.bool_]:
         """(N) True where the image decoded."""
         return np.asarray(self.table["fault"] == "", dtype=np.bool_)
+
+    @property
+    def taken(self) -> NDArray[np.float64] | None:
+        """(N) seconds by the camera's clock, NaN where unknown; None before any file was opened."""
+        return self.table["taken"].to_numpy(dtype=np.float64) if "taken" in self.table else None
 
     @property
     def pixel_digests(self) -> NDArray[np.object_]:

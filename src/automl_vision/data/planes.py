@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from automl_vision.data.facts import FACT_COLUMNS
 
-FORMAT = 1
+#: 2: the facts tell when a picture was taken.
+FORMAT = 2
 
 #: Column of `facts.parquet` beside `FACT_COLUMNS`: row of the image in every plane, -1 where quarantined.
 PLANE_ROW = "plane_row"

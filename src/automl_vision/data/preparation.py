@@ -24,8 +24,8 @@ from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
-from automl_vision.data.split import Split, drop_small_classes, split
-from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored
+from automl_vision.data.split import Split, drop_small_classes, split, undealt
+from automl_vision.data.store import ImageStore, build_store, default_cache_dir, is_stored, thumbnails
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Prepared:
         split: which row belongs to which set.
         store: the decoded images.
         dropped_classes: classes that were left out because they have too few originals.
+        refused: why no sets can be dealt, where data that cannot be trained on are looked at all the same; `split` is
+            then what stands before dealing.
     """
 
     manifest: Manifest
@@ -54,6 +56,7 @@ class Prepared:
     split: Split
     store: ImageStore
     dropped_classes: tuple[str, ...] = ()
+    refused: DataError | None = None
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n) labels of `rows`."""
@@ -187,19 +190,40 @@ def _changed(manifest: Manifest, row: int) -> DataError:
     )
 
 
+def _split(manifest: Manifest, facts: Facts, found: Audit, settings: Settings) -> Split:
+    try:
+        return split(manifest, facts, found, settings.split, seed=settings.machine.seed)
+    except DataError as error:
+        if not any(link.evidence == "bursts" for link in found.lineage.links):
+            raise
+        fix = f"{error.fix}; or give a smaller --burst-window than {settings.data.burst_window}, or none"
+        raise DataError(error.what, value=error.value, fix=fix) from error
+
+
 def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
     """Check the images, trace copies and deal the sets.
 
     Raises:
         DataError: fewer than two classes, or a class with too few originals to be in every set.
     """
-    found = audit(manifest, facts, settings.data)
+    prepared = prepare_to_look(manifest, facts, store, settings)
+    if prepared.refused is not None:
+        raise prepared.refused
+    return prepared
+
+
+def prepare_to_look(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
+    """The same without an error: what is wrong with data that no sets can be dealt from can still be looked at."""
+    found = audit(manifest, facts, settings.data, partial(thumbnails, store))
     dropped: tuple[str, ...] = ()
     if settings.data.drop_small_classes:
         all_rows, names = {path: row for row, path in enumerate(manifest.paths)}, manifest.class_names
         manifest, facts = drop_small_classes(manifest, facts, found)
         dropped = tuple(name for name in names if name not in manifest.class_names)
         store = store.take(np.array([all_rows[path] for path in manifest.paths], dtype=np.int64))
-        found = audit(manifest, facts, settings.data)
-    dealt = split(manifest, facts, found, settings.split, seed=settings.machine.seed)
+        found = audit(manifest, facts, settings.data, partial(thumbnails, store))
+    try:
+        dealt = _split(manifest, facts, found, settings)
+    except DataError as error:
+        return Prepared(manifest, facts, found, undealt(manifest, facts, found), store, dropped, error)
     return Prepared(manifest, facts, found, dealt, store, dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 RESIZES = ("squash",)
 INTERPOLATIONS: dict[str, Image.Resampling] = {"bilinear": Image.Resampling.BILINEAR}
 SIZE_RANGE = (8, 4096)
+
+#: Bytes that a thumbnail should not exceed, and the JPEG qualities that are tried for it.
+THUMBNAIL_BYTES = 10_000
+_QUALITIES = (82, 60, 35, 15)
+#: Longer side in pixels up to which a thumbnail is kept without loss: in so few, what JPEG adds would be seen.
+TINY_SIDE = 64
 
 Channels = tuple[float, float, float]
 
@@ -103,6 +110,34 @@ def squares(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> tuple[NDArray[np
     # No reducing_gap: the two-step shortcut gives other pixels, and these are what every export has to match.
     resized = (image.resize((size, size), method, reducing_gap=None) for size in sizes)
     return tuple(np.array(each, dtype=np.uint8) for each in resized)
+
+
+def thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, bytes]:
+    """A small picture for a page, with its aspect kept and never enlarged.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        side: the longer side at most, in pixels.
+
+    Returns:
+        media type, and the bytes of the file: a lossless PNG of tiny images, at most 13 kB; else a JPEG, at most
+        `THUMBNAIL_BYTES` wherever its quality can be lowered so far.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(image.size) <= TINY_SIDE:
+        return "image/png", _saved(image, "PNG")
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    for quality in _QUALITIES:
+        data = _saved(image, "JPEG", quality=quality)
+        if len(data) <= THUMBNAIL_BYTES:
+            break
+    return "image/jpeg", data
+
+
+def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
 
 
 def normalize(batch: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -100,6 +100,12 @@ def split(manifest: Manifest, facts: Facts, audit: Audit, settings: SplitSetting
     )
 
 
+def undealt(manifest: Manifest, facts: Facts, audit: Audit) -> Split:
+    """What stands before anything is dealt: the user's sets without what leaks, all else in train."""
+    start = _before_dealing(manifest, facts, audit)
+    return Split(start.name, audit.eligible, _augmented_val(start.name, audit), start.leaks)
+
+
 def drop_small_classes(manifest: Manifest, facts: Facts, audit: Audit) -> tuple[Manifest, Facts]:
     """The data without the classes that `split` would refuse; audit and split the result anew.
 

@@ -28,6 +28,9 @@ from automl_vision.data.survey import NOTHING_KNOWN, Fact, Found, find_files, in
 
 __all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir"]
 
+#: Fields along a side of a thumbnail, and images that are in memory at once to make them.
+_FIELDS, _THUMBNAIL_BATCH = 16, 256
+
 Progress = Callable[[int, int], None]
 Rows = torch.Tensor | NDArray[np.int64] | Sequence[int]
 
@@ -182,6 +185,26 @@ def build_store(
     return ImageStore(planes.squares, plane_rows, disk, notes), Facts(table)
 
 
+def thumbnails(store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, D) mean grey of at most 16 x 16 fields of the smallest squares.
+
+    Raises:
+        ValueError: a row is not in the store, or has no image.
+    """
+    size = store.sizes[0]
+    edges = np.linspace(0, size, min(_FIELDS, size) + 1).astype(np.int64)
+    batches = [rows[start : start + _THUMBNAIL_BATCH] for start in range(0, len(rows), _THUMBNAIL_BATCH)]
+    small = [_fields(store.fetch(batch, size), edges) for batch in batches]
+    return np.concatenate(small) if small else np.zeros((0, (len(edges) - 1) ** 2), np.float32)
+
+
+def _fields(images: torch.Tensor, edges: NDArray[np.int64]) -> NDArray[np.float32]:
+    grey = images.float().mean(dim=1).numpy()
+    sums = np.add.reduceat(np.add.reduceat(grey, edges[:-1], axis=1), edges[:-1], axis=2)
+    widths = np.diff(edges)
+    return np.asarray((sums / np.outer(widths, widths)).reshape(len(grey), -1), dtype=np.float32)
+
+
 def is_stored(manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int) -> bool:
     """Whether `build_store` would find these images decoded in `cache_dir`; every file is read to know it."""
     files = [manifest.file(row) for row in range(len(manifest))]
@@ -228,7 +251,9 @@ def _fill(
 def _table(facts: list[Fact]) -> pd.DataFrame:
     example = NOTHING_KNOWN | {PLANE_ROW: -1}
     columns = {name: [fact[name] for fact in facts] for name in [*FACT_COLUMNS, PLANE_ROW]}
-    types = {name: {int: "int64", bool: "bool"}.get(type(value), "str") for name, value in example.items()}
+    types = {
+        name: {int: "int64", bool: "bool", float: "float64"}.get(type(value), "str") for name, value in example.items()
+    }
     return pd.DataFrame(columns).astype(types)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ NOTHING_KNOWN: Fact = {
     "height": 0,
     "frames": 0,
     "exif_rotated": False,
+    "taken": math.nan,
 }
 
 
@@ -78,7 +80,7 @@ def look_into(path: Path, digest: str, sizes: Sequence[int]) -> tuple[Fact, Squa
         image = open_rgb(data)
     except ImageReadError as error:
         return known | {"fault": error.kind, "detail": error.detail}, None
-    seen = {name: getattr(image, name) for name in ("width", "height", "format", "mode", "frames")}
+    seen = {name: getattr(image, name) for name in ("width", "height", "format", "mode", "frames", "taken")}
     seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": _pixel_digest(image.pixels)}
     return known | seen, squares(image.pixels, sizes)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +25,11 @@ from automl_vision.runtime import Runtime
 NETWORK = "efficientnet_lite0"
 #: Side of the input in pixels, where the stored images have as much.
 SIDE = 224
+#: One matrix for each part, (D + 1, directions) float16, as `fitting/copy_descriptor.py` fits them; the last row is
+#: added to the product.
+MATRICES = Path(__file__).with_name("copy_descriptor.npz")
+#: Columns of what `CopyFeatures` gives.
+PARTS = {"last": slice(0, 1280), "texture": slice(1280, 1504)}
 #: Power of the generalised mean: between mean (1) and maximum (Radenovic et al., "Fine-tuning CNN Image Retrieval
 #: with No Human Annotation", TPAMI 2019).
 _POWER = 3.0
@@ -30,11 +37,11 @@ _POWER = 3.0
 _MIDDLE = 5
 
 
-class CopyDescriptor(nn.Module):
-    """(B, 3, S, S) normalised images to (B, D): last features, and mean and generalised mean of a middle stage.
+class CopyFeatures(nn.Module):
+    """(B, 3, S, S) normalised images to (B, 1504): last features, and mean and generalised mean of a middle stage.
 
     Attributes:
-        net: an EfficientNet of timm without its classifier.
+        net: EfficientNet-Lite0 of timm without its classifier.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -60,8 +67,31 @@ class CopyDescriptor(nn.Module):
         return images
 
 
-def _generalised_mean(maps: torch.Tensor) -> torch.Tensor:
-    return maps.float().clamp(min=1e-6).pow(_POWER).mean(dim=(2, 3)).pow(1 / _POWER)
+def copy_features() -> CopyFeatures | None:
+    """The network on the CPU, ready to be used; None where its weights are not on this machine."""
+    row = backbone(NETWORK)
+    found = find_weights(row, offline=True)
+    if found is None:
+        return None
+    weights = load_weights(found, row)
+    return CopyFeatures(build_classifier(NETWORK, 1, resolution=SIDE, weights=weights).backbone).eval()
+
+
+class CopyDescriptor(nn.Module):
+    """(B, 3, S, S) normalised images to (B, D): the features through their matrices, each part of length 1."""
+
+    def __init__(self, features: CopyFeatures) -> None:
+        super().__init__()
+        self.features = features
+        for name, matrix in _matrices().items():
+            self.register_buffer(name, torch.from_numpy(matrix), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Copies of one picture get nearly the same vector."""
+        features = self.features(images).float()
+        matrices = {name: self.get_buffer(name) for name in PARTS}
+        parts = [features[:, PARTS[name]] @ matrix[:-1] + matrix[-1] for name, matrix in matrices.items()]
+        return torch.cat([F.normalize(part) for part in parts], dim=1)
 
 
 def describer(
@@ -72,15 +102,12 @@ def describer(
     None where the weights are not on this machine; it gives None where time was up. `progress` is told the number
     of images that are done.
     """
-    row = backbone(NETWORK)
-    found = find_weights(row, offline=True)
-    if found is None:
+    features = copy_features()
+    if features is None:
         return None
-    size = min(SIDE, source.sizes[-1])
-    weights = load_weights(found, row)
-    net = CopyDescriptor(build_classifier(NETWORK, 1, resolution=size, weights=weights).backbone).to(runtime.device)
-    mean, std = statistics(row)
-    preprocessing = Preprocessing(size, mean, std)
+    net = CopyDescriptor(features).eval().to(runtime.device)
+    mean, std = statistics(backbone(NETWORK))
+    preprocessing = Preprocessing(min(SIDE, source.sizes[-1]), mean, std)
 
     def describe(rows: NDArray[np.int64], stop: float) -> NDArray[np.float32] | None:
         chosen = torch.from_numpy(rows)
@@ -94,3 +121,13 @@ def describer(
             return None
 
     return describe
+
+
+@cache
+def _matrices() -> dict[str, NDArray[np.float32]]:
+    with np.load(MATRICES, allow_pickle=False) as stored:
+        return {name: stored[name].astype(np.float32) for name in PARTS}
+
+
+def _generalised_mean(maps: torch.Tensor) -> torch.Tensor:
+    return maps.float().clamp(min=1e-6).pow(_POWER).mean(dim=(2, 3)).pow(1 / _POWER)

@@ -16,7 +16,15 @@ from automl_vision.report.warnings import images, percent, points
 Report = Mapping[str, Any]
 
 #: Rows that a table of the page shows at most; report.json has the rest (trials.csv, audit.csv).
-ROWS = {"classes": 200, "trials": 60, "findings": 40, "confused": 12, "facts": 80}
+ROWS = {
+    "classes": 200,
+    "trials": 60,
+    "findings": 40,
+    "confused": 12,
+    "facts": 80,
+    "quarantine": 60,
+    "bars": 60,
+}
 
 #: Settings of a trial that the page shows.
 TRIAL_SETTINGS = (
@@ -41,7 +49,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         report: what `build_report` returned, or the same read from report.json.
         plots: what `draw_plots` returned; any of them may be missing.
     """
-    template = _environment().get_template("report.html")
+    template = environment().get_template("report.html")
     table = report["trials"]["table"]
     per_class = sorted(report["test"]["per_class"], key=lambda row: (row["f1"]["value"], -row["support"]))
     return template.render(
@@ -213,15 +221,16 @@ def _picture(name: str, drawn: str) -> Markup:
     return Markup('<img src="{}" alt="{}">').format(drawn, PLOTS[name].title)
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """What pages are rendered in: everything is escaped, and a name that is missing is an error."""
+    made = Environment(
         loader=PackageLoader("automl_vision.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": percent,
         "points": points,
         "between": between,
@@ -231,5 +240,5 @@ def _environment() -> Environment:
         "settings": settings_text,
         "typeset": typeset,
     }
-    environment.globals |= {"amount": amount, "amount_between": amount_between}
-    return environment
+    made.globals |= {"amount": amount, "amount_between": amount_between}
+    return made

@@ -58,6 +58,52 @@ def test_pairs_that_are_joined_already_are_passed_over() -> None:
     assert compared(paths).pairs.tolist() == [[1, 7]]
 
 
+def test_what_names_join_and_pixels_do_not_is_told() -> None:
+    paths = [f"a/{i}x.png" for i in range(6)] + ["a/0x_hflip.png", "a/2x_dark.png"]
+    found = compared(paths)
+    assert found.strangers.tolist() == [[2, 7]]
+    assert found.named == 2
+    assert [1, 7] in found.pairs.tolist(), "what it does show is found"
+    assert compared(paths, seconds=-1.0).named == 0
+
+
+def test_of_tiny_plain_and_broken_pictures_nothing_is_contradicted() -> None:
+    paths = [f"a/{i}x.png" for i in range(6)] + ["a/0x_hflip.png", "a/2x_dark.png"]
+    small = [np.ascontiguousarray(image[::3, ::3]) for image in pictures()]
+    assert compared(paths, images=small).strangers.tolist() == []
+    plain = [*pictures()[:7], np.full((144, 144, 3), 200, np.uint8)]
+    assert compared(paths, images=plain).strangers.tolist() == []
+    assert compared(paths, faults=[""] * 7 + ["truncated"]).named == 1
+
+
+def test_a_copy_that_another_copy_leads_to_is_no_contradiction() -> None:
+    images = pictures()
+    turned = cv2.resize(images[7], (300, 300))  # like the copy beside it, unlike what both are named after
+    images = [*images[:3], images[7], images[4], images[5], images[6], np.ascontiguousarray(turned[:, ::-1])]
+    found = compared(
+        ["a/p.png", "a/q.png", "a/r.png", "a/s_aug_1.png", "a/t.png", "a/u.png", "a/v.png", "a/s_aug_2.png"]
+    )
+    assert found.strangers.tolist() == [[3, 7]]
+    paths = ["a/p.png", "a/q.png", "a/r.png", "a/s_aug_1.png", "a/t.png", "a/u.png", "a/v.png", "a/s_aug_2.png"]
+    assert compared(paths, images=images).strangers.tolist() == []
+
+
+def test_hints_of_siblings_come_last() -> None:
+    paths = [f"a/{name}.png" for name in ("p", "q_2", "q_3", "s", "t", "u", "p (1)", "v")]
+    features = np.eye(8, dtype=np.float32)
+    order: list[int] = []
+    images = pictures()
+
+    class Seen(list):
+        def __getitem__(self, row: int) -> np.ndarray:
+            order.append(row)
+            return images[row]
+
+    compared(paths, images=Seen(images), describe=lambda rows, stop: features[rows], threads=1)
+    assert set(order[:2]) == {0, 6}
+    assert set(order[-2:]) == {1, 2}
+
+
 def test_hints_of_names_are_compared_whatever_the_features_say() -> None:
     paths = [f"a/{name}.png" for name in ("p", "q", "r", "s", "t", "u", "p (1)", "v")]
     features = np.eye(8, dtype=np.float32)
@@ -104,6 +150,15 @@ def test_what_was_compared_survives_json_and_a_smaller_manifest() -> None:
     assert again.to_dict() == found.to_dict()
     fewer = found.take(np.array([7, 6, 1]), 8)
     assert fewer.pairs[fewer.same].tolist() == [[0, 2]]
+    told = replace(found, strangers=np.array([[2, 7], [1, 3]]), named=9)
+    assert Compared.from_dict(json.loads(json.dumps(told.to_dict()))).to_dict() == told.to_dict()
+    assert told.take(np.array([7, 2]), 8).strangers.tolist() == [[0, 1]]
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    written = compared().to_dict()
+    del written["strangers"], written["named"]
+    assert len(Compared.from_dict(written).strangers) == 0
 
 
 def photographs() -> list[np.ndarray]:

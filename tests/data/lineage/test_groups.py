@@ -44,9 +44,13 @@ def test_evidence_keeps_its_contract(name: str) -> None:
     paths = ["a/x.jpg", "a/x_flip.jpg", "b/y.jpg", "b/y2.jpg", "b/z.jpg"]
     manifest = make_manifest(paths, group=("g", None, "g", None, None), is_augmented=(None, True, False, None, None))
     facts = make_facts(
-        manifest, pixels=[0, 1, 2, 2, 3], faults=["", "", "", "", "empty"], compared=make_compared((0, 2, True))
+        manifest,
+        pixels=[0, 1, 2, 2, 3],
+        faults=["", "", "", "", "empty"],
+        compared=make_compared((0, 2, True)),
+        taken=[7.0, 8.5, np.nan, np.nan, np.nan],
     )
-    given_settings = DataSettings(group_regex="/(.)", original_regex="x")
+    given_settings = DataSettings(group_regex="/(.)", original_regex="x", burst_window="2s")
     found = EVIDENCE[name](manifest, facts, given_settings)
     assert found.claims.shape == (5,)
     assert set(found.claims) <= {"", "original", "copy", "unsure"}
@@ -212,10 +216,13 @@ def test_perhaps_joins_nothing_and_bars_both_groups_whole() -> None:
     lineage = traced(["a/x.jpg", "a/x_hflip.jpg", "a/y.jpg", "a/z.jpg"], (1, 2, False))
     assert len(set(lineage.group.tolist())) == 3
     assert lineage.barred.tolist() == [True, True, True, False]
+    assert [(link.first, link.second, link.evidence) for link in lineage.unsure] == [(1, 2, "pixels_registered")]
 
 
 def test_perhaps_inside_a_group_bars_nothing() -> None:
-    assert not traced(["a/x.jpg", "a/y.jpg"], (0, 1, True), (0, 1, False)).barred.any()
+    lineage = traced(["a/x.jpg", "a/y.jpg"], (0, 1, True), (0, 1, False))
+    assert not lineage.barred.any()
+    assert lineage.unsure == ()
 
 
 def test_comparisons_count_only_where_they_are_asked_for() -> None:

@@ -1,9 +1,14 @@
-"""Comparing what pictures show: candidates in falling likeness, each laid over the other, until time is up."""
+"""Comparing what pictures show: candidates in falling likeness, each laid over the other.
+
+Copies are among the pairs that are most alike. So the work ends where a long row of pairs held none: in a folder
+without copies soon, in a folder full of them late; or when time is up. Both are told.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -17,12 +22,15 @@ from threadpoolctl import threadpool_limits
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.lineage.contradictions import contradicted, named_pairs
 from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
+from automl_vision.data.lineage.names import SIBLING_HINT
 from automl_vision.data.lineage.neighbours import NEIGHBOURS, nearest_pairs, thumbnails
+from automl_vision.data.lineage.overlay import Bank
 from automl_vision.data.lineage.picking import Look, judge_groups
-from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, register
+from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, lay_over, register
 from automl_vision.data.lineage.traces import traces
 from automl_vision.data.manifest import Manifest
 
@@ -33,8 +41,14 @@ Progress = Callable[[int, int], None]
 #: Pairs that are compared before what they joined is looked at. A constant, so that the number of threads changes
 #: nothing.
 _BATCH = 64
-#: Pictures whose key points are kept at once, about 120 kB each.
+#: Pictures whose grey levels and key points are kept at once, about 120 kB each.
 _KEPT = 8_000
+#: Pairs in a row without a copy after which the rest is left: so many, more in a large set, and more for every copy
+#: that was found.
+_PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 150, 0.1, 4
+#: Pairs of each picture, the most alike first, that are laid over each other without key points where those did not
+#: decide, and how alike they must be.
+_LAID, _LAID_COSINE = 4, 0.35
 
 
 @dataclass(frozen=True)
@@ -77,16 +91,25 @@ def compare(
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
     blas = threadpool_limits(1, "blas")  # small products: threads inside of threads only wait for each other
-    with blas, ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
+    with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
         views = _views(rows, sight, lambda each: list(pool.map(picture, each)), stop)
-        pairs = _candidates(rows, views, facts, others)
-        work = _Work(pairs, lambda pair: register(picture(pair[0]), picture(pair[1])), pool, stop, progress)
-        found = work.run(connected(len(manifest), joined))
-        original = _originals(facts, others, found, sight, picture, pool, stop)
+        with blas:
+            candidates = _candidates(rows, views, facts, others)
+            work = _Work(candidates, len(rows), picture, pool, stop, progress)
+            found = work.run(connected(len(manifest), joined))
+            original = _originals(facts, others, found, sight, picture, pool, stop)
+            strangers, named = contradicted(named_pairs(joined, facts), picture, work.look, pool, stop)
     unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
-    unchecked = len(pairs) - work.done + unknown
-    seen = _compared(found, unchecked=unchecked, tiny=_tiny(facts), plain=len(plain))
-    return replace(seen, original=original, marked={row: marked[row] for row in sorted(marked)})
+    told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=sorted(plain))
+    return replace(
+        told,
+        strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2),
+        named=named,
+        looked=work.looked,
+        left=work.left,
+        original=original,
+        marked={row: marked[row] for row in sorted(marked)},
+    )
 
 
 def _originals(
@@ -142,19 +165,54 @@ def _views(
     for start in range(0, len(rows), _BATCH):
         if time.monotonic() > stop:
             return None
-        greys += [each.grey for each in pictures(rows[start : start + _BATCH].tolist())]
+        greys += [each.calm for each in pictures(rows[start : start + _BATCH].tolist())]
     return thumbnails(greys) if greys else np.zeros((8, 0, 1), np.float32)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Two rows that may show the same picture.
+
+    Attributes:
+        pair: first < second.
+        cosine: how alike they are; 1 where a name hints at it.
+        hint: whether a name does, so that it is compared in any case.
+        near: whether it is among the first few of one of the two.
+    """
+
+    pair: tuple[int, int]
+    cosine: float
+    hint: bool
+    near: bool
 
 
 def _candidates(
     rows: NDArray[np.int64], views: NDArray[np.float32] | None, facts: Facts, others: Sequence[Evidence]
-) -> list[tuple[int, int]]:
-    """Hints of names first, then nearest neighbours, the most alike first."""
+) -> list[_Candidate]:
+    """Hints of names first, then nearest neighbours, the most alike first; last what only siblings hint at."""
     usable = facts.usable
-    hints = [(link.first, link.second) for evidence in others for link in evidence.candidates]
-    hints = [pair for pair in hints if usable[list(pair)].all()]
-    near = [] if views is None else rows[nearest_pairs(views).pairs].tolist()
-    return list(dict.fromkeys([*hints, *((min(a, b), max(a, b)) for a, b in near)]))
+    hints = [link for evidence in others for link in evidence.candidates]
+    hints = [link for link in hints if usable[[link.first, link.second]].all()]
+    strong = [(link.first, link.second) for link in hints if link.score > SIBLING_HINT]
+    weak = [(link.first, link.second) for link in hints if link.score <= SIBLING_HINT]
+    ordered = {pair: _Candidate(pair, 1.0, hint=True, near=True) for pair in strong}
+    for each in [] if views is None else _neighbours(rows, views):
+        ordered.setdefault(each.pair, each)
+    for pair in weak:
+        ordered.setdefault(pair, _Candidate(pair, 1.0, hint=True, near=True))
+    return list(ordered.values())
+
+
+def _neighbours(rows: NDArray[np.int64], views: NDArray[np.float32]) -> Iterator[_Candidate]:
+    found = nearest_pairs(views)
+    seen: Counter[int] = Counter()
+    for (a, b), cosine in zip(rows[found.pairs].tolist(), found.cosine.tolist(), strict=True):
+        seen.update((a, b))
+        near = cosine >= _LAID_COSINE and min(seen[a], seen[b]) <= _LAID
+        yield _Candidate((min(a, b), max(a, b)), cosine, hint=False, near=near)
+
+
+_Found = tuple[tuple[int, int], Registration]
 
 
 @dataclass
@@ -162,36 +220,75 @@ class _Work:
     """Comparisons under way.
 
     Attributes:
-        pairs: what to compare, in this order.
-        look: lays one pair over each other.
+        candidates: what to compare, in this order.
+        pictures: how many pictures there are.
+        picture: row -> what registration needs of it.
         pool: where.
         stop: monotonic seconds at which no new batch begins.
         progress: is told how far it is.
-        done: pairs that were compared or passed over.
+        looked: pairs that were laid over each other.
+        left: pairs that were left because none before them was a copy for long.
+        late: pairs that were left for want of time.
     """
 
-    pairs: list[tuple[int, int]]
-    look: Callable[[tuple[int, int]], Registration]
+    candidates: list[_Candidate]
+    pictures: int
+    picture: Callable[[int], Picture]
     pool: ThreadPoolExecutor
     stop: float
     progress: Progress | None
-    done: int = 0
+    looked: int = 0
+    left: int = 0
+    late: int = 0
 
-    def run(self, root: NDArray[np.int64]) -> list[tuple[tuple[int, int], Registration]]:
+    def run(self, root: NDArray[np.int64]) -> list[_Found]:
         """What was found of each pair that `root`, and what was joined before it, did not join already."""
-        found: list[tuple[tuple[int, int], Registration]] = []
-        starts = [*range(0, len(self.pairs), _BATCH), len(self.pairs)]
+        found: list[_Found] = []
+        copies, barren = 0, 0
+        starts = [*range(0, len(self.candidates), _BATCH), len(self.candidates)]
         for start, end in pairwise(starts):
             if time.monotonic() > self.stop:
+                self.late = len(self.candidates) - start
                 break
-            batch = [pair for pair in self.pairs[start:end] if root[pair[0]] != root[pair[1]]]
-            seen = list(zip(batch, self.pool.map(self.look, batch), strict=True))
+            if barren > self._patience(copies):
+                self.left = sum(not each.hint for each in self.candidates[start:])
+            batch = [each for each in self.candidates[start:end] if each.hint or not self.left]
+            batch = [each for each in batch if root[each.pair[0]] != root[each.pair[1]]]
+            seen = self._compared(batch, root)
             found += [(pair, each) for pair, each in seen if each.same or each.perhaps]
-            root = _joined(root, [pair for pair, each in seen if each.same])
-            self.done = end
+            same = [pair for pair, each in seen if each.same]
+            copies, barren = copies + len(same), 0 if same else barren + len(batch)
+            root = _joined(root, same)
+            self.looked += len(seen)
             if self.progress:
-                self.progress(end, len(self.pairs))
+                self.progress(end, len(self.candidates))
         return found
+
+    def look(self, pair: tuple[int, int]) -> Registration:
+        """Lay one pair over each other by key points."""
+        return register(self.picture(pair[0]), self.picture(pair[1]))
+
+    def _patience(self, copies: int) -> float:
+        return max(_PATIENCE, _PATIENCE_SHARE * self.pictures) + _PATIENCE_PER_COPY * copies
+
+    def _compared(self, batch: list[_Candidate], root: NDArray[np.int64]) -> list[_Found]:
+        """By key points; and where those do not join the two, nor what they belong to, without."""
+        pairs = [each.pair for each in batch]
+        seen = dict(zip(pairs, self.pool.map(self.look, pairs), strict=True))
+        root = _joined(root, [pair for pair, each in seen.items() if each.same])
+        open_pairs = [each.pair for each in batch if each.near and root[each.pair[0]] != root[each.pair[1]]]
+        by_first: dict[int, list[_Found]] = {}
+        for pair in open_pairs:
+            by_first.setdefault(pair[0], []).append((pair, seen[pair]))
+        for again in self.pool.map(self._laid, by_first.values()):
+            seen |= dict(again)
+        return list(seen.items())
+
+    def _laid(self, pairs: list[_Found]) -> list[_Found]:
+        """Pairs of one first picture, which is turned in every way once for all of them."""
+        first = self.picture(pairs[0][0][0])
+        bank = Bank.of(first.contrast)
+        return [(pair, lay_over(first, bank, self.picture(pair[1]), found)) for pair, found in pairs]
 
 
 def _joined(root: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np.int64]:
@@ -201,7 +298,7 @@ def _joined(root: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np
     return np.asarray(low[root])
 
 
-def _compared(found: list[tuple[tuple[int, int], Registration]], *, unchecked: int, tiny: int, plain: int) -> Compared:
+def _compared(found: list[_Found], *, unchecked: int, tiny: int, plain: list[int]) -> Compared:
     return Compared(
         pairs=np.array([pair for pair, _ in found], dtype=np.int64).reshape(-1, 2),
         score=np.array([each.score for _, each in found], dtype=np.float64),
@@ -209,5 +306,5 @@ def _compared(found: list[tuple[tuple[int, int], Registration]], *, unchecked: i
         detail=tuple(each.detail for _, each in found),
         unchecked=unchecked,
         tiny=tiny,
-        plain=plain,
+        plain=np.array(plain, dtype=np.int64),
     )

@@ -196,14 +196,23 @@ def pair_cues(first: Sample, second: Sample, found: Registration) -> tuple[NDArr
     Raises:
         ValueError: no map was found.
     """
-    if found.affine is None:
+    if found.map is None:
         raise ValueError("pictures that were not laid over each other have no cues in common")
     half = OVERLAID / SIDE
-    affine = found.affine * np.array([[1, 1, half], [1, 1, half]])
+    affine = _affine(found.map, second) * np.array([[1, 1, half], [1, 1, half]])
     inverse = np.asarray(cv2.invertAffineTransform(affine), dtype=np.float64)
     mutual = _mutual(first, second, affine, found)
     ours, theirs = _directed(first, second, affine), _directed(second, first, inverse)
     return np.concatenate([ours, mutual]), np.concatenate([theirs, mutual])
+
+
+def _affine(full: NDArray[np.float64], second: Sample) -> Affine:
+    """(2, 3) the map of a plane as it is around the middle of the picture."""
+    height, width = (side * SIDE / OVERLAID for side in second.small.shape[:2])
+    here = np.array([(0.25, 0.25), (0.75, 0.25), (0.25, 0.75)]) * (width, height)
+    there = np.c_[here, np.ones(3)] @ full.T
+    mapped = there[:, :2] / there[:, 2:]
+    return np.asarray(cv2.getAffineTransform(here.astype(np.float32), mapped.astype(np.float32)), dtype=np.float64)
 
 
 def _mutual(first: Sample, second: Sample, affine: Affine, found: Registration) -> NDArray[np.float64]:

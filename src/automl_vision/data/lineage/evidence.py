@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Facts
+from automl_vision.data.lineage.bursts import burst_links
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.names import read_names
 from automl_vision.data.manifest import Manifest
+from automl_vision.rules import parse_burst_window
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,19 @@ def patterns(manifest: Manifest, facts: Facts, settings: DataSettings) -> Eviden
     return Evidence(claims, links, reason="--original-regex does not match its path")
 
 
+def bursts(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
+    """Pictures taken one right after the other, where the user gives a window, see `bursts.burst_links`.
+
+    Members are originals that must stay together.
+    """
+    links: tuple[Link, ...] = ()
+    if settings.burst_window:
+        links = burst_links(manifest, facts.taken, parse_burst_window(settings.burst_window))
+    return Evidence(_no_claims(len(manifest)), links)
+
+
 def names(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
-    """File and folder names as known tools write them, see `names.NAME_RULES`."""
+    """File and folder names as known tools write them, see `name_rules.NAME_RULES`."""
     del facts, settings
     read = read_names(manifest)
     return Evidence(read.claims, read.links, "named like a copy", read.reasons, read.candidates)
@@ -132,6 +145,7 @@ EvidenceFunction = Callable[[Manifest, Facts, DataSettings], Evidence]
 EVIDENCE: dict[str, EvidenceFunction] = {
     "columns": columns,
     "patterns": patterns,
+    "bursts": bursts,
     "names": names,
     "pixels_equal": pixels_equal,
     "pixels_registered": pixels_registered,
@@ -139,13 +153,13 @@ EVIDENCE: dict[str, EvidenceFunction] = {
 
 #: What the setting `data.lineage` looks at. "off" is what the user says, and what is true by definition.
 LINEAGE_MODES: dict[str, tuple[str, ...]] = {
-    "full": ("columns", "patterns", "names", "pixels_equal", "pixels_registered"),
-    "names": ("columns", "patterns", "names", "pixels_equal"),
-    "off": ("columns", "patterns", "pixels_equal"),
+    "full": ("columns", "patterns", "bursts", "names", "pixels_equal", "pixels_registered"),
+    "names": ("columns", "patterns", "bursts", "names", "pixels_equal"),
+    "off": ("columns", "patterns", "bursts", "pixels_equal"),
 }
 
 #: Evidence that keeps rows together without saying that they show the same picture.
-KEEPS_TOGETHER = frozenset({"columns", "patterns"})
+KEEPS_TOGETHER = frozenset({"columns", "patterns", "bursts"})
 
 #: Evidence under which two labels are no contradiction.
 MAY_DIFFER_IN_LABEL = KEEPS_TOGETHER | {"pixels_registered"}

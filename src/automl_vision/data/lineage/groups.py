@@ -32,8 +32,9 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     doubted = _doubt_rival_originals(role, decided, group, links)
     orphan = (role == "copy") & ~_in_marked_group(group, (role == "original") | doubted)
     reasons = _reasons(found, decided, orphan | (role == "unsure"))
-    barred = _barred(found, group) | _looks_augmented(role, decided, found, facts)
-    return Lineage(group, role, orphan, barred, links, reasons)
+    unsure = _apart(found, group)
+    barred = _barred(unsure, group) | _looks_augmented(role, decided, found, facts)
+    return Lineage(group, role, orphan, barred, links, reasons, unsure)
 
 
 def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
@@ -159,11 +160,16 @@ def _doubt_rival_originals(
     return np.asarray(doubted, dtype=np.bool_)
 
 
-def _barred(found: dict[str, Evidence], group: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _apart(found: dict[str, Evidence], group: NDArray[np.int64]) -> tuple[Link, ...]:
+    """Unsure pairs that nothing else joined."""
+    unsure = (link for evidence in found.values() for link in evidence.unsure)
+    return tuple(link for link in unsure if group[link.first] != group[link.second])
+
+
+def _barred(unsure: tuple[Link, ...], group: NDArray[np.int64]) -> NDArray[np.bool_]:
     barred = np.zeros(len(group), dtype=np.bool_)
-    for link in (link for evidence in found.values() for link in evidence.unsure):
-        if group[link.first] != group[link.second]:
-            barred[[link.first, link.second]] = True
+    for link in unsure:
+        barred[[link.first, link.second]] = True
     return _in_marked_group(group, barred)
 
 

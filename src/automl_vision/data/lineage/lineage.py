@@ -42,6 +42,7 @@ class Lineage:
             them, and not safe enough to test on.
         links: the evidence behind every merge.
         reasons: row -> why it is an orphan or unsure, one line, for the reader of the audit.
+        unsure: the pairs behind `barred`: perhaps one picture, in two groups.
     """
 
     group: NDArray[np.int64]
@@ -50,3 +51,4 @@ class Lineage:
     barred: NDArray[np.bool_]
     links: tuple[Link, ...] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)
+    unsure: tuple[Link, ...] = ()

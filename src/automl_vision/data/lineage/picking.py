@@ -128,7 +128,7 @@ def lay_over_each_other(samples: Sequence[Sample]) -> tuple[NDArray[np.float64],
         if min(second - first, n - second + first) > REACH:
             continue
         found = register(samples[first].picture, samples[second].picture)
-        if found.affine is not None and (found.same or found.perhaps):
+        if found.map is not None and (found.same or found.perhaps):
             pairs[first, second], pairs[second, first] = pair_cues(samples[first], samples[second], found)
             same[first, second] = same[second, first] = found.same
     return pairs, same
