@@ -27,7 +27,12 @@ def make_manifest(paths: Sequence[str], labels: Sequence[str] | None = None, **c
 
 
 def make_compared(
-    *found: tuple[int, int, bool], unchecked: int = 0, tiny: int = 0, strangers: Sequence[tuple[int, int]] = ()
+    *found: tuple[int, int, bool],
+    unchecked: int = 0,
+    tiny: int = 0,
+    strangers: Sequence[tuple[int, int]] = (),
+    original: dict[int, float] | None = None,
+    marked: dict[int, tuple[str, ...]] | None = None,
 ) -> Compared:
     """(first, second, whether it is the same picture; else it may be)."""
     return Compared(
@@ -37,6 +42,8 @@ def make_compared(
         detail=("registered plain: 20 points",) * len(found),
         unchecked=unchecked,
         tiny=tiny,
+        original=original or {},
+        marked=marked or {},
         strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2),
         named=10 if strangers else 0,
     )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from automl_vision.data.decode import open_preview, open_rgb
+from automl_vision.data.decode import open_preview, open_rgb, signature_of
 from automl_vision.data.files import MAX_BYTES
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
@@ -383,6 +383,36 @@ def test_other_warnings_of_the_program_still_count() -> None:
     open_rgb(encoded(scene(), "PNG"))
     with pytest.raises(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
+
+
+def test_the_signature_tells_programs_and_qualities_apart_but_not_pictures() -> None:
+    kinds = [
+        encoded(scene(), "JPEG", quality=90),
+        encoded(scene(), "JPEG", quality=60),
+        encoded(scene(), "JPEG", quality=90, subsampling=0),
+        encoded(scene(), "JPEG", quality=90, progressive=True),
+        encoded(scene().convert("L"), "JPEG", quality=90),
+        encoded(scene(), "PNG"),
+        encoded(scene(), "WEBP"),
+    ]
+    found = [signature_of(data) for data in kinds]
+    assert len({each.writer for each in found}) == len(kinds)
+    assert signature_of(encoded(scene(80, 64), "JPEG", quality=90)).writer == found[0].writer
+    assert found[1].step > found[0].step > 0 == found[5].step
+    assert not any(each.camera for each in found)
+
+
+def test_the_signature_names_cameras_and_survives_damaged_exif() -> None:
+    exif = Image.Exif()
+    exif[0x0110] = "Phone 9"
+    assert signature_of(encoded(scene(), "JPEG", exif=exif)).camera
+    broken = encoded(scene(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert not signature_of(broken).camera
+
+
+def test_what_is_no_image_has_no_signature() -> None:
+    with pytest.raises(ImageReadError):
+        signature_of(b"text")
 
 
 def test_a_preview_of_a_large_jpeg_shows_the_same_at_a_fraction_of_its_size() -> None:

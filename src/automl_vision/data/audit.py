@@ -21,6 +21,7 @@ from automl_vision.data.lineage.frames import Likeness, Thumbnails, likeness_of_
 from automl_vision.data.lineage.groups import connected, trace_lineage
 from automl_vision.data.lineage.lineage import Lineage
 from automl_vision.data.lineage.names import augmented_twin
+from automl_vision.data.lineage.originals import SURE
 from automl_vision.data.manifest import Manifest
 from automl_vision.errors import IMAGE_FAULTS
 
@@ -49,6 +50,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "same_pictures": ("info", "nothing: what shows one picture stays together"),
     "same_picture": ("info", "nothing: what shows one picture stays together"),
     "same_picture_two_labels": ("warning", "if it is one thing, decide on one label; until then they only train"),
+    "originals_by_pixels": ("info", "nothing; --original-regex or a column is_augmented overrules it"),
+    "original_by_pixels": ("info", "nothing; --original-regex or a column is_augmented overrules it"),
+    "look_augmented": ("info", "nothing: they only train; a column is_augmented overrules it"),
+    "looks_augmented": ("info", "nothing: it only trains; a column is_augmented overrules it"),
     "perhaps_same_pictures": ("info", "nothing: they only train; a group column settles it"),
     "perhaps_same_picture": ("info", "nothing: it only trains; a group column settles it"),
     "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
@@ -369,6 +374,8 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
             yield _finding(kind, f"{words} {paths[first]}: {seen.detail[at]}, score {seen.score[at]:.1f}", second)
     yield from _contradicted(scene.manifest, seen)
     yield from _two_labels(scene.manifest, seen)
+    yield from _named_by_pixels(scene, seen)
+    yield from _marked(scene, seen)
     if seen.unchecked:
         yield _finding(
             "not_compared", f"about {seen.unchecked} pairs of similar images were not compared: their time was up"
@@ -380,6 +387,29 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
         if images:
             told = "that pixels miss most of their changed copies: they do not certify the test set"
             yield _finding(kind, f"{images} images are {what} {told}")
+
+
+def _named_by_pixels(scene: _Scene, seen: Compared) -> Iterator[Finding]:
+    lineage = scene.lineage
+    judged = np.array(sorted(seen.original), dtype=np.int64)
+    named = [row for row in judged.tolist() if seen.original[row] >= SURE and lineage.role[row] == "original"]
+    if len(judged):
+        unsure = len(np.unique(lineage.group[judged[lineage.role[judged] == "unsure"]]))
+        yield _finding(
+            "originals_by_pixels", f"in {len(named)} groups the pixels name the original, in {unsure} they are not sure"
+        )
+    for row in named:
+        others = int((lineage.group == lineage.group[row]).sum()) - 1
+        message = f"the original of {others} other images by their pixels, probability {seen.original[row]:.4f}"
+        yield _finding("original_by_pixels", message, row)
+
+
+def _marked(scene: _Scene, seen: Compared) -> Iterator[Finding]:
+    barred = [row for row in sorted(seen.marked) if scene.lineage.barred[row] and scene.lineage.role[row] == "original"]
+    if barred:
+        yield _finding("look_augmented", f"{len(barred)} images look made by augmentation and are not tested on")
+    for row in barred:
+        yield _finding("looks_augmented", "; ".join(seen.marked[row]), row)
 
 
 def _contradicted(manifest: Manifest, seen: Compared) -> Iterator[Finding]:

@@ -58,6 +58,9 @@ _LARGE_PIXELS = 16_000_000
 _large_images = threading.BoundedSemaphore(2)
 
 _ORIENTATION_TAG = 0x0112
+_CAMERA_TAGS = (0x010F, 0x0110)  # make, model
+#: Optional parts of a file that one program always writes and another never.
+_WRITER_MARKS = frozenset({"progressive", "jfif", "adobe", "dpi", "icc_profile", "gamma", "srgb", "interlace"})
 _EXIF_BLOCK, _TAKEN_TAG, _FRACTION_TAG = 0x8769, 0x9003, 0x9291
 _UPRIGHT: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -184,6 +187,56 @@ def shorter_side(path: Path) -> int | None:
         return None  # decoding it later will say why
     finally:
         _decoding.active = False
+
+
+@dataclass(frozen=True)
+class FileSignature:
+    """What tells which program wrote a file, without decoding it.
+
+    Attributes:
+        writer: equal for files that one program wrote with one set of options: format, mode, JPEG quantisation,
+            chroma subsampling, progressive or not, resolution given or not.
+        step: mean of the JPEG quantisation steps of the brightness, 1..255: the coarser, the larger; 0: no JPEG.
+        camera: whether EXIF names the maker or the model of a camera.
+    """
+
+    writer: str
+    step: float
+    camera: bool
+
+
+def signature_of(data: bytes) -> FileSignature:
+    """The signature of an image file, from its header alone.
+
+    Raises:
+        ImageReadError: it cannot be read.
+    """
+    _quiet_pillow()
+    _decoding.active = True
+    try:
+        with _identify(data) as image:
+            return _signature(image)
+    finally:
+        _decoding.active = False
+
+
+def _signature(image: Image.Image) -> FileSignature:
+    camera = _names_camera(image)
+    tables = getattr(image, "quantization", None) or {}
+    marks = sorted(key for key in image.info if key in _WRITER_MARKS)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or not tables:
+        return FileSignature(f"{image.format} {image.mode} {marks}", 0.0, camera)
+    layout = (JpegImagePlugin.get_sampling(image), sorted((key, list(each)) for key, each in tables.items()))
+    step = float(np.mean(tables.get(0, next(iter(tables.values())))))
+    return FileSignature(f"JPEG {image.mode} {marks} {layout}", step, camera)
+
+
+def _names_camera(image: Image.Image) -> bool:
+    try:
+        exif = image.getexif()
+        return any(exif.get(tag) for tag in _CAMERA_TAGS)
+    except _DECODER_ERRORS:
+        return False  # damaged EXIF names nobody
 
 
 def _open(source: Path | str | bytes | Image.Image | IO[bytes], smallest: int) -> DecodedImage:

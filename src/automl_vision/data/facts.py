@@ -53,6 +53,8 @@ class Compared:
         looked: pairs that were laid over each other.
         resembling: (R) rows that resemble their nearest picture far more than all others.
         left: pairs, less alike than those, that were left because no copy was found among the last of them for long.
+        original: row -> probability that it is the original of its group, where the pixels were asked.
+        marked: row -> what in it looks made by augmentation, one line each.
     """
 
     pairs: NDArray[np.int64]
@@ -67,6 +69,8 @@ class Compared:
     looked: int = 0
     left: int = 0
     resembling: NDArray[np.int64] = field(default_factory=_no_rows)
+    original: Mapping[int, float] = field(default_factory=dict)
+    marked: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
@@ -74,6 +78,8 @@ class Compared:
         place[rows] = np.arange(len(rows))
         moved, strangers = np.sort(place[self.pairs], axis=1), np.sort(place[self.strangers], axis=1)
         kept = np.flatnonzero((moved >= 0).all(axis=1))
+        original = {int(place[row]): each for row, each in self.original.items() if place[row] >= 0}
+        marked = {int(place[row]): each for row, each in self.marked.items() if place[row] >= 0}
         return replace(
             self,
             pairs=moved[kept],
@@ -82,6 +88,8 @@ class Compared:
             detail=tuple(self.detail[at] for at in kept),
             plain=_moved(self.plain, place),
             resembling=_moved(self.resembling, place),
+            original=original,
+            marked=marked,
             strangers=strangers[(strangers >= 0).all(axis=1)],
         )
 
@@ -100,6 +108,8 @@ class Compared:
             "looked": self.looked,
             "left": self.left,
             "resembling": self.resembling.tolist(),
+            "original": {str(row): probability for row, probability in self.original.items()},
+            "marked": {str(row): list(words) for row, words in self.marked.items()},
         }
 
     @classmethod
@@ -118,6 +128,8 @@ class Compared:
             looked=int(values["looked"]),
             left=int(values["left"]),
             resembling=np.array(values["resembling"], dtype=np.int64),
+            original={int(row): float(each) for row, each in values.get("original", {}).items()},
+            marked={int(row): tuple(each) for row, each in values.get("marked", {}).items()},
         )
 
 

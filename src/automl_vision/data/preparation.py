@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from automl_vision.config import Settings
 from automl_vision.data.audit import Audit, audit
-from automl_vision.data.decode import open_rgb
+from automl_vision.data.decode import FileSignature, open_rgb, signature_of
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.files import read_bytes
 from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
@@ -201,7 +202,7 @@ def compare_pictures(
     """
     from automl_vision.data.lineage.comparison import Sight, compare  # OpenCV: only where it is asked for
 
-    sight = Sight(partial(_pixels, manifest), describe, threads, seconds)
+    sight = Sight(partial(_pixels, manifest), describe, threads, seconds, partial(_signature, manifest))
     return compare(manifest, facts, settings.data, sight, progress)
 
 
@@ -209,11 +210,22 @@ def _pixels(manifest: Manifest, row: int) -> NDArray[np.uint8]:
     try:
         return open_rgb(manifest.file(row)).pixels
     except ImageReadError as error:
-        raise DataError(
-            "an image changed while it was being read",
-            value=ascii(manifest.paths[row]),
-            fix="run again when nothing writes to the data",
-        ) from error
+        raise _changed(manifest, row) from error
+
+
+def _signature(manifest: Manifest, row: int) -> FileSignature:
+    try:
+        return signature_of(read_bytes(manifest.file(row)))
+    except ImageReadError as error:
+        raise _changed(manifest, row) from error
+
+
+def _changed(manifest: Manifest, row: int) -> DataError:
+    return DataError(
+        "an image changed while it was being read",
+        value=ascii(manifest.paths[row]),
+        fix="run again when nothing writes to the data",
+    )
 
 
 def _split(manifest: Manifest, facts: Facts, found: Audit, settings: Settings) -> Split:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 from lineage_cases import make_facts, make_manifest
+from sklearn.datasets import load_sample_images
 
 from automl_vision.config import DataSettings
+from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared
 from automl_vision.data.lineage.comparison import Sight, compare
 
@@ -157,3 +159,41 @@ def test_what_an_earlier_version_wrote_is_read() -> None:
     written = compared().to_dict()
     del written["strangers"], written["named"]
     assert len(Compared.from_dict(written).strangers) == 0
+
+
+def photographs() -> list[np.ndarray]:
+    """A photograph, copies of it with black corners, and strangers."""
+    china = cv2.resize(load_sample_images().images[0], (300, 200), interpolation=cv2.INTER_AREA)
+    turned = [cv2.warpAffine(china, cv2.getRotationMatrix2D((150, 100), angle, 1.0), (300, 200)) for angle in (12, -17)]
+    return [china, *turned, *pictures()[:5]]
+
+
+def signed(row: int) -> FileSignature:
+    """The copies were written by another program, as coarser JPEG."""
+    return FileSignature("copies", 9.0, False) if row in (1, 2) else FileSignature("camera", 1.5, False)
+
+
+def test_groups_are_judged_where_nothing_stronger_names_their_original() -> None:
+    found = compared(images=photographs(), signature=signed)
+    assert sorted(found.original) == [0, 1, 2]
+    assert max(found.original, key=found.original.__getitem__) == 0
+    assert sum(found.original.values()) <= 1 + 1e-9
+    named = ["a/0x.png", "a/0x_rot12.png", "a/2x.png", *(f"a/{i}x.png" for i in range(3, 8))]
+    assert compared(named, images=photographs(), signature=signed).original == {}
+    assert compared(images=photographs(), signature=signed, seconds=-1.0).original == {}
+
+
+def test_a_twin_has_the_answer_of_the_one_that_was_judged() -> None:
+    images = photographs()
+    images[5] = images[0]
+    found = compared(images=images, pixels=[0, 1, 2, 3, 4, 0, 6, 7], signature=signed)
+    assert found.original[5] == found.original[0]
+
+
+def test_what_looks_augmented_is_marked_and_kept() -> None:
+    found = compared(images=photographs(), signature=signed)
+    assert sorted(found.marked) == [1, 2]
+    again = Compared.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert (dict(again.original), dict(again.marked)) == (dict(found.original), dict(found.marked))
+    fewer = found.take(np.array([2, 7, 0]), 8)
+    assert (sorted(fewer.original), sorted(fewer.marked)) == ([0, 2], [0])

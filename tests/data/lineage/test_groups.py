@@ -229,3 +229,78 @@ def test_comparisons_count_only_where_they_are_asked_for() -> None:
     manifest = make_manifest(["a/x.jpg", "a/y.jpg"])
     lineage = trace_lineage(manifest, make_facts(manifest, compared=make_compared((0, 1, True))), NAMES)
     assert lineage.role.tolist() == ["original", "original"]
+
+
+def pixels_say(paths, original, *found, marked=None, pixels=None, **columns):
+    manifest = make_manifest(paths, **columns)
+    compared = make_compared(*found, original=original, marked=marked)
+    return trace_lineage(manifest, make_facts(manifest, pixels=pixels, compared=compared), FULL)
+
+
+def test_where_pixels_are_sure_the_rest_of_the_group_are_copies() -> None:
+    paths = ["a/p.jpg", "a/q.jpg", "a/r.jpg", "b/s.jpg"]
+    lineage = pixels_say(paths, {0: 0.003, 1: 0.995, 2: 0.001}, (0, 1, True), (1, 2, True))
+    assert lineage.role.tolist() == ["copy", "original", "copy", "original"]
+    assert not lineage.orphan.any()
+
+
+def test_where_pixels_are_not_sure_all_stay_unsure_and_the_reader_sees_the_probability() -> None:
+    lineage = pixels_say(["a/p.jpg", "a/q.jpg"], {0: 0.06, 1: 0.93}, (0, 1, True))
+    assert lineage.role.tolist() == ["unsure", "unsure"]
+    assert "93%" in lineage.reasons[1]
+
+
+def test_names_beat_pixels() -> None:
+    paths = ["a/x.jpg", "a/x_hflip.jpg", "a/q.jpg"]
+    for sure in (0, 1, 2):
+        lineage = pixels_say(paths, {sure: 0.999}, (0, 2, True))
+        assert lineage.role.tolist() == ["original", "copy", "copy"]
+
+
+def test_a_copy_by_name_is_no_original_by_pixels() -> None:
+    paths = ["a/augmented/p.jpg", "a/q.jpg", "a/r.jpg"]
+    assert pixels_say(paths, {0: 0.999}, (0, 1, True), (1, 2, True)).role.tolist() == ["copy", "unsure", "unsure"]
+    assert pixels_say(paths, {1: 0.999}, (0, 1, True), (1, 2, True)).role.tolist() == ["copy", "original", "copy"]
+
+
+def test_the_column_beats_pixels() -> None:
+    lineage = pixels_say(["a/p.jpg", "a/q.jpg"], {0: 0.999}, (0, 1, True), is_augmented=(True, False))
+    assert lineage.role.tolist() == ["copy", "original"]
+
+
+def test_pixels_settle_what_names_leave_open() -> None:
+    paths = [f"a/dog_jpg.rf.{HEX}.jpg", f"a/dog_jpg.rf.{HEX[::-1]}.jpg", "a/q.jpg"]
+    assert pixels_say(paths, {}, (0, 2, True)).role.tolist()[:2] == ["unsure", "unsure"]
+    lineage = pixels_say(paths, {1: 0.995}, (0, 2, True))
+    assert lineage.role.tolist() == ["copy", "original", "copy"]
+
+
+def test_of_equal_pictures_that_pixels_take_for_the_original_one_is() -> None:
+    paths = ["a/p.jpg", "a/q.jpg", "a/r.jpg"]
+    for chosen in (0, 2):
+        lineage = pixels_say(paths, {0: 0.0, 1: 0.0, 2: 0.0} | {chosen: 0.995}, (0, 2, True), pixels=[0, 0, 1])
+        assert sorted(lineage.role.tolist()) == ["copy", "copy", "original"]
+        assert lineage.role[2] == ("original" if chosen == 2 else "copy")
+
+
+def test_a_group_column_holds_an_original_for_each_picture() -> None:
+    paths = [f"a/{name}.jpg" for name in "pqrstu"]
+    lineage = pixels_say(paths, {0: 0.999, 1: 0.0, 2: 0.2, 3: 0.5}, (0, 1, True), (2, 3, True), group=("g",) * 6)
+    assert lineage.role.tolist() == ["original", "copy", "unsure", "unsure", "original", "original"]
+
+
+def test_what_looks_augmented_is_barred_alone_unless_something_stronger_vouches_for_it() -> None:
+    paths = ["a/p.jpg", "a/q.jpg", "a/x.jpg", "a/x_hflip.jpg", "a/v.jpg"]
+    marked = dict.fromkeys(range(4), ("wedges",))
+    lineage = pixels_say(paths, {}, marked=marked, is_augmented=(None, False, None, None, None))
+    assert lineage.role.tolist() == ["original", "original", "original", "copy", "original"]
+    assert lineage.barred.tolist() == [True, False, False, False, False]
+
+
+@given(st.permutations(range(4)))
+def test_the_order_of_rows_does_not_change_what_pixels_name(order: list[int]) -> None:
+    paths, probability = ["a/p.jpg", "a/q.jpg", "a/r.jpg", "a/s.jpg"], [0.001, 0.992, 0.002, 0.0]
+    place = [order.index(row) for row in range(4)]
+    found = [(*sorted((place[a], place[b])), True) for a, b in ((0, 1), (1, 2))]
+    lineage = pixels_say([paths[i] for i in order], {place[row]: probability[row] for row in range(3)}, *found)
+    assert [lineage.role[place[row]] for row in range(4)] == ["copy", "original", "copy", "original"]

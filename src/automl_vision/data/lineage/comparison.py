@@ -20,15 +20,18 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from automl_vision.config import DataSettings
+from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.lineage.contradictions import contradicted, named_pairs
-from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidence, as_bytes
+from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.names import SIBLING_HINT
 from automl_vision.data.lineage.neighbours import NEIGHBOURS, Candidates, nearest_pairs, thumbnails
 from automl_vision.data.lineage.overlay import Bank
+from automl_vision.data.lineage.picking import Look, judge_groups
 from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, lay_over, register
+from automl_vision.data.lineage.traces import traces
 from automl_vision.data.manifest import Manifest
 
 #: (n) rows, and the monotonic seconds until which there is time -> (n, D) features; None where time was up.
@@ -60,12 +63,14 @@ class Sight:
         describe: features of usable rows; None where there are no weights, and thumbnails stand in.
         threads: that compare at once.
         seconds: after which nothing new begins; infinite where nothing presses.
+        signature: row -> signature of its file; None: originals are not sought in groups.
     """
 
     pixels: Callable[[int], NDArray[np.uint8]]
     describe: Describe | None
     threads: int
     seconds: float
+    signature: Callable[[int], FileSignature] | None = None
 
 
 def compare(
@@ -83,7 +88,8 @@ def compare(
     stop = time.monotonic() + sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
     plain: set[int] = set()
-    picture = lru_cache(maxsize=_KEPT)(partial(_picture, sight, plain))
+    marked: dict[int, tuple[str, ...]] = {}
+    picture = lru_cache(maxsize=_KEPT)(partial(_picture, sight, plain, marked))
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
@@ -95,6 +101,7 @@ def compare(
             candidates = _candidates(rows, near, facts, others)
             work = _Work(candidates, len(rows), picture, pool, stop, progress)
             found = work.run(connected(len(manifest), joined))
+            original = _originals(facts, others, found, sight, picture, pool, stop)
             strangers, named = contradicted(named_pairs(joined, facts), picture, work.look, pool, stop)
     unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
     told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=sorted(plain))
@@ -105,7 +112,30 @@ def compare(
         looked=work.looked,
         left=work.left,
         resembling=_resembling(rows, near) if sight.describe is not None else _no_rows(),
+        original=original,
+        marked={row: marked[row] for row in sorted(marked)},
     )
+
+
+def _originals(
+    facts: Facts,
+    others: Sequence[Evidence],
+    found: list[tuple[tuple[int, int], Registration]],
+    sight: Sight,
+    picture: Callable[[int], Picture],
+    pool: ThreadPoolExecutor,
+    stop: float,
+) -> dict[int, float]:
+    """Probabilities in the groups of what shows one picture, where nothing stronger names their original."""
+    if sight.signature is None:
+        return {}
+    links = [Link(a, b, "pixels_registered", "") for (a, b), each in found if each.same]
+    named = np.zeros(len(facts), dtype=np.bool_)
+    for name, each in zip(LINEAGE_MODES["names"], others, strict=True):
+        named |= each.claims == "original"
+        links += each.links if name not in KEEPS_TOGETHER else ()
+    look = Look(sight.pixels, picture, sight.signature)
+    return judge_groups(connected(len(facts), links), named, facts, look, pool, stop)
 
 
 def _resembling(rows: NDArray[np.int64], near: Candidates | None) -> NDArray[np.int64]:
@@ -119,8 +149,11 @@ def _no_rows() -> NDArray[np.int64]:
     return np.zeros(0, dtype=np.int64)
 
 
-def _picture(sight: Sight, plain: set[int], row: int) -> Picture:
-    picture = describe_picture(sight.pixels(row))
+def _picture(sight: Sight, plain: set[int], marked: dict[int, tuple[str, ...]], row: int) -> Picture:
+    pixels = sight.pixels(row)
+    if found := traces(pixels):
+        marked[row] = found
+    picture = describe_picture(pixels)
     if picture.plain and not picture.tiny:
         plain.add(row)
     return picture

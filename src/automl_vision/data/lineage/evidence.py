@@ -120,8 +120,9 @@ def pixels_equal(manifest: Manifest, facts: Facts, settings: DataSettings) -> Ev
 def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) -> Evidence:
     """Pictures that agree when they are laid over each other, see `registration`.
 
-    Pixels do not tell which of them is the original, so that all of them are unsure here. In a folder full of copies
-    some are missed: what resembles another picture, or is too plain to be recognised, is doubtful there.
+    All of them are unsure here; where pixels also tell which is the original, see `originals`, `groups` settles it. In
+    a folder full of copies some are missed: what resembles another picture, or is too plain to be recognised, is
+    doubtful there.
     """
     del manifest, settings
     claims = _no_claims(len(facts))
@@ -135,6 +136,10 @@ def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) 
         claims,
         links=tuple(links[seen.same]),
         reason="shows the same picture as another image; the pixels do not tell which was first",
+        reasons={
+            row: f"shows the same picture as another image; that it was first is {probability:.0%} likely by its pixels"
+            for row, probability in seen.original.items()
+        },
         unsure=tuple(links[~seen.same]),
         doubtful=tuple(np.union1d(seen.plain, seen.resembling).tolist()) if _full_of_copies(facts, seen) else (),
     )

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Facts
-from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES, Evidence, as_bytes, precedence
+from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes, precedence
 from automl_vision.data.lineage.lineage import Lineage, Link
+from automl_vision.data.lineage.originals import SURE
 from automl_vision.data.manifest import Manifest
 
 
@@ -26,12 +27,14 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     group = _numbered(connected(len(manifest), links), manifest, facts)
     decided = _decided_by(found, len(manifest))
     role = _roles(found, decided, group)
+    _name_by_pixels(role, decided, found, manifest, facts)
     _keep_one_of_equal_pixels(role, decided, group, manifest, facts)
     doubted = _doubt_rival_originals(role, decided, group, links)
     orphan = (role == "copy") & ~_in_marked_group(group, (role == "original") | doubted)
     reasons = _reasons(found, decided, orphan | (role == "unsure"))
     unsure = _apart(found, group)
-    return Lineage(group, role, orphan, _barred(unsure, group) | _doubtful(found, group), links, reasons, unsure)
+    barred = _barred(unsure, group) | _doubtful(found, group) | _looks_augmented(role, decided, found, facts)
+    return Lineage(group, role, orphan, barred, links, reasons, unsure)
 
 
 def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
@@ -91,6 +94,29 @@ def _roles(found: dict[str, Evidence], decided: NDArray[np.str_], group: NDArray
     known = _in_marked_group(group, (role == "original") & (decided != ""))
     role[(role == "unsure") & known] = "copy"
     return role
+
+
+def _name_by_pixels(
+    role: NDArray[np.str_], decided: NDArray[np.str_], found: dict[str, Evidence], manifest: Manifest, facts: Facts
+) -> None:
+    """Where pixels are sure of an original, it is the original, and what shows the same picture are its copies.
+
+    A group stays as it is where anything stronger names another original, or calls this one a copy.
+    """
+    seen = facts.compared if "pixels_registered" in found else None
+    sure = [row for row, probability in seen.original.items() if probability >= SURE] if seen else []
+    if not sure:
+        return
+    shows = (link for name, each in found.items() if name not in KEEPS_TOGETHER for link in each.links)
+    root = connected(len(role), shows)
+    open_ = np.isin(decided, ("", "pixels_equal", "pixels_registered")) | (role == "unsure")
+    settled = set(root[~open_ & (role == "original")].tolist())
+    for row in precedence(manifest, facts, np.array(sure, dtype=np.int64)):
+        if open_[row] and int(root[row]) not in settled:
+            settled.add(int(root[row]))
+            members = open_ & (root == root[row])
+            role[members], decided[members] = "copy", "pixels_registered"
+            role[row] = "original"
 
 
 def _keep_one_of_equal_pixels(
@@ -153,6 +179,17 @@ def _doubtful(found: dict[str, Evidence], group: NDArray[np.int64]) -> NDArray[n
     doubtful = np.zeros(len(group), dtype=np.bool_)
     doubtful[rows] = True
     return np.asarray(doubtful & (np.bincount(group)[group] == 1), dtype=np.bool_)
+
+
+def _looks_augmented(
+    role: NDArray[np.str_], decided: NDArray[np.str_], found: dict[str, Evidence], facts: Facts
+) -> NDArray[np.bool_]:
+    """(N) originals by default or by pixels that look made by augmentation: copies, it may be, of what is not here."""
+    seen = facts.compared if "pixels_registered" in found else None
+    marked = list(seen.marked) if seen else []
+    looks = np.isin(facts.pixel_digests, facts.pixel_digests[marked]) & facts.usable
+    said = np.isin(decided, ("columns", "patterns", "names"))
+    return np.asarray(looks & ~said & (role == "original"), dtype=np.bool_)
 
 
 def _in_marked_group(group: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
