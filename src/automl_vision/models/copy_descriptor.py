@@ -33,6 +33,8 @@ PARTS = {"last": slice(0, 1280), "texture": slice(1280, 1504)}
 #: Power of the generalised mean: between mean (1) and maximum (Radenovic et al., "Fine-tuning CNN Image Retrieval
 #: with No Human Annotation", TPAMI 2019).
 _POWER = 3.0
+#: Images at once on a CPU, whose caches hold no more (64 take 1.3 times as long for each), and on a GPU.
+_BATCH = (8, 128)
 #: The stage whose texture is kept beside the last features: still fine enough to see what was not recoloured.
 _MIDDLE = 5
 
@@ -105,7 +107,7 @@ def describer(
     features = copy_features()
     if features is None:
         return None
-    net = CopyDescriptor(features).eval().to(runtime.device)
+    net = CopyDescriptor(features).eval().to(runtime.device, memory_format=torch.channels_last)
     mean, std = statistics(backbone(NETWORK))
     preprocessing = Preprocessing(min(SIDE, source.sizes[-1]), mean, std)
 
@@ -116,7 +118,16 @@ def describer(
             return time.monotonic() > stop
 
         try:
-            return extract_features(net, source, chosen, preprocessing, runtime, should_stop=late, progress=progress)
+            return extract_features(
+                net,
+                source,
+                chosen,
+                preprocessing,
+                runtime,
+                batch_size=_BATCH[runtime.device.type == "cuda"],
+                should_stop=late,
+                progress=progress,
+            )
         except OutOfTime:
             return None
 

@@ -26,16 +26,18 @@ _RATIO = 0.9
 _RANSAC_PIXELS = 5.0
 #: What a map with perspective may miss a match by, and how far it may be from the affine map it grows from.
 _PERSPECTIVE_PIXELS, _NEAR = 4.0, 40.0
-#: Matches from which a map with perspective is sought: four always fit.
-_PERSPECTIVE_MATCHES = 8
+#: Matches from which a map with perspective is sought (four always fit), and the share of matches that fit the affine
+#: map from which it is not.
+_PERSPECTIVE_MATCHES, _SETTLED = 8, 0.7
 _SCALES = (0.25, 4.0)
 _ANISOTROPY = 2.5
 #: How much the scale may differ between the corners of a picture seen in perspective.
 _FORESHORTENING = 3.0
 #: Matches closer than this are one match: a flashy corner gives many.
 _CELL = 4.0
-#: Fewest matches that can say anything: three always fit.
-FEWEST = 4
+#: Fewest matches that can say anything: three always fit. A map is sought from a few more.
+FEWEST, _WORTH_FITTING = 4, 6
+_VARIANTS_TRIED = 2
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,14 @@ def _root(bins: NDArray[np.uint8]) -> Floats:
 
 
 def fits(ours: Points, theirs: Points) -> list[Fit]:
-    """A map for each of the variants that have a fair share of the most matches."""
+    """A map for each of the variants with the most matches that have a fair share of them."""
     if min(len(ours), len(theirs)) < FEWEST:
         return []
     root, other = _root(ours.bins), _root(theirs.bins)
     matches = {name: _matches(root, other[:, order]) for name, order in VARIANTS.items()}
     most = max(len(pairs) for pairs in matches.values())
-    tried = [name for name, pairs in matches.items() if len(pairs) >= max(FEWEST, 0.6 * most)]
+    by_count = sorted(matches, key=lambda name: -len(matches[name]))[:_VARIANTS_TRIED]
+    tried = [name for name in by_count if len(matches[name]) >= max(_WORTH_FITTING, 0.6 * most)]
     found = (_fit(ours.at, theirs.at, matches[name], name) for name in tried)
     return [each for each in found if each is not None]
 
@@ -184,7 +187,8 @@ def _fit(ours: Floats, theirs: Floats, pairs: NDArray[np.int64], variant: str) -
     if affine.shape != (2, 3) or not np.isfinite(affine).all():
         return None
     flat = _counted(np.vstack([affine, [0.0, 0.0, 1.0]]), source, target, _RANSAC_PIXELS, variant)
-    deep = _with_perspective(flat, source, target)
+    settled = flat.inliers >= _PERSPECTIVE_MATCHES and flat.inliers >= _SETTLED * len(pairs)
+    deep = None if settled else _with_perspective(flat, source, target)
     best = deep if deep is not None and deep.inliers > flat.inliers + 1 else flat
     return best if (np.linalg.det(best.map[:2, :2]) < 0) == ("mirrored" in variant) else None
 
@@ -213,4 +217,5 @@ def _misses(onto: Map, source: Floats, target: Floats) -> Floats:
 
 
 def _distinct(at: Floats) -> int:
-    return len(np.unique(np.floor(at / _CELL).astype(np.int64), axis=0))
+    cells = np.floor(at / _CELL).astype(np.int64)
+    return len(np.unique((cells[:, 0] << 20) + cells[:, 1]))

@@ -13,7 +13,7 @@ Floats = NDArray[np.float32]
 #: Neighbours of each image that are looked at.
 NEIGHBOURS = 10
 #: Least cosine of a candidate. A large set has ten strangers nearer than that for every image.
-_FLOOR, _FLOOR_LARGE, _LARGE = 0.10, 0.25, 5_000
+_FLOOR, _FLOOR_LARGE, _LARGE = 0.20, 0.25, 5_000
 #: Rows of the table of cosines that are in memory at once.
 _BLOCK = 1_024
 #: Side in pixels of the thumbnails that stand in for features.

@@ -41,6 +41,8 @@ _CORRELATION, _CORRELATION_TINY = 0.25, 0.85
 #: one frame reach .89, .60 and 24; two round blobs .91, .82 and 11.
 _LAID: tuple[tuple[float, float, float], ...] = ((0.8, 0.75, 15.0), (0.95, 0.92, 8.0))
 _LAID_TINY: tuple[tuple[float, float, float], ...] = ((0.97, 0.95, 15.0),)
+#: Correlation from which it is worth trying whether the one picture is the other seen in perspective.
+_WORTH_TILTING = 0.5
 #: From there they may be the same picture.
 _PERHAPS_CORRELATION, _PERHAPS_SHARE = 0.7, 0.3
 #: Median of the absolute Laplacian above which a picture is noisy, at `SIDE`.
@@ -48,7 +50,7 @@ _NOISY = 9.0
 #: Where a picture shows something small on an even ground: the size at which that is seen, the grey levels above the
 #: ground, how much of the rim may not be ground, pixels kept around it, and when the part is worth cutting out.
 _GLANCE, _ABOVE_GROUND, _BUSY_RIM, _MARGIN = 64, 20.0, 0.15, 1
-_SMALL_PART, _SMALLEST_PART = 0.5, 24
+_SMALL_PART, _SMALLEST_PART = 0.8, 24
 #: Pixels of the median that takes the salt and pepper out of every picture before it is laid over another.
 _MEDIAN = 3
 
@@ -174,10 +176,16 @@ def lay_over(first: Picture, bank: Bank, second: Picture, found: Registration) -
     tried = places(bank, second.contrast)
     if found.map is not None and found.inliers >= FEWEST:
         start = Place(found.map, "inverted" in found.variant)
-        deeper = (refine(first.contrast, second.contrast, start, perspective=deep) for deep in (False, True))
-        tried += [each for each in deeper if each is not None]
+        again = refine(first.contrast, second.contrast, start, perspective=False)
+        tried += [] if again is None else [again]
     laid = [_laid(first, second, each) for each in tried if plausible(each.map, *second.calm.shape)]
-    return max((found, *laid), key=_promise)
+    best = max((found, *laid), key=_promise)
+    if best.same or best.correlation < _WORTH_TILTING or best.map is None:
+        return best
+    tilted = refine(first.contrast, second.contrast, Place(best.map, "inverted" in best.variant), perspective=True)
+    if tilted is None or not plausible(tilted.map, *second.calm.shape):
+        return best
+    return max(best, _laid(first, second, tilted), key=_promise)
 
 
 def _promise(found: Registration) -> tuple[bool, bool, float]:
