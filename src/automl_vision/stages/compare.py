@@ -25,6 +25,11 @@ from automl_vision.stages.context import RunContext
 COMPARE_SHARE = 0.25
 
 
+def compare_plan(remaining: float) -> str:
+    """What of the time left is planned for it, for people."""
+    return "" if math.isinf(remaining) else f"at most {COMPARE_SHARE * max(remaining, 0.0):.0f} s"
+
+
 def compared_pictures(
     context: RunContext, manifest: Manifest, facts: Facts, store: ImageStore, runtime: Runtime
 ) -> Facts:

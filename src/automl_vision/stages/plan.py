@@ -19,6 +19,7 @@ from automl_vision.search.planner import (
     plan_backbones,
     plan_resolutions,
 )
+from automl_vision.stages.compare import compare_plan
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.impact import impact_plan
 
@@ -60,6 +61,8 @@ def plan_run(context: RunContext, manifest: Manifest) -> tuple[Runtime, Plan]:
     plan = make_plan(manifest, _as_planned(context), runtime)
     for text in plan.notes:
         context.note(text, warning=True)
+    if context.settings.data.lineage == "full" and (most := compare_plan(context.clock.remaining)):
+        context.note(f"After decoding, copies are sought by what the pictures show: {most}.")
     if context.settings.search.measure_impact:
         context.note(f"After the search, {impact_plan(context.clock.budget)} measure what a naive split would pretend.")
     context.run.add_about(plan={"backbones": list(plan.backbones), "resolutions": list(plan.resolutions)})

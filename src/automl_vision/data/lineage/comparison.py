@@ -45,7 +45,7 @@ _BATCH = 64
 _KEPT = 8_000
 #: Pairs in a row without a copy after which the rest is left: so many, more in a large set, and more for every copy
 #: that was found.
-_PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 150, 0.1, 4
+_PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 128, 0.05, 2
 #: Pairs of each picture, the most alike first, that are laid over each other without key points where those did not
 #: decide, and how alike they must be.
 _LAID, _LAID_COSINE = 4, 0.35
