@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -109,7 +109,8 @@ class LiveView:
         self._stop = stop
         self._budget = self._ends = math.inf
         self._stage = ""
-        self._bar = Bar(TextColumn(""), BarColumn(bar_width=BAR_WIDTH), MofNCompleteColumn(), console=stderr)
+        columns = TextColumn(""), BarColumn(bar_width=BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+        self._bar = Bar(*columns, console=stderr)
         self._task = self._bar.add_task("", total=None, visible=False)
         self._trials: dict[int, Trial] = {}
         self._best: Trial | None = None
@@ -128,14 +129,19 @@ class LiveView:
             case StageStarted():
                 self._stage = stage_text(event)
                 self._budget, self._ends = event.budget, time.monotonic() + event.seconds_left
-                self._bar.update(self._task, visible=False)
+                self._bar.reset(self._task, visible=False)
             case Progress():
-                self._bar.update(self._task, completed=event.done, total=event.total, visible=True)
+                self._advance(event)
             case Note():
                 stderr.print(note_text(event), highlight=False)
             case TrialChanged():
                 self._trials[event.trial.number] = event.trial
                 self._best = event.best
+
+    def _advance(self, event: Progress) -> None:
+        if self._bar.tasks[0].total != event.total:  # a new count: what is left follows from its own pace
+            self._bar.reset(self._task, total=event.total, visible=True)
+        self._bar.update(self._task, completed=event.done, visible=True)
 
     def _view(self) -> Group:
         parts: list[RenderableType] = [Text.from_markup(f"[bold]{self._stage}[/bold]")]
