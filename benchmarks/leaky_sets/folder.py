@@ -139,7 +139,7 @@ def fashion_originals(folder: Path, count: int, seed: int = 0) -> list[Original]
         Original(
             f"fashion/{at:05d}",
             "clothes" if labels[at] in _CLOTHES else "accessories",
-            partial(_garment, images[at]),
+            partial(as_garment, images[at]),
         )
         for at in chosen
     ]
@@ -220,7 +220,7 @@ def _open(file: Path) -> Picture:
         return opened.convert("RGB")
 
 
-def _garment(pixels: NDArray[np.uint8]) -> Picture:
+def as_garment(pixels: NDArray[np.uint8]) -> Picture:
     return Image.fromarray(np.asarray(pixels)).convert("RGB")
 
 
