@@ -3,9 +3,8 @@
     uv sync --group benchmarks
     python benchmarks/leaky_coverage.py /usr/share/datasets/fashion-mnist --sets 10 --budget 40s --json coverage.json
 
-Makes folders of Fashion-MNIST garments, 60 % of them with four augmented copies each, under random names; searches each of
-them; and evaluates each model on thousands of other originals. Beside it, what the same model scores on test files that
-were dealt as other tools deal them: any file, whatever its siblings.
+Makes folders of Fashion-MNIST garments, 60 % of them with four augmented copies each, under random names; searches
+each of them; and evaluates each model on thousands of other originals.
 """
 
 from __future__ import annotations
