@@ -107,7 +107,7 @@ def describer(
     features = copy_features()
     if features is None:
         return None
-    net = CopyDescriptor(features).eval().to(runtime.device, memory_format=torch.channels_last)
+    net = CopyDescriptor(features).eval().to(runtime.device).to(memory_format=torch.channels_last)
     mean, std = statistics(backbone(NETWORK))
     preprocessing = Preprocessing(min(SIDE, source.sizes[-1]), mean, std)
 
