@@ -212,3 +212,31 @@ def test_a_small_burst_is_only_counted() -> None:
     checked = audit(manifest, make_facts(manifest), DataSettings(burst_window="1"))
     assert "bursts" in kinds(checked)
     assert "large_burst" not in kinds(checked)
+
+
+def test_lone_images_that_may_be_missed_copies_are_told_with_their_reason() -> None:
+    manifest = make_manifest(PLAIN)
+    found = make_compared((0, 1, True), (0, 2, True), resembling=[1, 5], plain=[5, 7])
+    checked = audit(manifest, make_facts(manifest, compared=found), DataSettings(lineage="full"))
+    assert messages(checked, "perhaps_missed_copies") == [
+        "2 lone images may be copies that were missed, in a folder with many copies: they are not tested on"
+    ]
+    assert {finding.row: finding.message for finding in checked.findings if finding.kind == "perhaps_missed_copy"} == {
+        5: "resembles its nearest image as a copy does, in a folder with many copies",
+        7: "too plain to be recognised, in a folder with many copies",
+    }
+    assert not checked.eligible[[5, 7]].any()
+    few = make_compared((0, 1, True), resembling=[1, 5], plain=[7])
+    checked = audit(manifest, make_facts(manifest, compared=few), DataSettings(lineage="full"))
+    assert kinds(checked).isdisjoint({"perhaps_missed_copies", "perhaps_missed_copy"})
+    assert checked.eligible[[5, 7]].all()
+
+
+def test_pairs_that_were_left_are_counted() -> None:
+    manifest = make_manifest(PLAIN)
+    facts = make_facts(manifest, compared=make_compared(left=7, barren=192))
+    assert messages(audit(manifest, facts, DataSettings(lineage="full")), "less_similar_left") == [
+        "7 less similar pairs were not laid over each other: no copy was among the last 192 that were"
+    ]
+    facts = make_facts(manifest, compared=make_compared())
+    assert "less_similar_left" not in kinds(audit(manifest, facts, DataSettings(lineage="full")))

@@ -2,48 +2,119 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_images
 
-from automl_vision.models.copy_descriptor import describer
+from automl_vision.models.copy_descriptor import MATRICES, PARTS, CopyDescriptor, copy_features, describer
 from automl_vision.runtime import Runtime
 
 RUNTIME = Runtime(torch.device("cpu"), None, threads=1)
+SIDE = 96
+
+
+def photographs() -> list[np.ndarray]:
+    """Twelve fields of two photographs that do not overlap, (SIDE, SIDE, 3) each."""
+    fields = [
+        photo[y : y + 200, x : x + 200]
+        for photo in load_sample_images().images
+        for y in (0, 210)
+        for x in (0, 210, 420)
+    ]
+    return [cv2.resize(field, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for field in fields]
+
+
+def noisy(image: np.ndarray) -> np.ndarray:
+    return np.clip(image + np.random.default_rng(1).normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+
+
+COPIES = {
+    "mirrored": lambda image: image[:, ::-1],
+    "turned": np.rot90,
+    "darker": lambda image: (image * 0.6).astype(np.uint8),
+    "grey": lambda image: np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8),
+    "cropped": lambda image: cv2.resize(image[10:80, 15:90], (SIDE, SIDE)),
+    "noisy": noisy,
+}
 
 
 class Pictures:
-    """Two pictures of boxes, and the first one mirrored."""
+    """Pictures of one size in memory."""
 
-    sizes = (64,)
+    sizes = (SIDE,)
 
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        made = [
-            np.kron(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(2)
-        ]
-        stacked = np.stack([*made, made[0][:, ::-1]])
-        self._pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)
+    def __init__(self, images: list[np.ndarray]) -> None:
+        self._pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
     def plane_for(self, size: int) -> int:
-        return 64
+        return SIDE
 
     def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
         return self._pixels[rows]
 
 
-def test_a_mirrored_picture_is_nearer_than_another_and_time_is_kept() -> None:
-    told: list[int] = []
-    describe = describer(Pictures(), RUNTIME, told.append)
+def described(images: list[np.ndarray], told: list[int] | None = None) -> np.ndarray:
+    describe = describer(Pictures(images), RUNTIME, told.append if told is not None else None)
     assert describe is not None
-    features = describe(np.arange(3), math.inf)
+    features = describe(np.arange(len(images)), math.inf)
     assert features is not None
-    assert features.shape == (3, 1280 + 2 * 112)
-    assert np.linalg.norm(features, axis=1) == pytest.approx(np.sqrt(2), rel=1e-4)
-    assert features[0] @ features[2] > features[0] @ features[1]
-    assert told == [3]
+    return features
+
+
+def test_copies_are_nearer_than_strangers() -> None:
+    originals = photographs()
+    n = len(originals)
+    made = [np.ascontiguousarray(make(image)) for make in COPIES.values() for image in originals]
+    told: list[int] = []
+    features = described([*originals, *made], told)
+    assert told[-1] == len(features) == n + n * len(COPIES)
+    assert np.linalg.norm(features, axis=1) == pytest.approx(np.sqrt(len(PARTS)), rel=1e-4)
+    features = features - features.mean(axis=0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    alike = features[n:] @ features[:n].T
+    own = np.tile(np.arange(n), len(COPIES))
+    nearer = (alike > alike[np.arange(len(own)), own][:, None]).sum(axis=1)
+    assert nearer.max() <= 1, "fields of one sky are alike; but the original is always among the first"
+    assert (nearer > 0).mean() <= 0.03
+
+
+def test_time_is_kept() -> None:
+    describe = describer(Pictures(photographs()), RUNTIME)
+    assert describe is not None
+    assert describe(np.arange(12), -math.inf) is None
+
+
+def test_neither_the_order_of_memory_nor_the_company_changes_a_vector() -> None:
+    features = copy_features()
+    assert features is not None
+    net = CopyDescriptor(features).eval()
+    images = torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = net(images)
+        alone = torch.cat([net(image[None]) for image in images])
+        last = net.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
+    assert together.shape[1] == sum(matrix.shape[1] for matrix in _stored().values())
+    torch.testing.assert_close(alone, together, atol=1e-4, rtol=0)
+    torch.testing.assert_close(last, together, atol=1e-4, rtol=0)
+
+
+def _stored() -> dict[str, np.ndarray]:
+    with np.load(MATRICES, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def test_the_matrices_are_plain_small_and_finite() -> None:
+    assert MATRICES.stat().st_size < 1_000_000
+    stored = _stored()
+    assert set(stored) == set(PARTS)
+    for name, columns in PARTS.items():
+        assert stored[name].dtype == np.float16
+        assert len(stored[name]) == columns.stop - columns.start + 1
+        assert np.isfinite(stored[name]).all()
 
 
 def test_no_weights_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("automl_vision.models.copy_descriptor.find_weights", lambda *_, **__: None)
-    assert describer(Pictures(), RUNTIME) is None
+    assert describer(Pictures(photographs()), RUNTIME) is None

@@ -69,11 +69,24 @@ def test_what_was_not_looked_for_is_not_vouched_for(tmp_path):
 def test_what_was_not_compared_is_said(tmp_path):
     folder = write_folder(tmp_path)
     assert "--lineage full compares them" in " ".join(verdict_of(inspected(folder)).unchecked)
-    said = " ".join(verdict_of(inspected(folder, [], unchecked=1234, tiny=7, plain=np.array([2]))).unchecked)
+    counted = {"unchecked": 1234, "tiny": 7, "plain": np.array([2]), "left": 5000, "barren": 192}
+    said = " ".join(verdict_of(inspected(folder, [], **counted)).unchecked)
+    assert "5,000 less similar pairs of pictures were not compared: no copy was among the last 192 that were." in said
     assert "About 1,234 pairs of similar pictures were not compared" in said
     assert "7 images are so tiny" in said
     assert "1 image is so plain" in said
     assert "--lineage full" not in said
+
+
+def test_lone_images_that_may_be_missed_copies_are_a_doubt_of_their_own(tmp_path):
+    folder = write_folder(tmp_path)
+    told = [("cat/0.png", "cat/1.png", True, 30.0), ("cat/2.png", "cat/3.png", False, 5.0)]
+    seen = inspected(folder, told, resembling=np.array([0, 7, 9, 10]))
+    said = verdict_of(seen).doubts
+    assert [each for each in said if each.startswith("3 images alone in their group may be copies that were missed")]
+    assert [each for each in said if each.startswith("1 pair may show one picture: 2 images only train.")]
+    assert "perhaps_missed_copy" not in {line.kind for line in fold(seen.prepared)}
+    assert not [each for each in verdict_of(inspected(folder, told)).doubts if "missed" in each]
 
 
 def test_the_table_adds_up_to_all_images(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from automl_vision.config import Settings
+from automl_vision.data.facts import METHOD
 from automl_vision.data.preparation import Prepared, read_manifest
 from automl_vision.errors import Interrupted
 from automl_vision.events import silent
@@ -80,6 +81,18 @@ def test_comparisons_of_other_files_are_not_believed(tmp_path: Path, data: Path)
     content = json.loads(kept.read_text())
     kept.write_text(json.dumps({**content, "files": "other", "pairs": [[0, 99]], "same": [True], "score": [9.0]}))
     assert joined(prepared(tmp_path, data, resume=True)) == {("b/owl.png", "b/zebra.png")}
+
+
+@pytest.mark.parametrize("method", [None, METHOD - 1, METHOD + 1])
+def test_what_another_method_found_is_compared_again(tmp_path: Path, data: Path, method: int | None) -> None:
+    prepared(tmp_path, data)
+    kept = tmp_path / "run" / COMPARED
+    content = json.loads(kept.read_text())
+    assert content.pop("method") == METHOD
+    stale = {"files": content["files"], "pairs": [[0, 1]]} | ({} if method is None else {"method": method})
+    kept.write_text(json.dumps(stale))
+    assert joined(prepared(tmp_path, data, resume=True)) == {("b/owl.png", "b/zebra.png")}
+    assert json.loads(kept.read_text()) == {**content, "method": METHOD}
 
 
 def test_no_time_is_said(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

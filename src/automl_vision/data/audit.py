@@ -56,6 +56,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "looks_augmented": ("info", "nothing: it only trains; a column is_augmented overrules it"),
     "perhaps_same_pictures": ("info", "nothing: they only train; a group column settles it"),
     "perhaps_same_picture": ("info", "nothing: it only trains; a group column settles it"),
+    "perhaps_missed_copies": ("info", "nothing: they only train; a column is_augmented or --original-regex settles it"),
+    "perhaps_missed_copy": ("info", "nothing: it only trains; a column is_augmented or --original-regex settles it"),
+    "less_similar_left": ("info", "nothing; name groups with a group column where you know of more copies"),
     "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
     "too_small_to_compare": ("warning", "name groups with a group column or --group-regex"),
     "too_plain_to_compare": ("warning", "name groups with a group column or --group-regex"),
@@ -376,6 +379,13 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
     yield from _two_labels(scene.manifest, seen)
     yield from _named_by_pixels(scene, seen)
     yield from _marked(scene, seen)
+    yield from _missed(scene, seen)
+    if seen.left:
+        yield _finding(
+            "less_similar_left",
+            f"{seen.left} less similar pairs were not laid over each other: no copy was among the last {seen.barren} "
+            "that were",
+        )
     if seen.unchecked:
         yield _finding(
             "not_compared", f"about {seen.unchecked} pairs of similar images were not compared: their time was up"
@@ -410,6 +420,19 @@ def _marked(scene: _Scene, seen: Compared) -> Iterator[Finding]:
         yield _finding("look_augmented", f"{len(barred)} images look made by augmentation and are not tested on")
     for row in barred:
         yield _finding("looks_augmented", "; ".join(seen.marked[row]), row)
+
+
+def _missed(scene: _Scene, seen: Compared) -> Iterator[Finding]:
+    rows, resembling = scene.lineage.doubtful, set(seen.resembling.tolist())
+    if rows:
+        yield _finding(
+            "perhaps_missed_copies",
+            f"{len(rows)} lone images may be copies that were missed, in a folder with many copies: they are not "
+            "tested on",
+        )
+    for row in rows:
+        why = "resembles its nearest image as a copy does" if row in resembling else "too plain to be recognised"
+        yield _finding("perhaps_missed_copy", f"{why}, in a folder with many copies", row)
 
 
 def _contradicted(manifest: Manifest, seen: Compared) -> Iterator[Finding]:

@@ -28,6 +28,11 @@ FACT_COLUMNS: dict[str, str] = {
 }
 
 
+#: Number of the way in which pictures are compared. To be raised when it or `Compared` changes: what another way left
+#: is not read, but compared again.
+METHOD = 2
+
+
 def _no_rows() -> NDArray[np.int64]:
     return np.zeros(0, dtype=np.int64)
 
@@ -53,6 +58,7 @@ class Compared:
         looked: pairs that were laid over each other.
         resembling: (R) rows that resemble their nearest picture far more than all others.
         left: pairs, less alike than those, that were left because no copy was found among the last of them for long.
+        barren: how many those last ones were; 0 where nothing was left.
         original: row -> probability that it is the original of its group, where the pixels were asked.
         marked: row -> what in it looks made by augmentation, one line each.
     """
@@ -68,6 +74,7 @@ class Compared:
     named: int = 0
     looked: int = 0
     left: int = 0
+    barren: int = 0
     resembling: NDArray[np.int64] = field(default_factory=_no_rows)
     original: Mapping[int, float] = field(default_factory=dict)
     marked: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
@@ -107,6 +114,7 @@ class Compared:
             "named": self.named,
             "looked": self.looked,
             "left": self.left,
+            "barren": self.barren,
             "resembling": self.resembling.tolist(),
             "original": {str(row): probability for row, probability in self.original.items()},
             "marked": {str(row): list(words) for row, words in self.marked.items()},
@@ -127,9 +135,10 @@ class Compared:
             named=int(values["named"]),
             looked=int(values["looked"]),
             left=int(values["left"]),
+            barren=int(values["barren"]),
             resembling=np.array(values["resembling"], dtype=np.int64),
-            original={int(row): float(each) for row, each in values.get("original", {}).items()},
-            marked={int(row): tuple(each) for row, each in values.get("marked", {}).items()},
+            original={int(row): float(each) for row, each in values["original"].items()},
+            marked={int(row): tuple(each) for row, each in values["marked"].items()},
         )
 
 

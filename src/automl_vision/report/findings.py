@@ -23,6 +23,7 @@ SUMMED_UP: dict[str, str] = {
     "unsure_original": "unsure_groups",
     "same_picture": "same_pictures",
     "perhaps_same_picture": "perhaps_same_pictures",
+    "perhaps_missed_copy": "perhaps_missed_copies",
 }
 
 _SEVERITIES = ("error", "warning", "info")

@@ -207,9 +207,19 @@ def _barred(seen: _Seen) -> Iterator[str]:
     lineage = seen.prepared.audit.lineage
     n = len(lineage.unsure)
     if n:
+        groups = lineage.group[[row for link in lineage.unsure for row in (link.first, link.second)]]
+        barred = int(np.isin(lineage.group, groups).sum())
         yield (
-            f"{n:,} pair{'s' * (n != 1)} may show one picture: {images(int(lineage.barred.sum()))} only train. "
-            "A group column settles it."
+            f"{n:,} pair{'s' * (n != 1)} may show one picture: {images(barred)} only train. A group column settles it."
+        )
+
+
+def _perhaps_missed(seen: _Seen) -> Iterator[str]:
+    n = len(seen.prepared.audit.lineage.doubtful)
+    if n:
+        yield (
+            f"{images(n)} alone in their group may be copies that were missed, as many images here are copies: they "
+            "only train. A column is_augmented or --original-regex settles it."
         )
 
 
@@ -238,6 +248,15 @@ def _no_time(seen: _Seen) -> Iterator[str]:
         yield f"About {compared.unchecked:,} pairs of similar pictures were not compared for want of time."
 
 
+def _left(seen: _Seen) -> Iterator[str]:
+    compared = seen.prepared.facts.compared
+    if compared is not None and compared.left:
+        yield (
+            f"{compared.left:,} less similar pairs of pictures were not compared: no copy was among the last "
+            f"{compared.barren:,} that were."
+        )
+
+
 def _too_little_to_see(seen: _Seen) -> Iterator[str]:
     compared = seen.prepared.facts.compared
     if compared is None:
@@ -264,16 +283,17 @@ DOUBTS: tuple[_Check, ...] = (
     _two_labels,
     _unsure,
     _barred,
+    _perhaps_missed,
     _rare_in_test,
     _unreadable,
 )
-UNCHECKED: tuple[_Check, ...] = (_names_only, _no_names, _no_time, _too_little_to_see, _same_thing)
+UNCHECKED: tuple[_Check, ...] = (_names_only, _no_names, _no_time, _left, _too_little_to_see, _same_thing)
 
 #: Findings that the verdict and the table of the sets tell already.
 TOLD = frozenset(
     {
         *("class_counts", "label_conflict", "unsure_groups", "perhaps_same_pictures", "many_unreadable"),
-        *("not_compared", "too_small_to_compare", "too_plain_to_compare"),
+        *("not_compared", "less_similar_left", "perhaps_missed_copies", "too_small_to_compare", "too_plain_to_compare"),
     }
 )
 

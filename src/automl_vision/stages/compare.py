@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from automl_vision import run_dir
 from automl_vision.config import Settings
-from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.facts import METHOD, Compared, Facts
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import compare_pictures
 from automl_vision.data.store import ImageStore
@@ -35,12 +35,14 @@ def compared_pictures(
 ) -> Facts:
     """The facts with what comparing told. A resumed run reads it again: where time was up must not move.
 
+    What other files, or an earlier version that compared in another way, left is not read but compared again.
+
     Raises:
         Interrupted: the user stopped it.
     """
-    kept, files = context.run.path / run_dir.COMPARED, _digest(facts)
+    kept, key = context.run.path / run_dir.COMPARED, {"method": METHOD, "files": _digest(facts)}
     before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
-    if before.get("files") == files:
+    if key.items() <= before.items():
         return replace(facts, compared=Compared.from_dict(before))
     left = context.clock.remaining
     seconds = left if math.isinf(left) else COMPARE_SHARE * max(left, 0.0)
@@ -58,7 +60,7 @@ def compared_pictures(
             "may be among them. A longer --budget compares more.",
             warning=True,
         )
-    write_json(kept, {**found.to_dict(), "files": files})
+    write_json(kept, {**found.to_dict(), **key})
     return replace(facts, compared=found)
 
 

@@ -123,11 +123,11 @@ def test_without_features_in_time_hints_are_compared_and_the_rest_is_counted() -
     assert found.unchecked == 40
 
 
-def test_plain_pictures_are_counted() -> None:
+def test_plain_pictures_are_named() -> None:
     images = pictures()
     images[3] = np.full((144, 144, 3), 200, np.uint8)
     images[4] = np.full((144, 144, 3), 90, np.uint8)
-    assert compared(images=images).plain == 2
+    assert compared(images=images).plain.tolist() == [3, 4]
 
 
 def test_equal_and_broken_pictures_are_not_opened() -> None:
@@ -150,15 +150,12 @@ def test_what_was_compared_survives_json_and_a_smaller_manifest() -> None:
     assert again.to_dict() == found.to_dict()
     fewer = found.take(np.array([7, 6, 1]), 8)
     assert fewer.pairs[fewer.same].tolist() == [[0, 2]]
-    told = replace(found, strangers=np.array([[2, 7], [1, 3]]), named=9)
+    rows = {"plain": np.array([1, 5]), "resembling": np.array([2, 7])}
+    told = replace(found, strangers=np.array([[2, 7], [1, 3]]), named=9, looked=40, left=7, barren=3, **rows)
     assert Compared.from_dict(json.loads(json.dumps(told.to_dict()))).to_dict() == told.to_dict()
-    assert told.take(np.array([7, 2]), 8).strangers.tolist() == [[0, 1]]
-
-
-def test_what_an_earlier_version_wrote_is_read() -> None:
-    written = compared().to_dict()
-    del written["strangers"], written["named"]
-    assert len(Compared.from_dict(written).strangers) == 0
+    fewer = told.take(np.array([7, 2, 5]), 8)
+    assert fewer.strangers.tolist() == [[0, 1]]
+    assert (fewer.plain.tolist(), fewer.resembling.tolist()) == ([2], [0, 1])
 
 
 def photographs() -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from lineage_cases import make_compared, make_facts, make_manifest
 from automl_vision.config import DataSettings
 from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES
 from automl_vision.data.lineage.groups import connected, trace_lineage
-from automl_vision.data.lineage.lineage import Link
+from automl_vision.data.lineage.lineage import Lineage, Link
 
 NAMES = DataSettings()
 OFF = DataSettings(lineage="off")
@@ -304,3 +304,46 @@ def test_the_order_of_rows_does_not_change_what_pixels_name(order: list[int]) ->
     found = [(*sorted((place[a], place[b])), True) for a, b in ((0, 1), (1, 2))]
     lineage = pixels_say([paths[i] for i in order], {place[row]: probability[row] for row in range(3)}, *found)
     assert [lineage.role[place[row]] for row in range(4)] == ["copy", "original", "copy", "original"]
+
+
+def doubting(copies: int, **told) -> Lineage:
+    """Forty images, some of which show what the first shows."""
+    paths = [f"a/p{chr(97 + i // 26)}{chr(97 + i % 26)}.jpg" for i in range(40)]
+    columns = {key: told.pop(key) for key in ("is_augmented",) if key in told}
+    manifest = make_manifest(paths, **columns)
+    found = make_compared(*((0, row, True) for row in range(1, copies)), **told)
+    return trace_lineage(manifest, make_facts(manifest, compared=found), FULL)
+
+
+def test_in_a_folder_full_of_copies_lone_images_that_resemble_another_or_are_plain_are_barred() -> None:
+    lineage = doubting(4, resembling=[2, 10, 12], plain=[3, 12, 30])
+    assert lineage.doubtful == (10, 12, 30), "what belongs to a group has been recognised"
+    assert np.flatnonzero(lineage.barred).tolist() == [10, 12, 30]
+    assert set(lineage.role[[10, 12, 30]]) == {"original"}
+
+
+def test_in_a_folder_without_many_copies_nothing_is_doubtful() -> None:
+    for copies in (0, 3):
+        lineage = doubting(copies, resembling=[10, 12], plain=[30])
+        assert lineage.doubtful == ()
+        assert not lineage.barred.any()
+
+
+def test_pairs_that_may_be_the_same_do_not_make_a_folder_full_of_copies() -> None:
+    manifest = make_manifest([f"a/{chr(97 + i)}.jpg" for i in range(20)])
+    found = make_compared(*((row, row + 1, False) for row in range(0, 18, 2)), resembling=[19])
+    assert trace_lineage(manifest, make_facts(manifest, compared=found), FULL).doubtful == ()
+
+
+def test_what_the_user_calls_an_original_is_not_doubted() -> None:
+    said = [None] * 40
+    said[10], said[12] = False, True
+    lineage = doubting(4, resembling=[10, 11, 12], is_augmented=tuple(said))
+    assert lineage.doubtful == (11,)
+    assert lineage.barred.tolist() == [row == 11 for row in range(40)]
+
+
+def test_names_only_do_not_doubt() -> None:
+    manifest = make_manifest([f"a/p{chr(97 + i)}.jpg" for i in range(8)])
+    found = make_compared((0, 1, True), (0, 2, True), resembling=[5])
+    assert trace_lineage(manifest, make_facts(manifest, compared=found), NAMES).doubtful == ()

@@ -111,6 +111,7 @@ def compare(
         named=named,
         looked=work.looked,
         left=work.left,
+        barren=work.barren if work.left else 0,
         resembling=_resembling(rows, near) if sight.describe is not None else _no_rows(),
         original=original,
         marked={row: marked[row] for row in sorted(marked)},
@@ -244,6 +245,7 @@ class _Work:
         looked: pairs that were laid over each other.
         left: pairs that were left because none before them was a copy for long.
         late: pairs that were left for want of time.
+        barren: pairs in a row without a copy: the last ones before the rest was left.
     """
 
     candidates: list[_Candidate]
@@ -255,24 +257,27 @@ class _Work:
     looked: int = 0
     left: int = 0
     late: int = 0
+    barren: int = 0
 
     def run(self, root: NDArray[np.int64]) -> list[_Found]:
         """What was found of each pair that `root`, and what was joined before it, did not join already."""
         found: list[_Found] = []
-        copies, barren = 0, 0
+        copies = 0
         starts = [*range(0, len(self.candidates), _BATCH), len(self.candidates)]
         for start, end in pairwise(starts):
             if time.monotonic() > self.stop:
-                self.late = len(self.candidates) - start
+                self.late = sum(each.hint or not self.left for each in self.candidates[start:])
                 break
-            if barren > self._patience(copies):
+            if not self.left and self.barren > self._patience(copies):
                 self.left = sum(not each.hint for each in self.candidates[start:])
             batch = [each for each in self.candidates[start:end] if each.hint or not self.left]
             batch = [each for each in batch if root[each.pair[0]] != root[each.pair[1]]]
             seen = self._compared(batch, root)
             found += [(pair, each) for pair, each in seen if each.same or each.perhaps]
             same = [pair for pair, each in seen if each.same]
-            copies, barren = copies + len(same), 0 if same else barren + len(batch)
+            copies += len(same)
+            if not self.left:
+                self.barren = 0 if same else self.barren + len(batch)
             root = _joined(root, same)
             self.looked += len(seen)
             if self.progress:

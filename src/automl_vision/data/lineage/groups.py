@@ -33,8 +33,10 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     orphan = (role == "copy") & ~_in_marked_group(group, (role == "original") | doubted)
     reasons = _reasons(found, decided, orphan | (role == "unsure"))
     unsure = _apart(found, group)
-    barred = _barred(unsure, group) | _doubtful(found, group) | _looks_augmented(role, decided, found, facts)
-    return Lineage(group, role, orphan, barred, links, reasons, unsure)
+    doubtful = _doubtful(found, decided, group)
+    barred = _barred(unsure, group) | doubtful | _looks_augmented(role, decided, found, facts)
+    lone = tuple(np.flatnonzero(doubtful).tolist())
+    return Lineage(group, role, orphan, barred, links, reasons, unsure, lone)
 
 
 def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
@@ -173,12 +175,16 @@ def _barred(unsure: tuple[Link, ...], group: NDArray[np.int64]) -> NDArray[np.bo
     return _in_marked_group(group, barred)
 
 
-def _doubtful(found: dict[str, Evidence], group: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N) doubtful rows that are alone; what belongs to a group has been recognised."""
+def _doubtful(found: dict[str, Evidence], decided: NDArray[np.str_], group: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N) doubtful rows that are alone; what belongs to a group has been recognised.
+
+    Where the user's own columns and patterns say what a row is, there is no doubt.
+    """
     rows = np.array([row for evidence in found.values() for row in evidence.doubtful], dtype=np.int64)
     doubtful = np.zeros(len(group), dtype=np.bool_)
     doubtful[rows] = True
-    return np.asarray(doubtful & (np.bincount(group)[group] == 1), dtype=np.bool_)
+    alone = np.bincount(group)[group] == 1
+    return np.asarray(doubtful & alone & ~np.isin(decided, ("columns", "patterns")), dtype=np.bool_)
 
 
 def _looks_augmented(

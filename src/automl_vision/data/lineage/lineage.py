@@ -38,11 +38,12 @@ class Lineage:
         group: (N) group number, 0 <= group < G. Numbers depend on content, not on names or order.
         role: (N) "original", "copy" or "unsure".
         orphan: (N) True for a copy whose original was not found: nobody knows which set it would leak into.
-        barred: (N) True where the group may show the same picture as another group: not sure enough to join
-            them, and not safe enough to test on.
+        barred: (N) True where the group may show the same picture as another group, or looks made by augmentation:
+            not sure enough to join them or to call it a copy, and not safe enough to test on.
         links: the evidence behind every merge.
         reasons: row -> why it is an orphan or unsure, one line, for the reader of the audit.
-        unsure: the pairs behind `barred`: perhaps one picture, in two groups.
+        unsure: pairs behind `barred`: perhaps one picture, in two groups.
+        doubtful: rows behind `barred`: alone in their group, and perhaps copies that were missed.
     """
 
     group: NDArray[np.int64]
@@ -52,3 +53,4 @@ class Lineage:
     links: tuple[Link, ...] = ()
     reasons: Mapping[int, str] = field(default_factory=dict)
     unsure: tuple[Link, ...] = ()
+    doubtful: tuple[int, ...] = ()

@@ -215,6 +215,8 @@ def _registered(first: Picture, second: Picture, fit: Fit, tiny: bool) -> Regist
 def _trimmed(grey: Grey) -> Grey:
     """Without the empty ground around what is shown, where that is small: a stamp on a sheet, a galaxy in the dark."""
     scale = _GLANCE / max(grey.shape)
+    if scale * min(grey.shape) < 1:  # a strip
+        return grey
     small = cv2.medianBlur(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), 3)
     rim = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     ground = float(np.median(rim))
