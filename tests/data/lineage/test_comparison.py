@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pytest
 from lineage_cases import make_facts, make_manifest
+from scenes import clouds, tilting, warped
 from sklearn.datasets import load_sample_images
 
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared
+from automl_vision.data.lineage import comparison
 from automl_vision.data.lineage.comparison import Sight, compare
+from automl_vision.data.lineage.neighbours import nearest_pairs
 
 FULL = DataSettings(lineage="full")
 
@@ -194,3 +198,91 @@ def test_what_looks_augmented_is_marked_and_kept() -> None:
     assert (dict(again.original), dict(again.marked)) == (dict(found.original), dict(found.marked))
     fewer = found.take(np.array([2, 7, 0]), 8)
     assert (sorted(fewer.original), sorted(fewer.marked)) == ([0, 2], [0])
+
+
+def strangers(n: int) -> list[np.ndarray]:
+    """Strangers with so few key points that comparing them takes no time."""
+    return [cv2.resize(clouds(seed, side=100), (72, 72)) for seed in range(n)]
+
+
+def folder(names: list[str], images: list[np.ndarray], features: np.ndarray, seconds: float = math.inf) -> Compared:
+    manifest = make_manifest([f"a/{name}.png" for name in names])
+    facts = make_facts(manifest, width=72, height=72)
+    return compare(manifest, facts, FULL, Sight(images.__getitem__, lambda rows, stop: features[rows], 1, seconds))
+
+
+WORDS = [f"p{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(60)]
+
+
+def alike_features(n: int, columns: int = 3) -> np.ndarray:
+    """Features of strangers that nevertheless resemble each other: many candidates."""
+    return np.random.default_rng(0).normal(size=(n, columns)).astype(np.float32)
+
+
+def test_in_a_folder_without_copies_the_rest_is_left_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_LAID", 0)
+    features = alike_features(60)
+    candidates = len(nearest_pairs(features[None]).pairs)
+    assert candidates > 300
+    found = folder(WORDS, strangers(60), features)
+    assert not found.same.any()
+    assert found.looked == found.barren == 192, "three lots of 64 are the first that are more than 150"
+    assert found.left == candidates - 192
+    assert found.unchecked == 0
+
+
+def test_hints_of_names_are_compared_although_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_LAID", 0)
+    features = alike_features(60)
+    features[-2:] = np.eye(3, dtype=np.float32)[:2]  # not near: only their names bring them together
+    names = [*WORDS[:-2], "q_2", "q_3"]
+    images = strangers(60)
+    images[-2:] = [pictures()[0][::2, ::2], np.ascontiguousarray(pictures()[0][::2, ::-2])]
+    found = folder(names, images, features)
+    assert found.left > 0
+    assert found.barren == 192
+    assert found.pairs[found.same].tolist() == [[58, 59]]
+    assert found.looked == 192 + 1
+
+
+def test_copies_make_it_more_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_LAID", 0)
+    features = alike_features(60)
+    images = strangers(60)
+    for row in range(40, 60):  # copies of the first ones, and the most alike of all
+        features[row] = features[row - 40] * 1.0001
+        images[row - 40] = cv2.resize(
+            np.random.default_rng(row).integers(0, 256, (24, 24, 3), dtype=np.uint8), (72, 72)
+        )
+        images[row] = np.ascontiguousarray(images[row - 40][:, ::-1])
+    found = folder(WORDS, images, features)
+    assert len(found.pairs[found.same]) == 20
+    assert found.looked > 192 + 64
+
+
+def test_nothing_is_left_where_all_was_compared() -> None:
+    found = compared()
+    assert (found.left, found.barren) == (0, 0)
+    assert found.looked > 0
+
+
+def test_what_resembles_its_nearest_far_more_than_all_others_is_named() -> None:
+    features = np.random.default_rng(1).normal(size=(60, 64)).astype(np.float32)
+    features[59] = features[7] + 0.3 * features[30]
+    found = folder(WORDS, strangers(60), features)
+    assert found.resembling.tolist() == [7, 59]
+    manifest = make_manifest([f"a/{name}.png" for name in WORDS])
+    sight = Sight(strangers(60).__getitem__, None, 1, -1.0)
+    assert compare(manifest, make_facts(manifest), FULL, sight).resembling.tolist() == [], "thumbnails cannot tell"
+
+
+def test_what_key_points_do_not_find_is_laid_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [clouds(seed) for seed in range(6)]
+    images += [np.ascontiguousarray(warped(images[0], tilting())[:, ::-1]), 255 - images[1]]
+    features = np.eye(8, dtype=np.float32)
+    features[6:] = features[:2] + 0.1
+    found = compared(images=images, describe=lambda rows, stop: features[rows])
+    assert {tuple(pair) for pair in found.pairs[found.same].tolist()} == {(0, 6), (1, 7)}
+    monkeypatch.setattr(comparison, "_LAID", 0)
+    found = compared(images=images, describe=lambda rows, stop: features[rows])
+    assert (0, 6) not in {tuple(pair) for pair in found.pairs[found.same].tolist()}

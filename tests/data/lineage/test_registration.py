@@ -6,24 +6,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from scenes import drawing, scene
 
 from automl_vision.data.lineage.agreement import Agreement
-from automl_vision.data.lineage.registration import Registration, describe_picture, register
-
-
-def scene(seed: int, side: int = 160) -> np.ndarray:
-    """Blobs, boxes and strokes at random places on a shaded ground."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((side, side, 3), np.uint8)
-    image[:] = np.linspace(60, 180, side)[:, None, None]
-    for _ in range(45):
-        colour = [int(value) for value in rng.integers(0, 256, 3)]
-        (x, y), (w, h) = rng.integers(0, side, 2).tolist(), rng.integers(4, side // 4, 2).tolist()
-        if rng.random() < 0.5:
-            cv2.ellipse(image, (x, y), (w, h), float(rng.uniform(0, 180)), 0, 360, colour, -1)
-        else:
-            cv2.rectangle(image, (x, y), (x + w, y + h), colour, -1)
-    return cv2.GaussianBlur(image, (0, 0), 0.8)
+from automl_vision.data.lineage.overlay import Bank
+from automl_vision.data.lineage.registration import Registration, describe_picture, lay_over, register
 
 
 def turned(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -79,16 +66,6 @@ def board(fields: int, shift: int = 0, side: int = 192) -> np.ndarray:
     at = (np.arange(side) + shift) * fields // side
     pattern = ((at[:, None] + at[None, :]) % 2 * 255).astype(np.uint8)
     return np.repeat(pattern[:, :, None], 3, axis=2)
-
-
-def drawing(seed: int) -> np.ndarray:
-    """Thin strokes on white: line art."""
-    rng = np.random.default_rng(seed)
-    image = np.full((160, 160, 3), 255, np.uint8)
-    for _ in range(8):
-        points = rng.integers(10, 150, (5, 1, 2)).astype(np.int32)
-        cv2.polylines(image, [points], isClosed=False, color=(0, 0, 0), thickness=2, lineType=cv2.LINE_AA)
-    return image
 
 
 def texture(seed: int) -> np.ndarray:
@@ -171,3 +148,52 @@ def test_threads_find_what_one_finds() -> None:
     assert [replace(each, map=None) for each in threaded] == [replace(each, map=None) for each in alone]
     for one, other in zip(threaded, alone, strict=True):
         np.testing.assert_array_equal(one.map, other.map)
+
+
+def sheet(at: tuple[int, int], *, side: int = 480, ground: int = 255) -> tuple[np.ndarray, np.ndarray]:
+    """A small drawing, and the same on a large empty sheet."""
+    small = cv2.GaussianBlur(drawing(5, side=140), (0, 0), 0.7)
+    small = small if ground == 255 else 255 - small
+    large = np.full((side, side, 3), ground, np.uint8)
+    large[at[0] : at[0] + 140, at[1] : at[1] + 140] = small
+    return small, large
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+@pytest.mark.parametrize("at", [(40, 300), (170, 170), (320, 15)])
+def test_a_small_drawing_on_a_large_sheet_is_the_drawing(at: tuple[int, int], ground: int) -> None:
+    small, large = sheet(at, ground=ground)
+    found = registered(small, large)
+    assert found.same, found.detail
+    assert found.map is not None
+    corners = found.map @ np.array([[0, 0, 1], [255, 0, 1], [0, 255, 1], [255, 255, 1]]).T
+    assert np.ptp(corners[0]) == pytest.approx(255, rel=0.25), "both fill their frame"
+    strangers = np.full_like(large, ground)
+    strangers[at[0] : at[0] + 140, at[1] : at[1] + 140] = np.abs(drawing(6, side=140).astype(int) - (255 - ground))
+    assert not registered(small, strangers).same
+
+
+@pytest.mark.parametrize("at", [(40, 300), (171, 163), (320, 15)])
+def test_a_sheet_is_cut_as_its_mirror_image_is(at: tuple[int, int]) -> None:
+    _, large = sheet(at)
+    calm = describe_picture(large).calm
+    assert min(calm.shape) > 200
+    np.testing.assert_array_equal(describe_picture(np.ascontiguousarray(large[:, ::-1])).calm, calm[:, ::-1])
+    np.testing.assert_array_equal(describe_picture(np.ascontiguousarray(large[::-1])).calm, calm[::-1])
+
+
+def test_what_fills_its_frame_is_not_cut() -> None:
+    photograph = scene(4, side=256)
+    whole = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
+    calm = describe_picture(photograph).calm
+    assert calm.shape == whole.shape
+    assert np.corrcoef(calm.ravel(), whole.ravel())[0, 1] > 0.97
+    speck = np.full((300, 200, 3), 255, np.uint8)
+    speck[150:158, 90:98] = 0
+    assert describe_picture(speck).calm.shape == (256, 171), "too small to stand for the picture"
+
+
+def test_a_road_sign_without_key_points_stays_apart_too() -> None:
+    circle, triangle = describe_picture(sign("circle")), describe_picture(sign("triangle"))
+    found = lay_over(circle, Bank.of(circle.contrast), triangle, register(circle, triangle))
+    assert not found.same

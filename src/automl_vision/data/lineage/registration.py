@@ -9,6 +9,7 @@ pictures give few matches that fit, or a map under which they differ.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -225,7 +226,7 @@ def _trimmed(grey: Grey) -> Grey:
         return grey
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     top, left = (max(0, int((at[0] - _MARGIN) / scale)) for at in (rows, columns))
-    bottom, right = (int((at[-1] + 1 + _MARGIN) / scale) for at in (rows, columns))
+    bottom, right = (math.ceil((at[-1] + 1 + _MARGIN) / scale) for at in (rows, columns))  # as a mirror would cut
     part = grey[top:bottom, left:right]
     return part if part.size < _SMALL_PART * grey.size and min(part.shape) >= _SMALLEST_PART else grey
 

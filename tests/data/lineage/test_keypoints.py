@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import clouds, scene
+
+from automl_vision.data.lineage.keypoints import VARIANTS, find_points, fits, plausible
+
+HEIGHT, WIDTH = 120, 200
+
+
+def linear(a: float, b: float, c: float, d: float) -> np.ndarray:
+    return np.array([[a, b, 7.0], [c, d, -3.0], [0.0, 0.0, 1.0]])
+
+
+def horizon(x: float, y: float) -> np.ndarray:
+    return np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [x, y, 1.0]])
+
+
+def test_variants_undo_themselves() -> None:
+    for order in VARIANTS.values():
+        assert np.array_equal(order[order], np.arange(128))
+
+
+@given(
+    scale=st.floats(0.26, 3.9),
+    angle=st.floats(0, 2 * np.pi),
+    mirrored=st.booleans(),
+    shift=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)),
+)
+def test_what_people_do_to_pictures_is_plausible(
+    scale: float, angle: float, mirrored: bool, shift: tuple[float, float]
+) -> None:
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    onto = linear(cos, -sin, sin, cos) @ np.diag([-1.0 if mirrored else 1.0, 1.0, 1.0])
+    onto[:2, 2] = shift
+    assert plausible(onto, HEIGHT, WIDTH)
+
+
+@given(scale=st.one_of(st.floats(0, 0.249), st.floats(4.01, 1e6)), angle=st.floats(0, 2 * np.pi))
+def test_extreme_scales_are_not(scale: float, angle: float) -> None:
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    assert not plausible(linear(cos, -sin, sin, cos), HEIGHT, WIDTH)
+
+
+IMPLAUSIBLE = {
+    "squeezed": linear(1.0, 0.0, 0.0, 0.35),
+    "sheared": linear(1.0, 2.0, 0.0, 1.0),
+    "flattened": linear(1.0, 1.0, 1.0, 1.0),
+    "nothing": linear(0.0, 0.0, 0.0, 0.0),
+    "folded over: the horizon crosses it": horizon(-1 / 100, 0.0),
+    "the horizon touches a corner": horizon(-1 / WIDTH, 0.0),
+    "behind the horizon": -np.eye(3),
+    "tilted until one side is many times the other": horizon(-0.004, 0.0),
+    "no number": np.full((3, 3), np.nan),
+    "infinite": np.diag([np.inf, 1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", IMPLAUSIBLE)
+def test_what_nobody_does_is_not_plausible(name: str) -> None:
+    assert not plausible(IMPLAUSIBLE[name], HEIGHT, WIDTH)
+
+
+def test_a_mild_tilt_is_plausible_on_either_side() -> None:
+    for x, y in ((0.001, 0.0), (-0.001, 0.0), (0.0005, -0.001)):
+        assert plausible(horizon(x, y), HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_map_of_a_changed_picture_is_found_under_its_variant(variant: str) -> None:
+    grey = scene(0)[:, :, 0]
+    changed = grey[:, ::-1] if "mirrored" in variant else grey
+    changed = 255 - changed if "inverted" in variant else changed
+    best = max(fits(find_points(grey), find_points(np.ascontiguousarray(changed))), key=lambda fit: fit.inliers)
+    assert best.variant == variant
+    assert best.inverted == ("inverted" in variant)
+    true = np.array([[-1.0, 0, 159], [0, 1, 0], [0, 0, 1]]) if "mirrored" in variant else np.eye(3)
+    corners = np.array([[0, 0, 1], [159, 0, 1], [0, 159, 1], [159, 159, 1]]).T
+    assert np.abs((best.map @ corners)[:2] / (best.map @ corners)[2] - (true @ corners)[:2]).max() < 3.0
+
+
+def test_without_points_there_is_no_map() -> None:
+    empty = find_points(np.full((64, 64), 90, np.uint8))
+    assert len(empty) == 0
+    some = find_points(scene(1)[:, :, 0])
+    assert fits(empty, some) == fits(some, empty) == fits(empty, empty) == []
+
+
+def test_points_are_no_more_than_asked_for_and_faint_ones_are_sought_where_there_are_few() -> None:
+    assert len(find_points(clouds(0, side=256, sigma=1.5)[:, :, 0])) == 400
+    assert 0 < len(find_points(clouds(1, sigma=10)[:, :, 0])) < 120
