@@ -224,7 +224,15 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         tell(Note(text, "warning"))
     if settings.data.lineage == "full":
         tell(StageStarted("compare"))
-        facts = inspected_pictures(manifest, facts, store, settings, runtime, lambda n, of: tell(Progress(n, of)))
+        facts = inspected_pictures(
+            manifest,
+            facts,
+            store,
+            settings,
+            runtime,
+            progress=lambda n, of: tell(Progress(n, of)),
+            warn=lambda text: tell(Note(text, "warning")),
+        )
     tell(StageStarted("audit"))
     return prepare_to_look(manifest, facts, store, settings)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -118,3 +119,27 @@ def test_the_matrices_are_plain_small_and_finite() -> None:
 def test_no_weights_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("automl_vision.models.copy_descriptor.find_weights", lambda *_, **__: None)
     assert describer(Pictures(photographs()), RUNTIME) is None
+
+
+def test_what_an_image_is_described_by_does_not_depend_on_the_others() -> None:
+    describe = describer(Pictures(photographs()), RUNTIME)
+    assert describe is not None
+    rows = np.array([0, 1, 2] * 4)
+    together, alone = describe(rows, math.inf), describe(rows[2:3], math.inf)
+    assert together is not None
+    assert alone is not None
+    assert alone.shape == (1, together.shape[1])
+    assert np.array_equal(together[[2, 5, 11]], alone[[0, 0, 0]])
+
+
+def test_the_name_tells_what_changes_a_descriptor() -> None:
+    first, again = describer(Pictures(photographs()), RUNTIME), describer(Pictures(photographs()), RUNTIME)
+    assert first is not None
+    assert again is not None
+    assert first.name == again.name
+    with torch.no_grad():
+        next(iter(again.net.parameters())).add_(1e-3)
+    other = replace(RUNTIME, threads=2), replace(RUNTIME, amp_dtype="bfloat16")
+    names = {first.name, replace(again).name, *(replace(first, runtime=each).name for each in other)}
+    names.add(replace(first, preprocessing=replace(first.preprocessing, size=32)).name)
+    assert len(names) == 5

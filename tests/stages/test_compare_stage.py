@@ -14,9 +14,11 @@ from PIL import Image
 
 from automl_vision.config import Settings
 from automl_vision.data.facts import METHOD
+from automl_vision.data.lineage import comparison
+from automl_vision.data.lineage.comparison_cache import FILE
 from automl_vision.data.preparation import Prepared, read_manifest
 from automl_vision.errors import Interrupted
-from automl_vision.events import silent
+from automl_vision.events import Event, Note, silent
 from automl_vision.pipeline import inspect
 from automl_vision.run_dir import COMPARED, RunDir
 from automl_vision.runtime import Clock, Runtime
@@ -116,3 +118,27 @@ def test_a_stop_request_ends_it(tmp_path: Path, data: Path, monkeypatch: pytest.
     with pytest.raises(Interrupted, match="comparing"):
         decode_and_check(context, read_manifest(data, SETTINGS), PLAN, RUNTIME)
     run.close()
+
+
+def cached(folder: Path) -> Settings:
+    return replace(SETTINGS, machine=replace(SETTINGS.machine, cache=True, cache_dir=str(folder)))
+
+
+def test_a_second_look_compares_nothing_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = inspect(data, cached(tmp_path / "cache"))
+    for name in ("describe_picture", "register", "lay_over"):
+        monkeypatch.setattr(comparison, name, lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr("automl_vision.models.copy_descriptor.extract_features", lambda *_, **__: pytest.fail("again"))
+    again = inspect(data, cached(tmp_path / "cache"))
+    assert joined(again) == joined(first) == {("b/owl.png", "b/zebra.png")}
+    assert again.facts.compared is not None
+    assert first.facts.compared is not None
+    assert again.facts.compared.to_dict() == first.facts.compared.to_dict()
+
+
+def test_a_cache_that_cannot_be_used_is_said(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "cache" / FILE).mkdir(parents=True)
+    told: list[Event] = []
+    found = inspect(data, cached(tmp_path / "cache"), tell=told.append)
+    assert joined(found) == {("b/owl.png", "b/zebra.png")}
+    assert [str(tmp_path / "cache" / FILE) in each.text for each in told if isinstance(each, Note)] == [True]

@@ -30,7 +30,7 @@ from automl_vision.data.store import ImageStore, SealedRowError, build_store, de
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
-    from automl_vision.data.lineage.comparison import Describe
+    from automl_vision.data.lineage.comparison import NamedDescribe
 
 #: Images that are decoded to learn how long all of them will take.
 TIMED_IMAGES = 16
@@ -184,10 +184,11 @@ def compare_pictures(
     manifest: Manifest,
     facts: Facts,
     settings: Settings,
-    describe: Describe | None,
+    describe: NamedDescribe | None,
     threads: int,
     seconds: float,
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Compared:
     """What laying similar pictures over each other tells, see `data.lineage.comparison`.
 
@@ -198,12 +199,23 @@ def compare_pictures(
         describe: features that tell which pictures are similar; None for thumbnails.
         threads: that compare at once.
         seconds: after which nothing new begins.
-        progress: called with (pairs dealt with, pairs in all).
+        progress: called with (pictures described, pictures in all), then with (pairs dealt with, pairs in all).
+        note: told why what was seen is not kept for later runs, where it cannot be.
     """
-    from automl_vision.data.lineage.comparison import Sight, compare  # OpenCV: only where it is asked for
+    # OpenCV: only where it is asked for
+    from automl_vision.data.lineage.comparison import Sight, compare
+    from automl_vision.data.lineage.comparison_cache import comparison_cache
 
-    sight = Sight(partial(_pixels, manifest), describe, threads, seconds, partial(_signature, manifest))
-    return compare(manifest, facts, settings.data, sight, progress)
+    notes: list[str] = []
+    described_by = "thumbnails" if describe is None else describe.name
+    pixels, signature = partial(_pixels, manifest), partial(_signature, manifest)
+    with comparison_cache(cache_folder(settings), described_by, notes) as cache:
+        sight = Sight(pixels, describe, threads, seconds, signature, cache)
+        found = compare(manifest, facts, settings.data, sight, progress)
+    if note:
+        for text in notes:
+            note(text)
+    return found
 
 
 def _pixels(manifest: Manifest, row: int) -> NDArray[np.uint8]:

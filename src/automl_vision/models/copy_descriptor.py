@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -96,42 +98,82 @@ class CopyDescriptor(nn.Module):
         return torch.cat([F.normalize(part) for part in parts], dim=1)
 
 
-def describer(
-    source: ImageSource, runtime: Runtime, progress: Callable[[int], None] | None = None
-) -> Callable[[NDArray[np.int64], float], NDArray[np.float32] | None] | None:
-    """(n) rows of `source`, and the monotonic seconds until which there is time -> (n, D) descriptors.
+@dataclass(frozen=True)
+class Describer:
+    """Descriptors of the rows of `source`.
 
-    None where the weights are not on this machine; it gives None where time was up. `progress` is told the number
-    of images that are done.
+    Attributes:
+        net: on the device of `runtime`.
+        source: where the images are.
+        preprocessing: input size, mean and std.
+        runtime: device and precision.
+        progress: told the number of images that are done, of those asked for.
+    """
+
+    net: CopyDescriptor
+    source: ImageSource
+    preprocessing: Preprocessing
+    runtime: Runtime
+    progress: Callable[[int], None] | None = None
+
+    def __call__(self, rows: NDArray[np.int64], stop: float) -> NDArray[np.float32] | None:
+        """(n) rows, and the monotonic seconds until which there is time -> (n, D); None where time was up.
+
+        Batches are always full: the sums of a smaller one are rounded in another order, and what an image is
+        described by must not depend on how many others are asked for.
+        """
+        count = len(rows)
+        batch = _BATCH[self.runtime.device.type == "cuda"]
+        full = np.concatenate([rows, np.repeat(rows[-1:], -count % batch)])
+
+        def late() -> bool:
+            return time.monotonic() > stop
+
+        def tell(done: int) -> None:
+            if self.progress:
+                self.progress(min(done, count))
+
+        try:
+            return extract_features(
+                self.net,
+                self.source,
+                torch.from_numpy(full),
+                self.preprocessing,
+                self.runtime,
+                batch_size=batch,
+                should_stop=late,
+                progress=tell,
+            )[:count]
+        except OutOfTime:
+            return None
+
+    @cached_property
+    def name(self) -> str:
+        """Equal where equal images get equal descriptors: the weights, the size, the machine's way to calculate."""
+        size = self.preprocessing.size
+        digest = hashlib.blake2b(digest_size=16)
+        for tensor in self.net.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for matrix in _matrices().values():
+            digest.update(matrix.tobytes())
+        how = [NETWORK, digest.hexdigest(), size, self.source.plane_for(size), self.runtime.device.type]
+        return ", ".join(map(str, [*how, self.runtime.amp_dtype, self.runtime.threads, torch.__version__]))
+
+
+def describer(source: ImageSource, runtime: Runtime, progress: Callable[[int], None] | None = None) -> Describer | None:
+    """What describes the rows of `source`; None where the weights are not on this machine.
+
+    Args:
+        source: where the images are.
+        runtime: device and precision.
+        progress: told the number of images that are done, of those asked for.
     """
     features = copy_features()
     if features is None:
         return None
     net = CopyDescriptor(features).eval().to(runtime.device).to(memory_format=torch.channels_last)
     mean, std = statistics(backbone(NETWORK))
-    preprocessing = Preprocessing(min(SIDE, source.sizes[-1]), mean, std)
-
-    def describe(rows: NDArray[np.int64], stop: float) -> NDArray[np.float32] | None:
-        chosen = torch.from_numpy(rows)
-
-        def late() -> bool:
-            return time.monotonic() > stop
-
-        try:
-            return extract_features(
-                net,
-                source,
-                chosen,
-                preprocessing,
-                runtime,
-                batch_size=_BATCH[runtime.device.type == "cuda"],
-                should_stop=late,
-                progress=progress,
-            )
-        except OutOfTime:
-            return None
-
-    return describe
+    return Describer(net, source, Preprocessing(min(SIDE, source.sizes[-1]), mean, std), runtime, progress)
 
 
 @cache

@@ -47,18 +47,23 @@ def compared_pictures(
     left = context.clock.remaining
     seconds = left if math.isinf(left) else COMPARE_SHARE * max(left, 0.0)
 
-    def progress(done: int, total: int) -> None:
+    def check_stop(dealt_with: str) -> None:
         if context.stop.requested:
-            raise Interrupted("stopped while comparing", value=f"{done} of {total}", fix=context.how_to_resume)
+            raise Interrupted("stopped while comparing", value=dealt_with, fix=context.how_to_resume)
+
+    def progress(done: int, total: int) -> None:
+        check_stop(f"{done} of {total}")
         context.tell(Progress(done, total))
 
-    describe = describer(store, runtime, lambda done: progress(done, len(manifest)))
-    found = compare_pictures(manifest, facts, context.settings, describe, runtime.threads, seconds, progress)
+    def warn(text: str) -> None:
+        context.note(text, warning=True)
+
+    describe = describer(store, runtime, lambda done: check_stop(f"{done} described"))
+    found = compare_pictures(manifest, facts, context.settings, describe, runtime.threads, seconds, progress, warn)
     if found.unchecked:
-        context.note(
+        warn(
             f"About {found.unchecked:,} pairs of similar images were not compared in {seconds:.0f} s; copies "
-            "may be among them. A longer --budget compares more.",
-            warning=True,
+            "may be among them. A longer --budget compares more."
         )
     write_json(kept, {**found.to_dict(), **key})
     return replace(facts, compared=found)
@@ -71,10 +76,11 @@ def inspected_pictures(
     settings: Settings,
     runtime: Runtime,
     progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
 ) -> Facts:
     """The same without a budget: everything is compared."""
-    describe = describer(store, runtime, lambda done: progress(done, len(manifest)))
-    found = compare_pictures(manifest, facts, settings, describe, runtime.threads, math.inf, progress)
+    describe = describer(store, runtime)
+    found = compare_pictures(manifest, facts, settings, describe, runtime.threads, math.inf, progress, warn)
     return replace(facts, compared=found)
 
 

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lineage_cases import make_facts, make_manifest
 from scenes import clouds, tilting, warped
 from sklearn.datasets import load_sample_images
@@ -14,8 +19,9 @@ from sklearn.datasets import load_sample_images
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared
-from automl_vision.data.lineage import comparison
+from automl_vision.data.lineage import comparison, picking
 from automl_vision.data.lineage.comparison import Sight, compare
+from automl_vision.data.lineage.comparison_cache import FILE, comparison_cache
 from automl_vision.data.lineage.neighbours import nearest_pairs
 
 FULL = DataSettings(lineage="full")
@@ -286,3 +292,101 @@ def test_what_key_points_do_not_find_is_laid_over(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(comparison, "_LAID", 0)
     found = compared(images=images, describe=lambda rows, stop: features[rows])
     assert (0, 6) not in {tuple(pair) for pair in found.pairs[found.same].tolist()}
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each step that opens or compares pictures is taken from now on."""
+    counted: Counter[str] = Counter()
+
+    def counting(module: object, name: str) -> None:
+        real = getattr(module, name)
+
+        def count(*given: object) -> object:
+            counted[name] += 1
+            return real(*given)
+
+        monkeypatch.setattr(module, name, count)
+
+    for name in ("describe_picture", "register", "lay_over", "traces"):
+        counting(comparison, name)
+    counting(picking, "register")
+    counting(picking, "sample")
+    return counted
+
+
+def shown(counted: Counter[str]) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Descriptors that the first pictures and their copies share, whatever their rows."""
+    features = np.random.default_rng(1).normal(size=(9, 64)).astype(np.float32)
+    features[[1, 2, 6, 7]] = features[[0, 0, 0, 1]] + 0.2
+
+    def describe(rows: np.ndarray, stop: float) -> np.ndarray:
+        counted["described"] += len(rows)
+        return features[rows]
+
+    return describe
+
+
+def kept_in(folder: Path, notes: list[str], **changes: object) -> dict[str, object]:
+    with comparison_cache(folder, "test", notes) as cache:
+        found = compared(cache=cache, signature=signed, **changes)
+    assert notes == []
+    return found.to_dict()
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_a_second_run_looks_at_nothing_and_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_features: bool
+) -> None:
+    counted = looked_at(monkeypatch)
+    named = ["a/0x.png", *(f"a/{i}x.png" for i in range(1, 7)), "a/3x_dark.png"]
+    given = {"images": photographs(), "paths": named, "describe": shown(counted) if with_features else None}
+    without = compared(signature=signed, **given).to_dict()
+    assert without["original"], "groups are judged"
+    assert without["marked"]
+    assert without["strangers"]
+    first = kept_in(tmp_path, [], **given)
+    assert min(counted[name] for name in ("describe_picture", "register", "lay_over", "sample")) > 0
+    counted.clear()
+    assert kept_in(tmp_path, [], **given) == first == without
+    assert not counted
+
+
+def test_a_picture_that_is_added_costs_only_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = looked_at(monkeypatch)
+    images = [*photographs(), np.ascontiguousarray(photographs()[0][:, ::-1])]
+    paths = [f"a/{i}x.png" for i in range(9)]
+    given = {"images": images, "describe": shown(counted)}
+    kept_in(tmp_path, [], paths=paths[:8], **given)
+    before = counted.copy()
+    counted.clear()
+    found = kept_in(tmp_path, [], paths=paths, **given)
+    assert counted["described"] == 1
+    assert 0 < counted["register"] < before["register"]
+    counted.clear()
+    assert compared(paths=paths, signature=signed, **given).to_dict() == found
+
+
+def test_renamed_files_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = looked_at(monkeypatch)
+    pixels = list(range(8))
+    first = kept_in(tmp_path, [], images=photographs(), pixels=pixels)
+    counted.clear()
+    renamed = kept_in(tmp_path, [], images=photographs(), pixels=pixels, paths=[f"a/{i}y.png" for i in range(8)])
+    assert renamed == first
+    assert not counted
+
+
+@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=200))
+@settings(max_examples=10, deadline=None)
+def test_a_damaged_cache_changes_no_result(tmp_path_factory: pytest.TempPathFactory, at: int, scribble: bytes) -> None:
+    images, notes = pictures(), []
+    folder = tmp_path_factory.mktemp("cache")
+    with comparison_cache(folder, "test", notes) as cache:
+        first = compared(images=images, cache=cache).to_dict()
+    file = folder / FILE
+    content = bytearray(file.read_bytes())
+    start = at % len(content)
+    content[start : start + len(scribble)] = scribble
+    file.write_bytes(content)
+    with comparison_cache(folder, "test", notes) as cache:
+        assert compared(images=images, cache=cache).to_dict() == first

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from automl_vision.data.lineage import neighbours
-from automl_vision.data.lineage.neighbours import nearest_pairs, thumbnails
+from automl_vision.data.lineage.neighbours import nearest_pairs, thumbnails, turned
 
 
 def features(n: int, seed: int = 0) -> np.ndarray:
@@ -38,5 +38,5 @@ def test_thumbnails_find_turned_and_mirrored_pictures() -> None:
     coarse = rng.integers(0, 256, (12, 6, 6), dtype=np.uint8)
     greys = [np.kron(each, np.ones((8, 8), np.uint8)) for each in coarse]
     greys += [np.rot90(greys[0]), greys[1][:, ::-1], np.rot90(greys[2], 3)[:, ::-1]]
-    nearest = {tuple(pair) for pair in nearest_pairs(thumbnails(greys)).pairs[:3].tolist()}
+    nearest = {tuple(pair) for pair in nearest_pairs(turned(thumbnails(greys))).pairs[:3].tolist()}
     assert nearest == {(0, 12), (1, 13), (2, 14)}

@@ -10,9 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,12 +23,13 @@ from threadpoolctl import threadpool_limits
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.lineage.comparison_cache import Appearance, ComparisonCache
 from automl_vision.data.lineage.contradictions import contradicted, named_pairs
 from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.names import SIBLING_HINT
-from automl_vision.data.lineage.neighbours import NEIGHBOURS, Candidates, nearest_pairs, thumbnails
+from automl_vision.data.lineage.neighbours import NEIGHBOURS, Candidates, nearest_pairs, thumbnails, turned
 from automl_vision.data.lineage.overlay import Bank
 from automl_vision.data.lineage.picking import Look, judge_groups
 from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, lay_over, register
@@ -38,9 +40,25 @@ from automl_vision.data.manifest import Manifest
 Describe = Callable[[NDArray[np.int64], float], NDArray[np.float32] | None]
 Progress = Callable[[int, int], None]
 
+
+class NamedDescribe(Protocol):
+    """`Describe`, and what does it."""
+
+    @property
+    def name(self) -> str:
+        """Equal where equal images get equal features."""
+        ...
+
+    def __call__(self, rows: NDArray[np.int64], stop: float, /) -> NDArray[np.float32] | None:
+        """As `Describe`."""
+        ...
+
+
 #: Pairs that are compared before what they joined is looked at. A constant, so that the number of threads changes
 #: nothing.
 _BATCH = 64
+#: Pictures that are described before what they gave is kept: whole batches of the network.
+_DESCRIBED = 128
 #: Pictures whose grey levels and key points are kept at once, about 120 kB each.
 _KEPT = 8_000
 #: Pairs in a row without a copy after which the rest is left: so many, more in a large set, and more for every copy
@@ -64,6 +82,7 @@ class Sight:
         threads: that compare at once.
         seconds: after which nothing new begins; infinite where nothing presses.
         signature: row -> signature of its file; None: originals are not sought in groups.
+        cache: what earlier runs saw.
     """
 
     pixels: Callable[[int], NDArray[np.uint8]]
@@ -71,6 +90,7 @@ class Sight:
     threads: int
     seconds: float
     signature: Callable[[int], FileSignature] | None = None
+    cache: ComparisonCache = field(default_factory=ComparisonCache)
 
 
 def compare(
@@ -83,28 +103,29 @@ def compare(
         facts: N rows.
         settings: which other evidence there is.
         sight: how the pixels are reached.
-        progress: called with (pairs dealt with, pairs in all).
+        progress: called with (pictures described, pictures in all), then with (pairs dealt with, pairs in all).
     """
     stop = time.monotonic() + sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
-    plain: set[int] = set()
-    marked: dict[int, tuple[str, ...]] = {}
-    picture = lru_cache(maxsize=_KEPT)(partial(_picture, sight, plain, marked))
+    pictures = _Pictures(sight, facts.pixel_digests)
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
     blas = threadpool_limits(1, "blas")  # small products: threads inside of threads only wait for each other
     with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
-        views = _views(rows, sight, lambda each: list(pool.map(picture, each)), stop)
+        views = _views(rows, pictures, pool, stop, progress)
         with blas:
             near = None if views is None else nearest_pairs(views)
             candidates = _candidates(rows, near, facts, others)
-            work = _Work(candidates, len(rows), picture, pool, stop, progress)
+            work = _Work(candidates, len(rows), pictures, pool, stop, progress)
             found = work.run(connected(len(manifest), joined))
-            original = _originals(facts, others, found, sight, picture, pool, stop)
-            strangers, named = contradicted(named_pairs(joined, facts), picture, work.look, pool, stop)
+            original = _originals(facts, others, found, pictures, pool, stop)
+            names = named_pairs(joined, facts)
+            strangers, named = contradicted(names, pictures.is_plain, pictures.registered, pool, stop)
     unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
-    told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=sorted(plain))
+    seen = {row: pictures.appearances[row] for row in sorted(pictures.appearances)}
+    plain = [row for row, each in seen.items() if each.plain and not each.tiny]
+    told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=plain)
     return replace(
         told,
         strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2),
@@ -114,20 +135,20 @@ def compare(
         barren=work.barren if work.left else 0,
         resembling=_resembling(rows, near) if sight.describe is not None else _no_rows(),
         original=original,
-        marked={row: marked[row] for row in sorted(marked)},
+        marked={row: each.traces for row, each in seen.items() if each.traces},
     )
 
 
 def _originals(
     facts: Facts,
     others: Sequence[Evidence],
-    found: list[tuple[tuple[int, int], Registration]],
-    sight: Sight,
-    picture: Callable[[int], Picture],
+    found: list[_Found],
+    pictures: _Pictures,
     pool: ThreadPoolExecutor,
     stop: float,
 ) -> dict[int, float]:
     """Probabilities in the groups of what shows one picture, where nothing stronger names their original."""
+    sight = pictures.sight
     if sight.signature is None:
         return {}
     links = [Link(a, b, "pixels_registered", "") for (a, b), each in found if each.same]
@@ -135,7 +156,7 @@ def _originals(
     for name, each in zip(LINEAGE_MODES["names"], others, strict=True):
         named |= each.claims == "original"
         links += each.links if name not in KEEPS_TOGETHER else ()
-    look = Look(sight.pixels, picture, sight.signature)
+    look = Look(sight.pixels, pictures.picture, sight.signature, sight.cache, pictures.appearance)
     return judge_groups(connected(len(facts), links), named, facts, look, pool, stop)
 
 
@@ -150,16 +171,6 @@ def _no_rows() -> NDArray[np.int64]:
     return np.zeros(0, dtype=np.int64)
 
 
-def _picture(sight: Sight, plain: set[int], marked: dict[int, tuple[str, ...]], row: int) -> Picture:
-    pixels = sight.pixels(row)
-    if found := traces(pixels):
-        marked[row] = found
-    picture = describe_picture(pixels)
-    if picture.plain and not picture.tiny:
-        plain.add(row)
-    return picture
-
-
 def _distinct_pixels(facts: Facts) -> NDArray[np.int64]:
     """One row of every distinct picture."""
     usable = np.flatnonzero(facts.usable)
@@ -172,18 +183,42 @@ def _tiny(facts: Facts) -> int:
 
 
 def _views(
-    rows: NDArray[np.int64], sight: Sight, pictures: Callable[[list[int]], list[Picture]], stop: float
+    rows: NDArray[np.int64], pictures: _Pictures, pool: ThreadPoolExecutor, stop: float, progress: Progress | None
 ) -> NDArray[np.float32] | None:
     """(V, n, D) descriptors; None where there was no time for all of them."""
-    if sight.describe is not None:
-        features = sight.describe(rows, stop)
+
+    def small(chunk: NDArray[np.int64], until: float) -> NDArray[np.float32] | None:
+        calm = (each.calm for each in pool.map(pictures.picture, chunk.tolist()))
+        return None if time.monotonic() > until else thumbnails(list(calm))
+
+    describe = pictures.sight.describe
+    features = _described(rows, pictures, describe or small, stop, progress)
+    if features is None or describe is not None:
         return None if features is None else features[None]
-    greys: list[NDArray[np.uint8]] = []
-    for start in range(0, len(rows), _BATCH):
-        if time.monotonic() > stop:
+    for row in rows.tolist():
+        pictures.appearance(row)
+    return turned(features)
+
+
+def _described(
+    rows: NDArray[np.int64], pictures: _Pictures, describe: Describe, stop: float, progress: Progress | None
+) -> NDArray[np.float32] | None:
+    """(n, D) descriptors in half precision, as they are kept; None where there was no time for all of them."""
+    cache, digests = pictures.sight.cache, pictures.digests
+    known = {row: cache.descriptor(digests[row]) for row in rows.tolist()}
+    unknown = np.array([row for row, each in known.items() if each is None], dtype=np.int64)
+    for start in range(0, len(unknown), _DESCRIBED):
+        chunk = unknown[start : start + _DESCRIBED]
+        features = None if time.monotonic() > stop else describe(chunk, stop)
+        if features is None:
             return None
-        greys += [each.calm for each in pictures(rows[start : start + _BATCH].tolist())]
-    return thumbnails(greys) if greys else np.zeros((8, 0, 1), np.float32)
+        for row, each in zip(chunk.tolist(), features.astype(np.float16), strict=True):
+            known[row] = each
+            cache.keep_descriptor(digests[row], each)
+        if progress:
+            progress(len(rows) - len(unknown) + start + len(chunk), len(rows))
+    kept = [each for each in known.values() if each is not None]
+    return np.stack(kept).astype(np.float32) if kept else np.zeros((0, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -231,14 +266,87 @@ def _neighbours(rows: NDArray[np.int64], found: Candidates) -> Iterator[_Candida
 _Found = tuple[tuple[int, int], Registration]
 
 
+class _Pictures:
+    """Pictures and pairs of them: looked up, and looked at where no run did before.
+
+    Attributes:
+        sight: how the pixels are reached.
+        digests: (N) of the pixels.
+        appearances: what each picture that was asked for looks like by itself.
+        picture: row -> what registration needs of it.
+    """
+
+    def __init__(self, sight: Sight, digests: NDArray[np.object_]) -> None:
+        self.sight = sight
+        self.digests = digests
+        self.appearances: dict[int, Appearance] = {}
+        self.picture: Callable[[int], Picture] = lru_cache(maxsize=_KEPT)(self._opened)
+
+    def appearance(self, row: int) -> Appearance:
+        """What one picture looks like by itself."""
+        if not self._is_known(row):
+            self.picture(row)
+        return self.appearances[row]
+
+    def is_plain(self, row: int) -> bool:
+        """Whether a picture has too few key points."""
+        return self.appearance(row).plain
+
+    def registered(self, pair: tuple[int, int]) -> Registration:
+        """One pair laid over each other by key points."""
+        digests, cache = self._digests(pair), self.sight.cache
+        found = cache.registration("points", digests)
+        if found is None:
+            found = register(self.picture(pair[0]), self.picture(pair[1]))
+            cache.keep_registration("points", digests, found)
+        for row in pair:
+            self.appearance(row)
+        return found
+
+    def laid(self, pairs: list[_Found]) -> list[_Found]:
+        """The same without key points: pairs of one first picture, which is turned in every way once for all."""
+        cache = self.sight.cache
+        known = {pair: cache.registration("laid", self._digests(pair)) for pair, _ in pairs}
+        unknown = [(pair, found) for pair, found in pairs if known[pair] is None]
+        if unknown:
+            first = self.picture(pairs[0][0][0])
+            bank = Bank.of(first.contrast)
+        for pair, found in unknown:
+            laid = lay_over(first, bank, self.picture(pair[1]), found)
+            cache.keep_registration("laid", self._digests(pair), laid)
+            known[pair] = laid
+        return [(pair, laid) for pair, laid in known.items() if laid is not None]
+
+    def _digests(self, pair: tuple[int, int]) -> tuple[str, str]:
+        return self.digests[pair[0]], self.digests[pair[1]]
+
+    def _opened(self, row: int) -> Picture:
+        pixels = self.sight.pixels(row)
+        picture = describe_picture(pixels)
+        if not self._is_known(row):
+            seen = Appearance(picture.plain, picture.tiny, traces(pixels))
+            self.sight.cache.keep_appearance(self.digests[row], seen)
+            self.appearances[row] = seen
+        return picture
+
+    def _is_known(self, row: int) -> bool:
+        """Whether it need not be opened to tell what it looks like."""
+        if row not in self.appearances:
+            found = self.sight.cache.appearance(self.digests[row])
+            if found is None:
+                return False
+            self.appearances[row] = found
+        return True
+
+
 @dataclass
 class _Work:
     """Comparisons under way.
 
     Attributes:
         candidates: what to compare, in this order.
-        pictures: how many pictures there are.
-        picture: row -> what registration needs of it.
+        count: how many pictures there are.
+        pictures: how they are looked at.
         pool: where.
         stop: monotonic seconds at which no new batch begins.
         progress: is told how far it is.
@@ -249,8 +357,8 @@ class _Work:
     """
 
     candidates: list[_Candidate]
-    pictures: int
-    picture: Callable[[int], Picture]
+    count: int
+    pictures: _Pictures
     pool: ThreadPoolExecutor
     stop: float
     progress: Progress | None
@@ -284,31 +392,21 @@ class _Work:
                 self.progress(end, len(self.candidates))
         return found
 
-    def look(self, pair: tuple[int, int]) -> Registration:
-        """Lay one pair over each other by key points."""
-        return register(self.picture(pair[0]), self.picture(pair[1]))
-
     def _patience(self, copies: int) -> float:
-        return max(_PATIENCE, _PATIENCE_SHARE * self.pictures) + _PATIENCE_PER_COPY * copies
+        return max(_PATIENCE, _PATIENCE_SHARE * self.count) + _PATIENCE_PER_COPY * copies
 
     def _compared(self, batch: list[_Candidate], root: NDArray[np.int64]) -> list[_Found]:
         """By key points; and where those do not join the two, nor what they belong to, without."""
         pairs = [each.pair for each in batch]
-        seen = dict(zip(pairs, self.pool.map(self.look, pairs), strict=True))
+        seen = dict(zip(pairs, self.pool.map(self.pictures.registered, pairs), strict=True))
         root = _joined(root, [pair for pair, each in seen.items() if each.same])
         open_pairs = [each.pair for each in batch if each.near and root[each.pair[0]] != root[each.pair[1]]]
         by_first: dict[int, list[_Found]] = {}
         for pair in open_pairs:
             by_first.setdefault(pair[0], []).append((pair, seen[pair]))
-        for again in self.pool.map(self._laid, by_first.values()):
+        for again in self.pool.map(self.pictures.laid, by_first.values()):
             seen |= dict(again)
         return list(seen.items())
-
-    def _laid(self, pairs: list[_Found]) -> list[_Found]:
-        """Pairs of one first picture, which is turned in every way once for all of them."""
-        first = self.picture(pairs[0][0][0])
-        bank = Bank.of(first.contrast)
-        return [(pair, lay_over(first, bank, self.picture(pair[1]), found)) for pair, found in pairs]
 
 
 def _joined(root: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from automl_vision.data.facts import Facts
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
-from automl_vision.data.lineage.registration import Picture, Registration
+from automl_vision.data.lineage.registration import Registration
 
 Pair = tuple[int, int]
 
@@ -39,7 +39,7 @@ def named_pairs(links: Iterable[Link], facts: Facts) -> list[Pair]:
 
 def contradicted(
     pairs: list[Pair],
-    picture: Callable[[int], Picture],
+    plain: Callable[[int], bool],
     look: Callable[[Pair], Registration],
     pool: ThreadPoolExecutor,
     stop: float,
@@ -51,7 +51,7 @@ def contradicted(
 
     Args:
         pairs: rows that names join.
-        picture: row -> its key points.
+        plain: row -> whether it has too few key points for its copies to be found.
         look: lays one pair over each other.
         pool: where.
         stop: monotonic seconds at which no new batch begins.
@@ -66,7 +66,7 @@ def contradicted(
     strangers = [pair for pair, found in seen if not (found.same or found.perhaps or found.tiny)]
     root = _joined(agreed)
     apart = [(a, b) for a, b in strangers if root.get(a, -1 - a) != root.get(b, -1 - b)]
-    return [pair for pair in apart if not any(picture(row).plain for row in pair)], len(seen)
+    return [pair for pair in apart if not any(map(plain, pair))], len(seen)
 
 
 def _joined(pairs: list[Pair]) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,11 +59,17 @@ def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
 
 
 def thumbnails(greys: Sequence[NDArray[np.uint8]]) -> Floats:
-    """(8, n, D) small grey squares in the eight ways to turn and mirror them: for want of features."""
-    small = np.stack([_thumbnail(grey) for grey in greys])
-    turned = [np.rot90(small, turns, (1, 2)) for turns in range(4)]
-    views = [*turned, *(view[:, :, ::-1] for view in turned)]
-    return np.stack([view.reshape(len(small), -1) for view in views]).astype(np.float32)
+    """(n, D) small grey squares, row by row: for want of features."""
+    return np.stack([_thumbnail(grey).ravel() for grey in greys]).astype(np.float32)
+
+
+def turned(squares: Floats) -> Floats:
+    """(n, D) thumbnails to (8, n, D) in the eight ways to turn and mirror them."""
+    side = math.isqrt(squares.shape[1])
+    small = squares.reshape(-1, side, side)
+    turns = [np.rot90(small, quarters, (1, 2)) for quarters in range(4)]
+    views = [*turns, *(view[:, :, ::-1] for view in turns)]
+    return np.stack([view.reshape(len(small), -1) for view in views])
 
 
 def _thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.float64]:

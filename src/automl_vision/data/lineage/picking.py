@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Facts
+from automl_vision.data.lineage.comparison_cache import ComparisonCache, Signed
 from automl_vision.data.lineage.cues import Sample, pair_cues, sample
 from automl_vision.data.lineage.originals import PAIR, REACH, Folder, Group, folder_of, load_picker
 from automl_vision.data.lineage.registration import TINY, Picture, register
@@ -32,11 +33,15 @@ class Look:
         pixels: row -> (H, W, 3) RGB as decoded.
         picture: row -> the same, described for registration.
         signature: row -> signature of its file.
+        cache: the cues of groups that were judged before.
+        glance: is told of members that need not be opened again.
     """
 
     pixels: Callable[[int], NDArray[np.uint8]]
     picture: Callable[[int], Picture]
     signature: Callable[[int], FileSignature]
+    cache: ComparisonCache
+    glance: Callable[[int], object]
 
 
 def judge_groups(
@@ -101,9 +106,21 @@ def _folder(root: NDArray[np.int64], groups: Sequence[list[int]], facts: Facts, 
 
 
 def _probabilities(members: Sequence[int], folder: Folder, facts: Facts, look: Look) -> NDArray[np.float64]:
-    sizes = facts.table["bytes"].to_numpy()
-    samples = [sample(look.pixels(row), look.picture(row), look.signature(row), int(sizes[row])) for row in members]
-    return load_picker().probabilities(group_of(samples), folder)
+    return load_picker().probabilities(_group(members, facts, look), folder)
+
+
+def _group(members: Sequence[int], facts: Facts, look: Look) -> Group:
+    digests, sizes = facts.pixel_digests, facts.table["bytes"].to_numpy()
+    signed = [Signed(digests[row], look.signature(row), int(sizes[row])) for row in members]
+    known = look.cache.group(signed)
+    if known is not None:
+        for row in members:
+            look.glance(row)
+        return known
+    files = zip(members, signed, strict=True)
+    group = group_of([sample(look.pixels(row), look.picture(row), file.signature, file.size) for row, file in files])
+    look.cache.keep_group(signed, group)
+    return group
 
 
 def group_of(samples: Sequence[Sample]) -> Group:
