@@ -188,9 +188,9 @@ def test_an_output_folder_that_cannot_be_made(command, here, quick, place):
     assert_mistake(inspected, 2, "output cannot be written", place, "--out")
 
 
-def test_predictions_that_cannot_be_written(command, here, finished):
-    image = finished.data / "circle" / "0000.png"
-    for line in (["predict", finished.model, image], ["evaluate", finished.model, "--data", "smoke", "--quiet"]):
+def test_predictions_that_cannot_be_written(command, here, copied):
+    image = copied.data / "circle" / "0000.png"
+    for line in (["predict", copied.model, image], ["evaluate", copied.model, "--data", "smoke", "--quiet"]):
         assert_mistake(command(*line, "--out", "file/x.csv"), 2, "file/x.csv", "Not a directory")
 
 

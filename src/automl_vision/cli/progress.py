@@ -109,7 +109,12 @@ class LiveView:
         self._stop = stop
         self._budget = self._ends = math.inf
         self._stage = ""
-        columns = TextColumn(""), BarColumn(bar_width=BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+        columns = (
+            TextColumn(""),
+            BarColumn(bar_width=BAR_WIDTH),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        )
         self._bar = Bar(*columns, console=stderr)
         self._task = self._bar.add_task("", total=None, visible=False)
         self._trials: dict[int, Trial] = {}

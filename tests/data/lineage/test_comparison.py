@@ -261,9 +261,13 @@ def test_copies_make_it_more_patient(monkeypatch: pytest.MonkeyPatch) -> None:
             np.random.default_rng(row).integers(0, 256, (24, 24, 3), dtype=np.uint8), (72, 72)
         )
         images[row] = np.ascontiguousarray(images[row - 40][:, ::-1])
-    found = folder(WORDS, images, features)
-    assert len(found.pairs[found.same]) == 20
-    assert found.looked > 192 + 64
+    looked = []
+    for per_copy in (0, 10):
+        monkeypatch.setattr(comparison, "_PATIENCE_PER_COPY", per_copy)
+        found = folder(WORDS, images, features)
+        assert len(found.pairs[found.same]) == 20
+        looked.append(found.looked)
+    assert looked[0] < looked[1]
 
 
 def test_nothing_is_left_where_all_was_compared() -> None:

@@ -90,8 +90,9 @@ def _seen_of(second: Grey, first: Grey, onto: Map) -> float:
 
 
 def _places(ours: Floats, theirs: Floats, inside: NDArray[np.bool_]) -> tuple[float, float]:
-    one, other = (values - cv2.GaussianBlur(values, (0, 0), _PLACE_SIGMA) for values in (ours, theirs))
-    both, first, second = (cv2.GaussianBlur(each, (0, 0), _PLACE_SIGMA) for each in (one * other, one**2, other**2))
+    near = _Neighbourhood.of(inside, _PLACE_SIGMA)
+    one, other = (values - near.mean(values) for values in (ours, theirs))
+    both, first, second = (near.mean(each) for each in (one * other, one**2, other**2))
     local = both / np.sqrt((first + _FLAT**2) * (second + _FLAT**2))
     seen = (first > _SEEN**2) & inside, (second > _SEEN**2) & inside
     alike = seen[0] & seen[1] & (local > _ALIKE)
@@ -123,3 +124,27 @@ def _local_contrast(values: Floats) -> Floats:
     centred = values - cv2.GaussianBlur(values, (0, 0), _SIGMA)
     spread = np.sqrt(cv2.GaussianBlur(centred * centred, (0, 0), _SIGMA) + _FLAT**2)
     return np.asarray(centred / spread, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Neighbourhood:
+    """Means around every pixel, of the overlap alone: what lies beyond it is neither dark nor bright.
+
+    Attributes:
+        inside: (H, W) 1 in the overlap, else 0.
+        weight: (H, W) how much of the neighbourhood lies in the overlap.
+        sigma: of the neighbourhood, in pixels.
+    """
+
+    inside: Floats
+    weight: Floats
+    sigma: float
+
+    @classmethod
+    def of(cls, inside: NDArray[np.bool_], sigma: float) -> _Neighbourhood:
+        mask = inside.astype(np.float32)
+        weight = np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma), dtype=np.float32)
+        return cls(mask, np.maximum(weight, 1e-3), sigma)
+
+    def mean(self, values: Floats) -> Floats:
+        return np.asarray(cv2.GaussianBlur(values * self.inside, (0, 0), self.sigma) / self.weight, dtype=np.float32)
