@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from automl_vision.data.lineage import neighbours
+from automl_vision.data.lineage import cells, neighbours
 from automl_vision.data.lineage.neighbours import nearest_pairs, thumbnails, turned
 
 
@@ -40,3 +40,43 @@ def test_thumbnails_find_turned_and_mirrored_pictures() -> None:
     greys += [np.rot90(greys[0]), greys[1][:, ::-1], np.rot90(greys[2], 3)[:, ::-1]]
     nearest = {tuple(pair) for pair in nearest_pairs(turned(thumbnails(greys))).pairs[:3].tolist()}
     assert nearest == {(0, 12), (1, 13), (2, 14)}
+
+
+def with_copies(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(1, n, D) features in which the last quarter are copies, and of which row each is one."""
+    rng = np.random.default_rng(seed)
+    copies = n // 4
+    spread = 1 / np.sqrt(np.arange(1, 97))
+    made = rng.normal(size=(n, 96)) * spread
+    of = rng.choice(n - copies, copies, replace=False)
+    noise = rng.uniform(0.2, 2.0, (copies, 1)) * rng.normal(size=(copies, 96))
+    made[n - copies :] = made[of] + noise * np.sqrt((spread**2).mean())
+    return made[None].astype(np.float32), of
+
+
+def test_above_the_limit_copies_are_still_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "CELL", 30)
+    views, of = with_copies(3_000)
+    exact = nearest_pairs(views)
+    monkeypatch.setattr(neighbours, "_EXACT", 100)
+    found = nearest_pairs(views)
+    assert np.array_equal(nearest_pairs(views).pairs, found.pairs), "the same again"
+    copies = {(int(source), 2_250 + at) for at, source in enumerate(of)}
+    near = copies & set(map(tuple, exact.pairs.tolist()))
+    assert len(near) > 0.9 * len(copies)
+    assert len(near & set(map(tuple, found.pairs.tolist()))) >= 0.99 * len(near)
+    assert (found.pairs[:, 0] < found.pairs[:, 1]).all()
+    assert (np.diff(found.cosine) <= 0).all()
+    assert set(map(tuple, found.pairs.tolist())) != set(map(tuple, exact.pairs.tolist())), "it is another way"
+    assert (found.nearest <= exact.nearest + 1e-5).all()
+    assert (np.abs(found.nearest - exact.nearest) < 1e-5).mean() > 0.95
+
+
+def test_above_the_limit_a_sample_tells_what_stands_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "CELL", 30)
+    views, _ = with_copies(3_000)
+    exact = nearest_pairs(views).standing_out
+    monkeypatch.setattr(neighbours, "_EXACT", 100)
+    sampled = nearest_pairs(views).standing_out
+    assert np.isfinite(sampled).all()
+    assert np.abs(sampled / exact - 1).mean() < 0.05

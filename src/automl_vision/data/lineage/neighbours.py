@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ NEIGHBOURS = 10
 _FLOOR, _FLOOR_LARGE, _LARGE = 0.20, 0.25, 5_000
 #: Rows of the table of cosines that are in memory at once.
 _BLOCK = 1_024
+#: Images above which each is compared with those in the nearest cells only, and images, drawn at random, that then
+#: stand for all others where it is asked how far the nearest stands out from them.
+_EXACT, _OTHERS = 30_000, 2_048
 #: Side in pixels of the thumbnails that stand in for features.
 _THUMBNAIL = 16
 
@@ -30,7 +33,7 @@ class Candidates:
         cosine: (M) how alike, falling.
         nearest: (n) cosine of each image with its nearest.
         standing_out: (n) how far that is above what the image has with images beyond its nearest, in their standard
-            deviations.
+            deviations. In a large set a random sample stands for them.
     """
 
     pairs: NDArray[np.int64]
@@ -40,7 +43,7 @@ class Candidates:
 
 
 def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
-    """Each image with its `k` nearest by cosine, above a floor.
+    """Each image with its `k` nearest by cosine, above a floor; approximately above 30,000 images, see `cells`.
 
     Args:
         views: (V, n, D) descriptors of n images in V views; the first view is the image as it is. Two images are as
@@ -52,7 +55,8 @@ def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
         none = np.zeros(0, np.float32)
         return Candidates(np.zeros((0, 2), np.int64), none, np.zeros(n, np.float32), np.zeros(n, np.float32))
     unit = _centred(views)
-    blocks = [_nearest(unit, start, min(k, n - 1)) for start in range(0, n, _BLOCK)]
+    search = _exactly if n <= _EXACT else _in_cells
+    blocks = list(search(unit, min(k, n - 1)))
     pairs, cosine, nearest, standing_out = (np.concatenate(each) for each in zip(*blocks, strict=True))
     falling, best = _once(pairs, cosine, _FLOOR if n <= _LARGE else _FLOOR_LARGE)
     return Candidates(falling, best, nearest, standing_out)
@@ -86,20 +90,51 @@ def _centred(views: Floats) -> Floats:
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-12), dtype=np.float32)
 
 
-def _nearest(unit: Floats, start: int, k: int) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
-    """Pairs and cosines of one block of images, and for each image the nearest and how far that stands out."""
-    rows = np.arange(start, min(start + _BLOCK, unit.shape[1]))
-    cosine = unit[0, rows] @ unit[0].T
+#: Pairs and cosines of one block of images, and for each image the nearest and how far that stands out.
+_Block = tuple[NDArray[np.int64], Floats, Floats, Floats]
+
+
+def _exactly(unit: Floats, k: int) -> Iterator[_Block]:
+    for rows in _blocks(unit.shape[1]):
+        cosine = _cosines(unit, rows, unit[0])
+        cosine[np.arange(len(rows)), rows] = -np.inf
+        near = np.argpartition(cosine, -k, axis=1)[:, -k:]
+        alike = np.take_along_axis(cosine, near, axis=1)
+        np.put_along_axis(cosine, near, np.nan, axis=1)
+        cosine[np.arange(len(rows)), rows] = np.nan
+        yield _block(rows, near, alike, cosine)
+
+
+def _in_cells(unit: Floats, k: int) -> Iterator[_Block]:
+    from automl_vision.data.lineage.cells import Cells  # scikit-learn: only for large sets
+
+    n = unit.shape[1]
+    near, alike = Cells.of(unit[0]).nearest(unit[0], unit, k)
+    others = np.sort(np.random.default_rng(0).permutation(n)[:_OTHERS])
+    for rows in _blocks(n):
+        cosine = _cosines(unit, rows, unit[0, others])
+        for column in near[rows].T:  # one at a time: all at once would take k times the memory
+            cosine[column[:, None] == others] = np.nan
+        cosine[rows[:, None] == others] = np.nan
+        yield _block(rows, near[rows], alike[rows], cosine)
+
+
+def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
+    return (np.arange(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
+
+
+def _cosines(unit: Floats, rows: NDArray[np.int64], others: Floats) -> Floats:
+    """(rows, others) of the view that is most alike."""
+    cosine = unit[0, rows] @ others.T
     for view in unit[1:]:
-        np.maximum(cosine, view[rows] @ unit[0].T, out=cosine)
-    cosine[np.arange(len(rows)), rows] = -np.inf
-    near = np.argpartition(cosine, -k, axis=1)[:, -k:]
-    pairs = np.stack([np.repeat(rows, k), near.ravel()], axis=1)
-    alike = np.take_along_axis(cosine, near, axis=1)
+        np.maximum(cosine, view[rows] @ others.T, out=cosine)
+    return np.asarray(cosine, dtype=np.float32)
+
+
+def _block(rows: NDArray[np.int64], near: NDArray[np.int64], alike: Floats, others: Floats) -> _Block:
+    pairs = np.stack([np.repeat(rows, near.shape[1]), near.ravel()], axis=1)
     nearest = alike.max(axis=1)
-    np.put_along_axis(cosine, near, np.nan, axis=1)
-    cosine[np.arange(len(rows)), rows] = np.nan
-    return pairs, alike.ravel(), nearest, _standing_out(nearest, cosine)
+    return pairs, alike.ravel(), nearest, _standing_out(nearest, others)
 
 
 def _standing_out(nearest: Floats, others: Floats) -> Floats:
