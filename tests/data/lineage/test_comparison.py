@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lineage_cases import make_facts, make_manifest
 from scenes import clouds, tilting, warped
 from sklearn.datasets import load_sample_images
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import FileSignature
@@ -394,3 +395,18 @@ def test_a_damaged_cache_changes_no_result(tmp_path_factory: pytest.TempPathFact
     file.write_bytes(content)
     with comparison_cache(folder, "test", notes) as cache:
         assert compared(images=images, cache=cache).to_dict() == first
+
+
+def test_a_comparison_that_is_stopped_leaves_the_threads_of_others_alone() -> None:
+    def threads() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    def stopped(rows: np.ndarray, stop: float) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with threadpool_limits(2, "blas"):
+        before = threads()
+        with pytest.raises(KeyboardInterrupt):
+            compared(describe=stopped)
+        assert threads() == before
+        assert set(before) == {2}

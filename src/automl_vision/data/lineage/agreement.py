@@ -23,9 +23,9 @@ _OVERLAP = 0.04
 #: Least share of the overlap in which the pictures agree by themselves: a watermark that two strangers share gives
 #: many matches, and a map under which all the rest differs. What counts as agreeing, and as having something to see.
 _SHARE, _AGREES, _VISIBLE = 0.5, 0.3, 0.1
-#: Places are neighbourhoods of this many pixels; they hold something to see from this many grey levels, and agree and
-#: differ from these correlations.
-_PLACE_SIGMA, _SEEN, _ALIKE, _DIFFERENT = 4.0, 6.0, 0.8, 0.5
+#: Places are neighbourhoods of this many pixels; they hold something to see from this many grey levels, and agree from
+#: this correlation.
+_PLACE_SIGMA, _SEEN, _ALIKE = 4.0, 6.0, 0.8
 _PLACE_AREA = (2.5 * _PLACE_SIGMA) ** 2
 
 

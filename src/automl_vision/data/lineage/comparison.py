@@ -111,10 +111,9 @@ def compare(
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
-    blas = threadpool_limits(1, "blas")  # small products: threads inside of threads only wait for each other
     with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
         views = _views(rows, pictures, pool, stop, progress)
-        with blas:
+        with threadpool_limits(1, "blas"):  # small products: threads inside of threads only wait for each other
             near = None if views is None else nearest_pairs(views)
             candidates = _candidates(rows, near, facts, others)
             work = _Work(candidates, len(rows), pictures, pool, stop, progress)

@@ -44,7 +44,7 @@ _LAID: tuple[tuple[float, float, float], ...] = ((0.8, 0.75, 15.0), (0.95, 0.92,
 _LAID_TINY: tuple[tuple[float, float, float], ...] = ((0.97, 0.95, 15.0),)
 #: Correlation from which it is worth trying whether the one picture is the other seen in perspective.
 _WORTH_TILTING = 0.5
-#: From there they may be the same picture.
+#: Correlation and share of agreeing places from which they may be the same picture.
 _PERHAPS_CORRELATION, _PERHAPS_SHARE = 0.7, 0.3
 #: Median of the absolute Laplacian above which a picture is noisy, at `SIDE`.
 _NOISY = 9.0
