@@ -42,7 +42,7 @@ from automl_vision.data.lineage.originals import (
     none_cues,
 )
 from automl_vision.data.lineage.picking import lay_over_each_other
-from automl_vision.data.lineage.registration import describe_picture
+from automl_vision.data.lineage.picture import describe_picture
 
 Rng = np.random.Generator
 Floats = NDArray[np.float64]

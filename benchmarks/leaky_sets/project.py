@@ -7,17 +7,21 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 from automl_vision.config import load_settings
-from automl_vision.data.lineage import comparison
-from automl_vision.data.preparation import Prepared
+from automl_vision.data.file_squares import FileSquares
+from automl_vision.data.lineage import sight
+from automl_vision.data.preparation import Prepared, read_pixels
 from automl_vision.events import Event, StageStarted
-from automl_vision.models.copy_descriptor import describer
+from automl_vision.models.copy_descriptor import SIDE, describer
 from automl_vision.pipeline import inspect
 from automl_vision.runtime import make_runtime
 from leaky_sets.judging import Join, Verdict
@@ -87,23 +91,46 @@ class _Stages:
 @contextmanager
 def _counted(name: str) -> Iterator[Callable[[], int]]:
     """How often a function of the comparison is called; it is wrapped while it is counted."""
-    numbers, real = itertools.count(), vars(comparison)[name]
+    numbers, real = itertools.count(), vars(sight)[name]
     done = [0]
 
     def counting(*given: Any, **options: Any) -> Any:
         done[0] = next(numbers) + 1  # `next` is one step for all threads
         return real(*given, **options)
 
-    with mock.patch.object(comparison, name, counting):
+    with mock.patch.object(sight, name, counting):
         yield lambda: done[0]
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """Squares that are in memory: a pass over them reads no files.
+
+    Attributes:
+        squares: (n, 3, S, S) uint8.
+    """
+
+    squares: torch.Tensor
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.squares.shape[-1],)
+
+    def plane_for(self, _size: int) -> int:
+        return self.squares.shape[-1]
+
+    def fetch(self, rows: torch.Tensor, _size: int) -> torch.Tensor:
+        return self.squares[rows]
+
+
 def _forward_seconds(prepared: Prepared, threads: int) -> float:
-    """Of the images, once more, through the network that describes them."""
+    """Of the images, once more, through the network that describes them, at the size that it sees."""
     runtime = make_runtime("cpu", "float32", threads)
-    describe = describer(prepared.store, runtime)
+    rows = np.flatnonzero(prepared.facts.usable)
+    files = FileSquares(partial(read_pixels, prepared.manifest), SIDE, runtime.threads)
+    describe = describer(_Opened(files.fetch(torch.from_numpy(rows), SIDE)), runtime)
     if describe is None:
         raise RuntimeError("the network's weights are not installed")
     started = time.monotonic()
-    describe(np.flatnonzero(prepared.facts.usable), math.inf)
+    describe(np.arange(len(rows)), math.inf)
     return time.monotonic() - started

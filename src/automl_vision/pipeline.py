@@ -227,7 +227,6 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         facts = inspected_pictures(
             manifest,
             facts,
-            store,
             settings,
             runtime,
             progress=lambda n, of: tell(Progress(n, of)),

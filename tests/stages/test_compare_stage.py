@@ -14,7 +14,7 @@ from PIL import Image
 
 from automl_vision.config import Settings
 from automl_vision.data.facts import METHOD
-from automl_vision.data.lineage import comparison
+from automl_vision.data.lineage import sight
 from automl_vision.data.lineage.comparison_cache import FILE
 from automl_vision.data.preparation import Prepared, read_manifest
 from automl_vision.errors import Interrupted
@@ -126,8 +126,8 @@ def cached(folder: Path) -> Settings:
 
 def test_a_second_look_compares_nothing_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = inspect(data, cached(tmp_path / "cache"))
-    for name in ("describe_picture", "register", "lay_over"):
-        monkeypatch.setattr(comparison, name, lambda *_: pytest.fail("looked again"))
+    for name in ("describe_picture", "register", "lay_over", "compare_edges"):
+        monkeypatch.setattr(sight, name, lambda *_: pytest.fail("looked again"))
     monkeypatch.setattr("automl_vision.models.copy_descriptor.extract_features", lambda *_, **__: pytest.fail("again"))
     again = inspect(data, cached(tmp_path / "cache"))
     assert joined(again) == joined(first) == {("b/owl.png", "b/zebra.png")}

@@ -30,7 +30,7 @@ from automl_vision.data.store import ImageStore, SealedRowError, build_store, de
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
-    from automl_vision.data.lineage.comparison import NamedDescribe
+    from automl_vision.data.lineage.sight import NamedDescribe
 
 #: Images that are decoded to learn how long all of them will take.
 TIMED_IMAGES = 16
@@ -203,12 +203,13 @@ def compare_pictures(
         note: told why what was seen is not kept for later runs, where it cannot be.
     """
     # OpenCV: only where it is asked for
-    from automl_vision.data.lineage.comparison import Sight, compare
+    from automl_vision.data.lineage.comparison import compare
     from automl_vision.data.lineage.comparison_cache import comparison_cache
+    from automl_vision.data.lineage.sight import Sight
 
     notes: list[str] = []
     described_by = "thumbnails" if describe is None else describe.name
-    pixels, signature = partial(_pixels, manifest), partial(_signature, manifest)
+    pixels, signature = partial(read_pixels, manifest), partial(_signature, manifest)
     with comparison_cache(cache_folder(settings), described_by, notes) as cache:
         sight = Sight(pixels, describe, threads, seconds, signature, cache)
         found = compare(manifest, facts, settings.data, sight, progress)
@@ -218,7 +219,12 @@ def compare_pictures(
     return found
 
 
-def _pixels(manifest: Manifest, row: int) -> NDArray[np.uint8]:
+def read_pixels(manifest: Manifest, row: int) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of an image that was read before.
+
+    Raises:
+        DataError: it cannot be read any more.
+    """
     try:
         return open_rgb(manifest.file(row)).pixels
     except ImageReadError as error:

@@ -7,17 +7,18 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from automl_vision import run_dir
 from automl_vision.config import Settings
 from automl_vision.data.facts import METHOD, Compared, Facts
+from automl_vision.data.file_squares import FileSquares
 from automl_vision.data.manifest import Manifest
-from automl_vision.data.preparation import compare_pictures
-from automl_vision.data.store import ImageStore
+from automl_vision.data.preparation import compare_pictures, read_pixels
 from automl_vision.errors import Interrupted
 from automl_vision.events import Progress
 from automl_vision.files import write_json
-from automl_vision.models.copy_descriptor import describer
+from automl_vision.models.copy_descriptor import SIDE, describer
 from automl_vision.runtime import Runtime
 from automl_vision.stages.context import RunContext
 
@@ -30,9 +31,7 @@ def compare_plan(remaining: float) -> str:
     return "" if math.isinf(remaining) else f"at most {COMPARE_SHARE * max(remaining, 0.0):.0f} s"
 
 
-def compared_pictures(
-    context: RunContext, manifest: Manifest, facts: Facts, store: ImageStore, runtime: Runtime
-) -> Facts:
+def compared_pictures(context: RunContext, manifest: Manifest, facts: Facts, runtime: Runtime) -> Facts:
     """The facts with what comparing told. A resumed run reads it again: where time was up must not move.
 
     What other files, or an earlier version that compared in another way, left is not read but compared again.
@@ -58,7 +57,7 @@ def compared_pictures(
     def warn(text: str) -> None:
         context.note(text, warning=True)
 
-    describe = describer(store, runtime, lambda done: check_stop(f"{done} described"))
+    describe = describer(_squares(manifest, runtime), runtime, lambda done: check_stop(f"{done} described"))
     found = compare_pictures(manifest, facts, context.settings, describe, runtime.threads, seconds, progress, warn)
     if found.unchecked:
         warn(
@@ -72,16 +71,20 @@ def compared_pictures(
 def inspected_pictures(
     manifest: Manifest,
     facts: Facts,
-    store: ImageStore,
     settings: Settings,
     runtime: Runtime,
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> Facts:
     """The same without a budget: everything is compared."""
-    describe = describer(store, runtime)
+    describe = describer(_squares(manifest, runtime), runtime)
     found = compare_pictures(manifest, facts, settings, describe, runtime.threads, math.inf, progress, warn)
     return replace(facts, compared=found)
+
+
+def _squares(manifest: Manifest, runtime: Runtime) -> FileSquares:
+    """At the size that tells copies apart; what is stored may be smaller, as the budget has it."""
+    return FileSquares(partial(read_pixels, manifest), SIDE, runtime.threads)
 
 
 def _digest(facts: Facts) -> str:

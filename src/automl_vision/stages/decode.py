@@ -51,7 +51,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         context.note(text, warning=True)
     if context.settings.data.lineage == "full":
         with context.stage("compare", compare_plan(context.clock.remaining)):
-            facts = compared_pictures(context, manifest, facts, store, runtime)
+            facts = compared_pictures(context, manifest, facts, runtime)
     with context.stage("audit"):
         prepared = prepare(manifest, facts, store, context.settings)
         _require_same_images(context, prepared)

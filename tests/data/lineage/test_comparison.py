@@ -20,10 +20,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared
-from automl_vision.data.lineage import comparison, picking
-from automl_vision.data.lineage.comparison import Sight, compare
+from automl_vision.data.lineage import candidates, comparison, picking, sight
+from automl_vision.data.lineage.comparison import compare
 from automl_vision.data.lineage.comparison_cache import FILE, comparison_cache
 from automl_vision.data.lineage.neighbours import nearest_pairs
+from automl_vision.data.lineage.sight import Sight
 
 FULL = DataSettings(lineage="full")
 
@@ -112,7 +113,7 @@ def test_hints_of_siblings_come_last() -> None:
 
     compared(paths, images=Seen(images), describe=lambda rows, stop: features[rows], threads=1)
     assert set(order[:2]) == {0, 6}
-    assert set(order[-2:]) == {1, 2}
+    assert set(order[2:4]) == {1, 2}, "nothing else is near enough; what was not joined is looked at again"
 
 
 def test_hints_of_names_are_compared_whatever_the_features_say() -> None:
@@ -227,19 +228,19 @@ def alike_features(n: int, columns: int = 3) -> np.ndarray:
 
 
 def test_in_a_folder_without_copies_the_rest_is_left_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "_LAID", 0)
+    monkeypatch.setattr(candidates, "_LAID", 0)
     features = alike_features(60)
-    candidates = len(nearest_pairs(features[None]).pairs)
-    assert candidates > 300
+    pairs = len(nearest_pairs(features[None]).pairs)
+    assert pairs > 300
     found = folder(WORDS, strangers(60), features)
     assert not found.same.any()
     assert found.looked == found.barren == 192, "three lots of 64 are the first that are more than 150"
-    assert found.left == candidates - 192
+    assert found.left == pairs - 192
     assert found.unchecked == 0
 
 
 def test_hints_of_names_are_compared_although_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "_LAID", 0)
+    monkeypatch.setattr(candidates, "_LAID", 0)
     features = alike_features(60)
     features[-2:] = np.eye(3, dtype=np.float32)[:2]  # not near: only their names bring them together
     names = [*WORDS[:-2], "q_2", "q_3"]
@@ -253,7 +254,7 @@ def test_hints_of_names_are_compared_although_the_rest_is_left(monkeypatch: pyte
 
 
 def test_copies_make_it_more_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "_LAID", 0)
+    monkeypatch.setattr(candidates, "_LAID", 0)
     features = alike_features(60)
     images = strangers(60)
     for row in range(40, 60):  # copies of the first ones, and the most alike of all
@@ -263,6 +264,7 @@ def test_copies_make_it_more_patient(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         images[row] = np.ascontiguousarray(images[row - 40][:, ::-1])
     looked = []
+    monkeypatch.setattr(candidates, "_HELD_AGAINST", 0)
     for per_copy in (0, 10):
         monkeypatch.setattr(comparison, "_PATIENCE_PER_COPY", per_copy)
         found = folder(WORDS, images, features)
@@ -294,7 +296,8 @@ def test_what_key_points_do_not_find_is_laid_over(monkeypatch: pytest.MonkeyPatc
     features[6:] = features[:2] + 0.1
     found = compared(images=images, describe=lambda rows, stop: features[rows])
     assert {tuple(pair) for pair in found.pairs[found.same].tolist()} == {(0, 6), (1, 7)}
-    monkeypatch.setattr(comparison, "_LAID", 0)
+    monkeypatch.setattr(candidates, "_LAID", 0)
+    monkeypatch.setattr(candidates, "_BY_EDGES", 0)
     found = compared(images=images, describe=lambda rows, stop: features[rows])
     assert (0, 6) not in {tuple(pair) for pair in found.pairs[found.same].tolist()}
 
@@ -312,8 +315,8 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, count)
 
-    for name in ("describe_picture", "register", "lay_over", "traces"):
-        counting(comparison, name)
+    for name in ("describe_picture", "register", "lay_over", "compare_edges", "traces"):
+        counting(sight, name)
     counting(picking, "register")
     counting(picking, "sample")
     return counted

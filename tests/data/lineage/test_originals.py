@@ -27,7 +27,8 @@ from automl_vision.data.lineage.originals import (
     none_cues,
 )
 from automl_vision.data.lineage.picking import group_of
-from automl_vision.data.lineage.registration import Registration, describe_picture, register
+from automl_vision.data.lineage.picture import describe_picture
+from automl_vision.data.lineage.registration import Registration, register
 
 Pixels = np.ndarray
 NOWHERE = Folder({}, {})

@@ -10,7 +10,8 @@ import pytest
 from scenes import clouds, scene, tilting, turning, warped
 
 from automl_vision.data.lineage.overlay import Bank, Contrast, Place, places, refine
-from automl_vision.data.lineage.registration import Registration, describe_picture, lay_over, register
+from automl_vision.data.lineage.picture import Ground, describe_picture
+from automl_vision.data.lineage.registration import Registration, lay_over, register
 
 SIDE = 200
 LAST = SIDE - 1.0
@@ -31,7 +32,7 @@ def over(first: np.ndarray, second: np.ndarray) -> tuple[Registration, Registrat
     """What key points say, and what is found without."""
     one, other = (describe_picture(np.ascontiguousarray(image)) for image in (first, second))
     found = register(one, other)
-    return found, lay_over(one, Bank.of(one.contrast), other, found)
+    return found, lay_over(Ground(one), other, found)
 
 
 def missed(found: np.ndarray, true: np.ndarray) -> float:
@@ -107,10 +108,9 @@ def test_a_smooth_picture_turned_by_20_degrees_may_be_the_same_and_a_less_smooth
 @pytest.mark.parametrize("make", [clouds, scene])
 def test_strangers_have_a_best_place_but_are_not_the_same_picture(make) -> None:
     pictures = [describe_picture(make(seed)) for seed in range(8)]
-    banks = [Bank.of(each.contrast) for each in pictures]
+    grounds = [Ground(each) for each in pictures]
     found = [
-        lay_over(pictures[a], banks[a], pictures[b], register(pictures[a], pictures[b]))
-        for a, b in combinations(range(8), 2)
+        lay_over(grounds[a], pictures[b], register(pictures[a], pictures[b])) for a, b in combinations(range(8), 2)
     ]
     assert sum(each.map is not None for each in found) >= 10
     assert not any(each.same for each in found)
@@ -137,7 +137,7 @@ def test_two_blobs_on_black_are_not_each_others_copies() -> None:
     for _ in range(8):
         spots = [(*rng.integers(40, 160, 2).tolist(), int(rng.integers(15, 40))) for _ in range(2)]
         pictures.append(describe_picture(blobs(*spots)))
-    found = [lay_over(a, Bank.of(a.contrast), b, register(a, b)) for a, b in combinations(pictures, 2)]
+    found = [lay_over(Ground(a), b, register(a, b)) for a, b in combinations(pictures, 2)]
     assert not any(each.same for each in found)
 
 

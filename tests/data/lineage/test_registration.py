@@ -9,8 +9,8 @@ import pytest
 from scenes import drawing, scene
 
 from automl_vision.data.lineage.agreement import Agreement
-from automl_vision.data.lineage.overlay import Bank
-from automl_vision.data.lineage.registration import Registration, describe_picture, lay_over, register
+from automl_vision.data.lineage.picture import Ground, describe_picture
+from automl_vision.data.lineage.registration import Registration, lay_over, register
 
 
 def turned(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -166,8 +166,12 @@ def test_a_small_drawing_on_a_large_sheet_is_the_drawing(at: tuple[int, int], gr
     found = registered(small, large)
     assert found.same, found.detail
     assert found.map is not None
-    corners = found.map @ np.array([[0, 0, 1], [255, 0, 1], [0, 255, 1], [255, 255, 1]]).T
-    assert np.ptp(corners[0]) == pytest.approx(255, rel=0.25), "both fill their frame"
+    shrunk = 256 / 480
+    left, right = (at[1] + 0.5) * shrunk - 0.5, (at[1] + 139.5) * shrunk - 0.5
+    top, bottom = (at[0] + 0.5) * shrunk - 0.5, (at[0] + 139.5) * shrunk - 0.5
+    corners = found.map @ np.array([[left, top, 1], [right, top, 1], [left, bottom, 1], [right, bottom, 1]]).T
+    expected = [[0, 255, 0, 255], [0, 0, 255, 255]]
+    np.testing.assert_allclose(corners[:2] / corners[2], expected, atol=4.0)
     strangers = np.full_like(large, ground)
     strangers[at[0] : at[0] + 140, at[1] : at[1] + 140] = np.abs(drawing(6, side=140).astype(int) - (255 - ground))
     assert not registered(small, strangers).same
@@ -195,5 +199,5 @@ def test_what_fills_its_frame_is_not_cut() -> None:
 
 def test_a_road_sign_without_key_points_stays_apart_too() -> None:
     circle, triangle = describe_picture(sign("circle")), describe_picture(sign("triangle"))
-    found = lay_over(circle, Bank.of(circle.contrast), triangle, register(circle, triangle))
+    found = lay_over(Ground(circle), triangle, register(circle, triangle))
     assert not found.same

@@ -51,26 +51,35 @@ class Agreement:
         return self.alike / self.places if self.places else 0.0
 
 
-def agreement(first: Grey, second: Grey, onto: Map, *, inverted: bool) -> Agreement:
+#: Of each of the two pictures, what is not its own; None where nothing is.
+Hidden = tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]
+
+
+def agreement(first: Grey, second: Grey, onto: Map, *, inverted: bool, hidden: Hidden = (None, None)) -> Agreement:
     """Compare in the frame of the picture that shows less.
 
     Args:
         first, second: (H, W) grey levels.
         onto: from pixels of the second to pixels of the first.
         inverted: whether bright is to agree with dark.
+        hidden: (H, W) of each: what is left out.
     """
     if abs(float(np.linalg.det(onto[:2, :2]))) < 1.0:  # the second shrinks in the first's frame: it shows less
-        turned = _in_the_frame_of(second, first, np.asarray(np.linalg.inv(onto), dtype=np.float64), inverted)
+        turned = _in_the_frame_of(
+            second, first, np.asarray(np.linalg.inv(onto), dtype=np.float64), inverted, hidden[::-1]
+        )
         return Agreement(turned.correlation, turned.alike, turned.places, turned.covers[::-1])
-    return _in_the_frame_of(first, second, onto, inverted)
+    return _in_the_frame_of(first, second, onto, inverted, hidden)
 
 
-def _in_the_frame_of(first: Grey, second: Grey, onto: Map, inverted: bool) -> Agreement:
+def _in_the_frame_of(first: Grey, second: Grey, onto: Map, inverted: bool, hidden: Hidden) -> Agreement:
     height, width = first.shape
     scale = SIDE / max(height, width)
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     laid = cv2.warpPerspective(second, onto, (width, height))
-    covered = cv2.warpPerspective(np.full_like(second, 255), onto, (width, height))
+    covered = cv2.warpPerspective(_own(hidden[1], second.shape), onto, (width, height))
+    if hidden[0] is not None:
+        covered[hidden[0]] = 0
     inside = _inner(cv2.resize(covered, size, interpolation=cv2.INTER_AREA) > 250)
     covers = (float(inside.mean()), _seen_of(second, first, onto))
     if covers[0] < _OVERLAP:
@@ -79,6 +88,14 @@ def _in_the_frame_of(first: Grey, second: Grey, onto: Map, inverted: bool) -> Ag
     theirs = cv2.resize(laid, size, interpolation=cv2.INTER_AREA).astype(np.float32) * (-1.0 if inverted else 1.0)
     alike, places = _places(ours, theirs, inside)
     return Agreement(_correlation(ours, theirs, inside), alike, places, covers)
+
+
+def _own(hidden: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Grey:
+    """255 where a picture shows something of its own."""
+    own = np.full(shape, 255, dtype=np.uint8)
+    if hidden is not None:
+        own[hidden] = 0
+    return own
 
 
 def _seen_of(second: Grey, first: Grey, onto: Map) -> float:

@@ -7,13 +7,11 @@ without copies soon, in a folder full of them late; or when time is up. Both are
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import pairwise
-from typing import Protocol
+from dataclasses import replace
+from functools import partial
+from itertools import chain, pairwise
 
 import cv2
 import numpy as np
@@ -21,76 +19,36 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from automl_vision.config import DataSettings
-from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared, Facts
-from automl_vision.data.lineage.comparison_cache import Appearance, ComparisonCache
+from automl_vision.data.lineage.candidates import DEPTHS, Candidate, Depth, first_candidates, second_candidates
 from automl_vision.data.lineage.contradictions import contradicted, named_pairs
 from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
-from automl_vision.data.lineage.names import SIBLING_HINT
-from automl_vision.data.lineage.neighbours import NEIGHBOURS, Candidates, nearest_pairs, thumbnails, turned
-from automl_vision.data.lineage.overlay import Bank
+from automl_vision.data.lineage.neighbours import NEIGHBOURS, Nearest, nearest_pairs, thumbnails, turned
 from automl_vision.data.lineage.picking import Look, judge_groups
-from automl_vision.data.lineage.registration import TINY, Picture, Registration, describe_picture, lay_over, register
-from automl_vision.data.lineage.traces import traces
+from automl_vision.data.lineage.picture import TINY
+from automl_vision.data.lineage.registration import Registration
+from automl_vision.data.lineage.sight import Describe, Found, Pair, Pictures, Sight
 from automl_vision.data.manifest import Manifest
 
-#: (n) rows, and the monotonic seconds until which there is time -> (n, D) features; None where time was up.
-Describe = Callable[[NDArray[np.int64], float], NDArray[np.float32] | None]
 Progress = Callable[[int, int], None]
-
-
-class NamedDescribe(Protocol):
-    """`Describe`, and what does it."""
-
-    @property
-    def name(self) -> str:
-        """Equal where equal images get equal features."""
-        ...
-
-    def __call__(self, rows: NDArray[np.int64], stop: float, /) -> NDArray[np.float32] | None:
-        """As `Describe`."""
-        ...
 
 
 #: Pairs that are compared before what they joined is looked at. A constant, so that the number of threads changes
 #: nothing.
 _BATCH = 64
+_WITHOUT_POINTS: tuple[Depth, ...] = ("laid", "edges")
 #: Pictures that are described before what they gave is kept: whole batches of the network.
 _DESCRIBED = 128
-#: Pictures whose grey levels and key points are kept at once, about 120 kB each.
-_KEPT = 8_000
+#: Pairs of which it is remembered how they compared; else they are compared again.
+_REMEMBERED = 300_000
 #: Pairs in a row without a copy after which the rest is left: so many, more in a large set, and more for every copy
 #: that was found.
 _PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 128, 0.05, 2
-#: Pairs of each picture, the most alike first, that are laid over each other without key points where those did not
-#: decide, and how alike they must be.
-_LAID, _LAID_COSINE = 4, 0.35
 #: A picture resembles its nearest as a copy does from this cosine, and from so many standard deviations above what it
 #: has with all others. What is missed most often does (docs/LOG.md).
 _STANDS_OUT_COSINE, _STANDS_OUT = 0.45, 4.6
-
-
-@dataclass(frozen=True)
-class Sight:
-    """How the pixels are reached.
-
-    Attributes:
-        pixels: row -> (H, W, 3) RGB as decoded.
-        describe: features of usable rows; None where there are no weights, and thumbnails stand in.
-        threads: that compare at once.
-        seconds: after which nothing new begins; infinite where nothing presses.
-        signature: row -> signature of its file; None: originals are not sought in groups.
-        cache: what earlier runs saw.
-    """
-
-    pixels: Callable[[int], NDArray[np.uint8]]
-    describe: Describe | None
-    threads: int
-    seconds: float
-    signature: Callable[[int], FileSignature] | None = None
-    cache: ComparisonCache = field(default_factory=ComparisonCache)
 
 
 def compare(
@@ -107,7 +65,7 @@ def compare(
     """
     stop = time.monotonic() + sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
-    pictures = _Pictures(sight, facts.pixel_digests)
+    pictures = Pictures(sight, facts.pixel_digests)
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
@@ -115,9 +73,11 @@ def compare(
         views = _views(rows, pictures, pool, stop, progress)
         with threadpool_limits(1, "blas"):  # small products: threads inside of threads only wait for each other
             near = None if views is None else nearest_pairs(views)
-            candidates = _candidates(rows, near, facts, others)
-            work = _Work(candidates, len(rows), pictures, pool, stop, progress)
-            found = work.run(connected(len(manifest), joined))
+            work = _Work(rows, pictures, pool, stop, progress)
+            work.look(first_candidates(rows, near, facts, others), connected(len(manifest), joined))
+            if views is not None and work.is_worth_a_second_look:
+                work.look_again(second_candidates(rows, views, work.root))
+            found = list(work.found.items())
             original = _originals(facts, others, found, pictures, pool, stop)
             names = named_pairs(joined, facts)
             strangers, named = contradicted(names, pictures.is_plain, pictures.registered, pool, stop)
@@ -141,8 +101,8 @@ def compare(
 def _originals(
     facts: Facts,
     others: Sequence[Evidence],
-    found: list[_Found],
-    pictures: _Pictures,
+    found: list[Found],
+    pictures: Pictures,
     pool: ThreadPoolExecutor,
     stop: float,
 ) -> dict[int, float]:
@@ -159,7 +119,7 @@ def _originals(
     return judge_groups(connected(len(facts), links), named, facts, look, pool, stop)
 
 
-def _resembling(rows: NDArray[np.int64], near: Candidates | None) -> NDArray[np.int64]:
+def _resembling(rows: NDArray[np.int64], near: Nearest | None) -> NDArray[np.int64]:
     """Rows whose nearest picture stands out from all others, as the original of a copy does."""
     if near is None:
         return _no_rows()
@@ -182,7 +142,7 @@ def _tiny(facts: Facts) -> int:
 
 
 def _views(
-    rows: NDArray[np.int64], pictures: _Pictures, pool: ThreadPoolExecutor, stop: float, progress: Progress | None
+    rows: NDArray[np.int64], pictures: Pictures, pool: ThreadPoolExecutor, stop: float, progress: Progress | None
 ) -> NDArray[np.float32] | None:
     """(V, n, D) descriptors; None where there was no time for all of them."""
 
@@ -200,7 +160,7 @@ def _views(
 
 
 def _described(
-    rows: NDArray[np.int64], pictures: _Pictures, describe: Describe, stop: float, progress: Progress | None
+    rows: NDArray[np.int64], pictures: Pictures, describe: Describe, stop: float, progress: Progress | None
 ) -> NDArray[np.float32] | None:
     """(n, D) descriptors in half precision, as they are kept; None where there was no time for all of them."""
     cache, digests = pictures.sight.cache, pictures.digests
@@ -220,192 +180,95 @@ def _described(
     return np.stack(kept).astype(np.float32) if kept else np.zeros((0, 1), np.float32)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """Two rows that may show the same picture.
-
-    Attributes:
-        pair: first < second.
-        cosine: how alike they are; 1 where a name hints at it.
-        hint: whether a name does, so that it is compared in any case.
-        near: whether it is among the first few of one of the two.
-    """
-
-    pair: tuple[int, int]
-    cosine: float
-    hint: bool
-    near: bool
-
-
-def _candidates(
-    rows: NDArray[np.int64], near: Candidates | None, facts: Facts, others: Sequence[Evidence]
-) -> list[_Candidate]:
-    """Hints of names first, then nearest neighbours, the most alike first; last what only siblings hint at."""
-    usable = facts.usable
-    hints = [link for evidence in others for link in evidence.candidates]
-    hints = [link for link in hints if usable[[link.first, link.second]].all()]
-    strong = [(link.first, link.second) for link in hints if link.score > SIBLING_HINT]
-    weak = [(link.first, link.second) for link in hints if link.score <= SIBLING_HINT]
-    ordered = {pair: _Candidate(pair, 1.0, hint=True, near=True) for pair in strong}
-    for each in [] if near is None else _neighbours(rows, near):
-        ordered.setdefault(each.pair, each)
-    for pair in weak:
-        ordered.setdefault(pair, _Candidate(pair, 1.0, hint=True, near=True))
-    return list(ordered.values())
-
-
-def _neighbours(rows: NDArray[np.int64], found: Candidates) -> Iterator[_Candidate]:
-    seen: Counter[int] = Counter()
-    for (a, b), cosine in zip(rows[found.pairs].tolist(), found.cosine.tolist(), strict=True):
-        seen.update((a, b))
-        near = cosine >= _LAID_COSINE and min(seen[a], seen[b]) <= _LAID
-        yield _Candidate((min(a, b), max(a, b)), cosine, hint=False, near=near)
-
-
-_Found = tuple[tuple[int, int], Registration]
-
-
-class _Pictures:
-    """Pictures and pairs of them: looked up, and looked at where no run did before.
-
-    Attributes:
-        sight: how the pixels are reached.
-        digests: (N) of the pixels.
-        appearances: what each picture that was asked for looks like by itself.
-        picture: row -> what registration needs of it.
-    """
-
-    def __init__(self, sight: Sight, digests: NDArray[np.object_]) -> None:
-        self.sight = sight
-        self.digests = digests
-        self.appearances: dict[int, Appearance] = {}
-        self.picture: Callable[[int], Picture] = lru_cache(maxsize=_KEPT)(self._opened)
-
-    def appearance(self, row: int) -> Appearance:
-        """What one picture looks like by itself."""
-        if not self._is_known(row):
-            self.picture(row)
-        return self.appearances[row]
-
-    def is_plain(self, row: int) -> bool:
-        """Whether a picture has too few key points."""
-        return self.appearance(row).plain
-
-    def registered(self, pair: tuple[int, int]) -> Registration:
-        """One pair laid over each other by key points."""
-        digests, cache = self._digests(pair), self.sight.cache
-        found = cache.registration("points", digests)
-        if found is None:
-            found = register(self.picture(pair[0]), self.picture(pair[1]))
-            cache.keep_registration("points", digests, found)
-        for row in pair:
-            self.appearance(row)
-        return found
-
-    def laid(self, pairs: list[_Found]) -> list[_Found]:
-        """The same without key points: pairs of one first picture, which is turned in every way once for all."""
-        cache = self.sight.cache
-        known = {pair: cache.registration("laid", self._digests(pair)) for pair, _ in pairs}
-        unknown = [(pair, found) for pair, found in pairs if known[pair] is None]
-        if unknown:
-            first = self.picture(pairs[0][0][0])
-            bank = Bank.of(first.contrast)
-        for pair, found in unknown:
-            laid = lay_over(first, bank, self.picture(pair[1]), found)
-            cache.keep_registration("laid", self._digests(pair), laid)
-            known[pair] = laid
-        return [(pair, laid) for pair, laid in known.items() if laid is not None]
-
-    def _digests(self, pair: tuple[int, int]) -> tuple[str, str]:
-        return self.digests[pair[0]], self.digests[pair[1]]
-
-    def _opened(self, row: int) -> Picture:
-        pixels = self.sight.pixels(row)
-        picture = describe_picture(pixels)
-        if not self._is_known(row):
-            seen = Appearance(picture.plain, picture.tiny, traces(pixels))
-            self.sight.cache.keep_appearance(self.digests[row], seen)
-            self.appearances[row] = seen
-        return picture
-
-    def _is_known(self, row: int) -> bool:
-        """Whether it need not be opened to tell what it looks like."""
-        if row not in self.appearances:
-            found = self.sight.cache.appearance(self.digests[row])
-            if found is None:
-                return False
-            self.appearances[row] = found
-        return True
-
-
-@dataclass
 class _Work:
     """Comparisons under way.
 
     Attributes:
-        candidates: what to compare, in this order.
-        count: how many pictures there are.
-        pictures: how they are looked at.
-        pool: where.
-        stop: monotonic seconds at which no new batch begins.
-        progress: is told how far it is.
+        root: what each row is joined to, by what was found so far, and by what joined them before.
+        found: pairs that are the same picture, or may be.
         looked: pairs that were laid over each other.
         left: pairs that were left because none before them was a copy for long.
         late: pairs that were left for want of time.
         barren: pairs in a row without a copy: the last ones before the rest was left.
     """
 
-    candidates: list[_Candidate]
-    count: int
-    pictures: _Pictures
-    pool: ThreadPoolExecutor
-    stop: float
-    progress: Progress | None
-    looked: int = 0
-    left: int = 0
-    late: int = 0
-    barren: int = 0
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        pictures: Pictures,
+        pool: ThreadPoolExecutor,
+        stop: float,
+        progress: Progress | None,
+    ) -> None:
+        self.root = np.zeros(0, dtype=np.int64)
+        self.found: dict[Pair, Registration] = {}
+        self.looked = self.left = self.late = self.barren = 0
+        self._patience = max(_PATIENCE, _PATIENCE_SHARE * len(rows))
+        self._pictures = pictures
+        self._pool = pool
+        self._stop = stop
+        self._progress = progress
+        self._seen: dict[Pair, Registration] = {}
 
-    def run(self, root: NDArray[np.int64]) -> list[_Found]:
-        """What was found of each pair that `root`, and what was joined before it, did not join already."""
-        found: list[_Found] = []
-        copies = 0
-        starts = [*range(0, len(self.candidates), _BATCH), len(self.candidates)]
-        for start, end in pairwise(starts):
-            if time.monotonic() > self.stop:
-                self.late = sum(each.hint or not self.left for each in self.candidates[start:])
+    @property
+    def is_worth_a_second_look(self) -> bool:
+        """Whether copies kept turning up: where hardly any were found, few were missed."""
+        return not self.left and not self.late and bool(self.found)
+
+    def look(self, candidates: list[Candidate], root: NDArray[np.int64]) -> None:
+        """Compare what `root`, and what was joined before it, did not join already; give up where nothing is found."""
+        self.root = root
+        for start, end in pairwise([*range(0, len(candidates), _BATCH), len(candidates)]):
+            if time.monotonic() > self._stop:
+                self.late += sum(each.hint or not self.left for each in candidates[start:])
                 break
-            if not self.left and self.barren > self._patience(copies):
-                self.left = sum(not each.hint for each in self.candidates[start:])
-            batch = [each for each in self.candidates[start:end] if each.hint or not self.left]
-            batch = [each for each in batch if root[each.pair[0]] != root[each.pair[1]]]
-            seen = self._compared(batch, root)
-            found += [(pair, each) for pair, each in seen if each.same or each.perhaps]
-            same = [pair for pair, each in seen if each.same]
-            copies += len(same)
+            if not self.left and self.barren > self._patience:
+                self.left = sum(not each.hint for each in candidates[start:])
+            batch = self._open([each for each in candidates[start:end] if each.hint or not self.left])
+            copies = self._compare(batch)
+            self._patience += _PATIENCE_PER_COPY * copies
             if not self.left:
-                self.barren = 0 if same else self.barren + len(batch)
-            root = _joined(root, same)
-            self.looked += len(seen)
-            if self.progress:
-                self.progress(end, len(self.candidates))
-        return found
+                self.barren = 0 if copies else self.barren + len(batch)
+            self._tell(end, len(candidates))
 
-    def _patience(self, copies: int) -> float:
-        return max(_PATIENCE, _PATIENCE_SHARE * self.count) + _PATIENCE_PER_COPY * copies
+    def look_again(self, candidates: list[Candidate]) -> None:
+        """Compare further pairs, all of them."""
+        for start, end in pairwise([*range(0, len(candidates), _BATCH), len(candidates)]):
+            if time.monotonic() > self._stop:
+                self.late += len(candidates) - start
+                break
+            self._compare(self._open(candidates[start:end]))
+            self._tell(end, len(candidates))
 
-    def _compared(self, batch: list[_Candidate], root: NDArray[np.int64]) -> list[_Found]:
-        """By key points; and where those do not join the two, nor what they belong to, without."""
-        pairs = [each.pair for each in batch]
-        seen = dict(zip(pairs, self.pool.map(self.pictures.registered, pairs), strict=True))
-        root = _joined(root, [pair for pair, each in seen.items() if each.same])
-        open_pairs = [each.pair for each in batch if each.near and root[each.pair[0]] != root[each.pair[1]]]
-        by_first: dict[int, list[_Found]] = {}
-        for pair in open_pairs:
-            by_first.setdefault(pair[0], []).append((pair, seen[pair]))
-        for again in self.pool.map(self.pictures.laid, by_first.values()):
-            seen |= dict(again)
-        return list(seen.items())
+    def _open(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Those that are not joined yet."""
+        return [each for each in candidates if self.root[each.pair[0]] != self.root[each.pair[1]]]
+
+    def _compare(self, batch: list[Candidate]) -> int:
+        """Each as deep as it is to be looked at while it is not joined; returns how many are the same picture."""
+        if len(self._seen) > _REMEMBERED:
+            self._seen.clear()
+        new = [each.pair for each in batch if each.pair not in self._seen]
+        same = self._keep(list(zip(new, self._pool.map(self._pictures.registered, new), strict=True)))
+        self.looked += len(new)
+        for depth in _WITHOUT_POINTS:
+            deep = [each.pair for each in self._open(batch) if DEPTHS.index(each.depth) >= DEPTHS.index(depth)]
+            by_first: dict[int, list[Found]] = {}
+            for pair in deep:
+                by_first.setdefault(pair[0], []).append((pair, self._seen[pair]))
+            same += self._keep(list(chain(*self._pool.map(partial(self._pictures.laid, depth), by_first.values()))))
+        return same
+
+    def _keep(self, found: list[Found]) -> int:
+        same = [pair for pair, each in found if each.same]
+        self._seen |= found
+        self.found |= {pair: each for pair, each in found if each.same or each.perhaps}
+        self.root = _joined(self.root, same)
+        return len(same)
+
+    def _tell(self, done: int, of: int) -> None:
+        if self._progress:
+            self._progress(done, of)
 
 
 def _joined(root: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np.int64]:
@@ -415,7 +278,7 @@ def _joined(root: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np
     return np.asarray(low[root])
 
 
-def _compared(found: list[_Found], *, unchecked: int, tiny: int, plain: list[int]) -> Compared:
+def _compared(found: list[Found], *, unchecked: int, tiny: int, plain: list[int]) -> Compared:
     return Compared(
         pairs=np.array([pair for pair, _ in found], dtype=np.int64).reshape(-1, 2),
         score=np.array([each.score for _, each in found], dtype=np.float64),

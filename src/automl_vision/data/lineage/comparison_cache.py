@@ -36,20 +36,23 @@ _MADE_BY = (
     "agreement.py",
     "comparison_cache.py",
     "cues.py",
+    "fills.py",
     "keypoints.py",
     "overlay.py",
     "picking.py",
+    "picture.py",
     "registration.py",
     "traces.py",
 )
 _LIBRARIES = ("numpy", "opencv-python-headless", "scipy")
 _VARIANTS = tuple(VARIANTS)
-#: Inliers, number of the variant, tiny, whether there is a map, and the agreement: correlation, alike, places, covers.
-_REGISTRATION = struct.Struct("<i3B5d")
+#: Inliers, number of the variant, tiny, whether there is a map, whether of edges, and the agreement: correlation,
+#: alike, places, covers; and how far it was moved and recoloured.
+_REGISTRATION = struct.Struct("<i4B7d")
 _MAP = np.dtype("<f8")
 
-#: How two pictures were laid over each other: by key points alone, or also without.
-Asked = Literal["points", "laid"]
+#: How two pictures were laid over each other: by key points alone, also without, or also edge by edge.
+Asked = Literal["points", "laid", "edges"]
 
 
 @dataclass(frozen=True)
@@ -194,16 +197,19 @@ def _registration_to(found: Registration) -> bytes:
         _VARIANTS.index(found.variant),
         found.tiny,
         found.map is not None,
+        found.of_edges,
         agreed.correlation,
         agreed.alike,
         agreed.places,
         *agreed.covers,
+        found.moved,
+        found.recoloured,
     )
     return head if found.map is None else head + found.map.astype(_MAP).tobytes()
 
 
 def _registration_from(kept: bytes) -> Registration:
-    inliers, variant, tiny, has_map, correlation, alike, places, *covers = _REGISTRATION.unpack_from(kept)
-    agreed = Agreement(correlation, alike, places, (covers[0], covers[1]))
+    inliers, variant, tiny, has_map, of_edges, correlation, alike, places, *rest = _REGISTRATION.unpack_from(kept)
+    agreed = Agreement(correlation, alike, places, (rest[0], rest[1]))
     onto = np.frombuffer(kept, _MAP, offset=_REGISTRATION.size).reshape(3, 3) if has_map else None
-    return Registration(inliers, agreed, _VARIANTS[variant], bool(tiny), onto)
+    return Registration(inliers, agreed, _VARIANTS[variant], bool(tiny), onto, bool(of_edges), rest[2], rest[3])

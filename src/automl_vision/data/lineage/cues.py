@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_vision.data.decode import FileSignature
-from automl_vision.data.lineage.registration import SIDE, Picture, Registration
+from automl_vision.data.lineage.picture import SIDE, Picture
+from automl_vision.data.lineage.registration import Registration
 
 Floats = NDArray[np.float32]
 Affine = NDArray[np.float64]

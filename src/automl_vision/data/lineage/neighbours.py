@@ -25,8 +25,8 @@ _THUMBNAIL = 16
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Pairs that may show the same picture, the most alike first.
+class Nearest:
+    """Pairs of nearest neighbours, the most alike first.
 
     Attributes:
         pairs: (M, 2) rows of the descriptors, first < second, each pair once.
@@ -42,7 +42,7 @@ class Candidates:
     standing_out: Floats
 
 
-def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
+def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Nearest:
     """Each image with its `k` nearest by cosine, above a floor; approximately above 30,000 images, see `cells`.
 
     Args:
@@ -53,13 +53,35 @@ def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Candidates:
     n = views.shape[1]
     if n < 2:
         none = np.zeros(0, np.float32)
-        return Candidates(np.zeros((0, 2), np.int64), none, np.zeros(n, np.float32), np.zeros(n, np.float32))
+        return Nearest(np.zeros((0, 2), np.int64), none, np.zeros(n, np.float32), np.zeros(n, np.float32))
     unit = _centred(views)
     search = _exactly if n <= _EXACT else _in_cells
     blocks = list(search(unit, min(k, n - 1)))
     pairs, cosine, nearest, standing_out = (np.concatenate(each) for each in zip(*blocks, strict=True))
     falling, best = _once(pairs, cosine, _FLOOR if n <= _LARGE else _FLOOR_LARGE)
-    return Candidates(falling, best, nearest, standing_out)
+    return Nearest(falling, best, nearest, standing_out)
+
+
+def nearest_of(views: Floats, rows: NDArray[np.int64], k: int) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
+    """Each of `rows`, its `k` nearest, the nearest first, and their cosines; however few of n they are.
+
+    Args:
+        views: as in `nearest_pairs`.
+        rows: (m) of the descriptors.
+        k: neighbours of each.
+    """
+    k = min(k, views.shape[1] - 1)
+    if k < 1:
+        return
+    unit = _centred(views)
+    for block in (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)):
+        cosine = _cosines(unit, block, unit[0])
+        cosine[np.arange(len(block)), block] = -np.inf
+        near = np.argpartition(cosine, -k, axis=1)[:, -k:]
+        alike = np.take_along_axis(cosine, near, axis=1)
+        falling = np.lexsort((near, -alike), axis=1)
+        near, alike = np.take_along_axis(near, falling, axis=1), np.take_along_axis(alike, falling, axis=1)
+        yield from zip(block.tolist(), near, alike, strict=True)
 
 
 def thumbnails(greys: Sequence[NDArray[np.uint8]]) -> Floats:

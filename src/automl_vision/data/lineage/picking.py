@@ -17,7 +17,8 @@ from automl_vision.data.facts import Facts
 from automl_vision.data.lineage.comparison_cache import ComparisonCache, Signed
 from automl_vision.data.lineage.cues import Sample, pair_cues, sample
 from automl_vision.data.lineage.originals import PAIR, REACH, Folder, Group, folder_of, load_picker
-from automl_vision.data.lineage.registration import TINY, Picture, register
+from automl_vision.data.lineage.picture import TINY, Picture
+from automl_vision.data.lineage.registration import register
 
 #: Members above which a group is left unsure: it is more likely a chain of near-duplicates than one picture.
 _MOST_MEMBERS = 64

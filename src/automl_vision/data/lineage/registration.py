@@ -10,77 +10,49 @@ pictures give few matches that fit, or a map under which they differ.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from automl_vision.data.lineage.agreement import Agreement, agreement
-from automl_vision.data.lineage.keypoints import FEWEST, Fit, Map, Points, find_points, fits, plausible
-from automl_vision.data.lineage.overlay import Bank, Contrast, Place, places, refine
-
-Grey = NDArray[np.uint8]
-
-#: Matches times correlation from which two pictures count as the same one.
-SAME = 8.0
-#: The same where a picture is tiny: key points of 28 pixels are few and alike.
-SAME_TINY = 14.0
-#: Score from which two pictures may be the same one: neither may then be a test image.
-PERHAPS = 3.0
-#: Sides up to which a picture is tiny, in pixels of the file.
-TINY = 64
-#: Key points below which a picture is plain: line art, a ball on white.
-PLAIN = 40
-#: Longer side in pixels at which pictures are compared; smaller pictures are enlarged to it.
-SIDE = 256
-
-#: Least correlation of two pictures whose key points match; tiny ones agree in most places anyway.
-_CORRELATION, _CORRELATION_TINY = 0.25, 0.85
-#: Of pictures without matches: the least correlation, share of agreeing places, and number of them. Two road signs in
-#: one frame reach .89, .60 and 24; two round blobs .91, .82 and 11.
-_LAID: tuple[tuple[float, float, float], ...] = ((0.8, 0.75, 15.0), (0.95, 0.92, 8.0))
-_LAID_TINY: tuple[tuple[float, float, float], ...] = ((0.97, 0.95, 15.0),)
-#: Correlation from which it is worth trying whether the one picture is the other seen in perspective.
-_WORTH_TILTING = 0.5
-#: Correlation and share of agreeing places from which they may be the same picture.
-_PERHAPS_CORRELATION, _PERHAPS_SHARE = 0.7, 0.3
-#: Median of the absolute Laplacian above which a picture is noisy, at `SIDE`.
-_NOISY = 9.0
-#: Where a picture shows something small on an even ground: the size at which that is seen, the grey levels above the
-#: ground, how much of the rim may not be ground, pixels kept around it, and when the part is worth cutting out.
-_GLANCE, _ABOVE_GROUND, _BUSY_RIM, _MARGIN = 64, 20.0, 0.15, 1
-_SMALL_PART, _SMALLEST_PART = 0.8, 24
-#: Pixels of the median that takes the salt and pepper out of every picture before it is laid over another.
-_MEDIAN = 3
+from automl_vision.data.lineage.keypoints import FEWEST, Fit, Map, Points, fits, plausible
+from automl_vision.data.lineage.overlay import Place, places, refine
+from automl_vision.data.lineage.picture import Ground, Picture
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What registration keeps of one image.
+class _Rule:
+    """When two pictures count as the same one, and when they may be.
 
     Attributes:
-        calm: (H, W) grey levels, contrast-stretched, without noise; longer side `SIDE`.
-        points: its key points.
-        smoothed: key points after smoothing, where it is noisy; else None.
-        tiny: whether a side of the file is at most `TINY`.
+        same: matches times correlation from which they are the same.
+        perhaps: the same from which they may be.
+        correlation: that pictures with matches must have.
+        laid: of pictures laid over each other, by matches or without: the least correlation, share of agreeing
+            places, and number of them, any one of these.
+        perhaps_laid: the least correlation and share from which they may be.
     """
 
-    calm: Grey
-    points: Points
-    smoothed: Points | None
-    tiny: bool
+    same: float
+    perhaps: float
+    correlation: float
+    laid: tuple[tuple[float, float, float], ...]
+    perhaps_laid: tuple[float, float] = (0.7, 0.3)
 
-    @property
-    def plain(self) -> bool:
-        """Whether it has too few key points for its copies to be found by them."""
-        return len(self.points) < PLAIN
 
-    @cached_property
-    def contrast(self) -> Contrast:
-        """What `overlay` works on."""
-        return Contrast.of(self.calm)
+#: Two road signs in one frame reach .83, .76 and 49, or .89, .60 and 24; two round blobs .91, .82 and 11.
+_GREY = _Rule(8.0, 3.0, 0.25, ((0.8, 0.82, 15.0), (0.95, 0.92, 8.0), (0.7, 0.9, 20.0)))
+#: Key points of 28 pixels are few and alike, and tiny pictures agree in most places anyway.
+_TINY = _Rule(14.0, 3.0, 0.85, ((0.97, 0.95, 15.0),))
+#: Drawings in one style have edges in common.
+_EDGES = _Rule(16.0, 8.0, 0.25, ((0.9, 0.9, 15.0),), (0.8, 0.7))
+
+#: Without matches: the share of one of the two that the other must cover; pixels within which it lies as a flip or a
+#: quarter turn would lay it; grey levels within which it has its colours. And the correlation from which it is asked.
+_OVERLAP, _MOVED, _RECOLOURED, _WORTH_ASKING = 0.7, 12.0, 6.0, 0.6
+#: Correlation from which it is worth trying whether the one picture is the other seen in perspective.
+_WORTH_TILTING = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,7 +64,12 @@ class Registration:
         agreement: of the two under the map.
         variant: "plain", "mirrored", "inverted" or "mirrored, inverted".
         tiny: whether one of them is tiny.
-        map: (3, 3) from pixels of the second's `Picture.calm` to pixels of the first's; None where none was found.
+        map: (3, 3) from pixels of the second to pixels of the first, both at longer side `SIDE`; None where there is
+            none.
+        of_edges: whether edges were compared, not grey levels.
+        moved: pixels by which a corner lies off the corner that a flip or a quarter turn would lay it on; infinite
+            where the two do not agree.
+        recoloured: grey levels by which most of it differs in colour; infinite where the two do not agree.
     """
 
     inliers: int = 0
@@ -100,12 +77,15 @@ class Registration:
     variant: str = "plain"
     tiny: bool = False
     map: Map | None = None
+    of_edges: bool = False
+    moved: float = math.inf
+    recoloured: float = math.inf
 
     @property
     def score(self) -> float:
         """Distinct matches, or places that agree, times correlation; 0 where they do not correlate."""
         if self.inliers:
-            return self.inliers * self.correlation if self.correlation >= self._least else 0.0
+            return self.inliers * self.correlation if self.correlation >= self._rule.correlation else 0.0
         return self.agreement.alike * self.agreement.share * self.correlation
 
     @property
@@ -116,131 +96,169 @@ class Registration:
     @property
     def same(self) -> bool:
         """Whether this is one picture."""
-        if self.inliers and self.score > (SAME_TINY if self.tiny else SAME):
+        if self.inliers and self.score > self._rule.same:
             return True
         found = (self.correlation, self.agreement.share, self.agreement.alike)
-        return any(np.greater_equal(found, least).all() for least in (_LAID_TINY if self.tiny else _LAID))
+        return self._is_told_apart and any(np.greater_equal(found, least).all() for least in self._rule.laid)
 
     @property
     def perhaps(self) -> bool:
         """Whether it may be one picture. Of tiny ones nobody can tell, so that they are not asked."""
         if self.tiny:
             return False
-        laid = self.correlation >= _PERHAPS_CORRELATION and self.agreement.share >= _PERHAPS_SHARE
-        return laid or (self.inliers > 0 and self.score >= PERHAPS)
+        found = (self.correlation, self.agreement.share)
+        laid = bool(np.greater_equal(found, self._rule.perhaps_laid).all())
+        return (laid and self._is_told_apart) or (self.inliers > 0 and self.score >= self._rule.perhaps)
 
     @property
     def detail(self) -> str:
         """One line for people."""
         by = f"{self.inliers} points" if self.inliers else f"{self.agreement.alike:.0f} places"
-        return f"registered {self.variant}: {by}, correlation {self.correlation:.2f}"
+        what = "edges registered" if self.of_edges else "registered"
+        return f"{what} {self.variant}: {by}, correlation {self.correlation:.2f}"
 
     @property
-    def _least(self) -> float:
-        return _CORRELATION_TINY if self.tiny else _CORRELATION
+    def _is_told_apart(self) -> bool:
+        """Whether the map says more than that two plain shapes can be laid over each other: any two squares can.
 
+        Of two squares in two places and in two colours nobody can tell; a copy may have changed its colours, or its
+        place.
+        """
+        overlap = max(self.agreement.covers) >= _OVERLAP
+        return overlap and (self.moved <= _MOVED or self.recoloured <= _RECOLOURED)
 
-def describe_picture(pixels: NDArray[np.uint8]) -> Picture:
-    """Key points and grey levels of an image.
-
-    Args:
-        pixels: (H, W, 3) RGB, upright.
-    """
-    height, width = pixels.shape[:2]
-    grey = _stretched(_resized(_trimmed(_as_grey(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)))))
-    noisy = float(np.median(np.abs(cv2.Laplacian(grey, cv2.CV_32F)))) > _NOISY
-    calm = _as_grey(cv2.GaussianBlur(cv2.medianBlur(grey, 5), (0, 0), 1.2) if noisy else cv2.medianBlur(grey, _MEDIAN))
-    return Picture(calm, find_points(grey), find_points(calm) if noisy else None, min(height, width) <= TINY)
+    @property
+    def _rule(self) -> _Rule:
+        if self.of_edges:
+            return _EDGES
+        return _TINY if self.tiny else _GREY
 
 
 def register(first: Picture, second: Picture) -> Registration:
     """Lay the second picture over the first by key points, mirrored and inverted where that fits better."""
     found = _by_points(first, second, first.points, second.points)
-    if found.same or (first.smoothed is None and second.smoothed is None):
-        return found
-    again = _by_points(first, second, first.smoothed or first.points, second.smoothed or second.points)
-    return max(found, again, key=_promise)
+    if not found.same and (first.smoothed is not None or second.smoothed is not None):
+        again = _by_points(first, second, first.smoothed or first.points, second.smoothed or second.points)
+        found = max(found, again, key=_promise)
+    if not found.same and (first.bare is not None or second.bare is not None):
+        found = max(found, register(first.bare or first, second.bare or second), key=_promise)
+    return found
 
 
-def lay_over(first: Picture, bank: Bank, second: Picture, found: Registration) -> Registration:
+def lay_over(ground: Ground, second: Picture, found: Registration) -> Registration:
     """Lay the second picture over the first without key points.
 
     Args:
-        first: a picture.
-        bank: of its contrast.
+        ground: the first picture.
         second: another.
         found: what `register` says of the two; where it found a map, that is refined as well.
 
     Returns:
         what speaks most for one picture, `found` included.
     """
-    tried = places(bank, second.contrast)
-    if found.map is not None and found.inliers >= FEWEST:
-        start = Place(found.map, "inverted" in found.variant)
-        again = refine(first.contrast, second.contrast, start, perspective=False)
-        tried += [] if again is None else [again]
-    laid = [_laid(first, second, each) for each in tried if plausible(each.map, *second.calm.shape)]
-    best = max((found, *laid), key=_promise)
-    if best.same or best.correlation < _WORTH_TILTING or best.map is None:
-        return best
-    tilted = refine(first.contrast, second.contrast, Place(best.map, "inverted" in best.variant), perspective=True)
-    if tilted is None or not plausible(tilted.map, *second.calm.shape):
-        return best
-    return max(best, _laid(first, second, tilted), key=_promise)
+    best = _laid_over(ground, second, found)
+    if not best.same and (ground.picture.bare is not None or second.bare is not None):
+        best = max(best, _laid_over(ground.bare, second.bare or second, found), key=_promise)
+    return best
+
+
+def compare_edges(ground: Ground, second: Picture, found: Registration) -> Registration:
+    """Lay edges over edges: for what was turned upside down above a threshold.
+
+    Args:
+        ground: the first picture.
+        second: another.
+        found: what the others say of the two.
+
+    Returns:
+        what speaks most for one picture, `found` included.
+    """
+    if found.tiny:
+        return found
+    theirs = second.edges
+    first = ground.edges.picture
+    by_points = replace(_by_points(first, theirs, first.points, theirs.points), of_edges=True)
+    best = by_points if by_points.same else replace(_laid_over(ground.edges, theirs, by_points), of_edges=True)
+    return max(found, best, key=_promise)
 
 
 def _promise(found: Registration) -> tuple[bool, bool, float]:
     return found.same, found.perhaps, found.agreement.correlation * found.agreement.share
 
 
+def _laid_over(ground: Ground, second: Picture, found: Registration) -> Registration:
+    first = ground.picture
+    tried = places(ground.bank, second.contrast)
+    if found.map is not None and found.inliers >= FEWEST:
+        start = Place(_between(first, second, found.map), "inverted" in found.variant)
+        again = refine(first.contrast, second.contrast, start, perspective=False)
+        tried += [] if again is None else [again]
+    laid = [_laid(first, second, each) for each in tried if plausible(each.map, *second.calm.shape)]
+    best = max((found, *laid), key=_promise)
+    if best.same or best.correlation < _WORTH_TILTING or best.map is None:
+        return best
+    start = Place(_between(first, second, best.map), "inverted" in best.variant)
+    tilted = refine(first.contrast, second.contrast, start, perspective=True)
+    if tilted is None or not plausible(tilted.map, *second.calm.shape):
+        return best
+    return max(best, _laid(first, second, tilted), key=_promise)
+
+
 def _laid(first: Picture, second: Picture, place: Place) -> Registration:
     names = ("mirrored" * bool(np.linalg.det(place.map[:2, :2]) < 0), "inverted" * place.inverted)
     variant = ", ".join(filter(None, names)) or "plain"
-    agreed = agreement(first.calm, second.calm, place.map, inverted=place.inverted)
-    return Registration(0, agreed, variant, first.tiny or second.tiny, place.map)
+    return _agreed(first, second, Fit(0, place.map, variant))
 
 
 def _by_points(first: Picture, second: Picture, ours: Points, theirs: Points) -> Registration:
-    tiny = first.tiny or second.tiny
-    found = [_registered(first, second, each, tiny) for each in fits(ours, theirs)]
-    return max(found, key=lambda each: each.score, default=Registration(tiny=tiny))
+    found = [_registered(first, second, each) for each in fits(ours, theirs)]
+    return max(found, key=lambda each: each.score, default=Registration(tiny=first.tiny or second.tiny))
 
 
-def _registered(first: Picture, second: Picture, fit: Fit, tiny: bool) -> Registration:
+def _registered(first: Picture, second: Picture, fit: Fit) -> Registration:
     if fit.inliers < FEWEST or not plausible(fit.map, *second.calm.shape):
-        return Registration(variant=fit.variant, tiny=tiny)
-    agreed = agreement(first.calm, second.calm, fit.map, inverted=fit.inverted)
-    return Registration(fit.inliers, agreed, fit.variant, tiny, fit.map)
+        return Registration(variant=fit.variant, tiny=first.tiny or second.tiny)
+    return _agreed(first, second, fit)
 
 
-def _trimmed(grey: Grey) -> Grey:
-    """Without the empty ground around what is shown, where that is small: a stamp on a sheet, a galaxy in the dark."""
-    scale = _GLANCE / max(grey.shape)
-    if scale * min(grey.shape) < 1:  # a strip
-        return grey
-    small = cv2.medianBlur(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), 3)
-    rim = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
-    ground = float(np.median(rim))
-    shown = np.abs(small.astype(np.float32) - ground) > _ABOVE_GROUND
-    if not shown.any() or (np.abs(rim - ground) > _ABOVE_GROUND).mean() > _BUSY_RIM:
-        return grey
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    top, left = (max(0, int((at[0] - _MARGIN) / scale)) for at in (rows, columns))
-    bottom, right = (math.ceil((at[-1] + 1 + _MARGIN) / scale) for at in (rows, columns))  # as a mirror would cut
-    part = grey[top:bottom, left:right]
-    return part if part.size < _SMALL_PART * grey.size and min(part.shape) >= _SMALLEST_PART else grey
+def _agreed(first: Picture, second: Picture, fit: Fit) -> Registration:
+    hidden = first.hidden, second.hidden
+    agreed = agreement(first.calm, second.calm, fit.map, inverted=fit.inverted, hidden=hidden)
+    whole = first.whole @ fit.map @ np.linalg.inv(second.whole)
+    whole /= whole[2, 2]
+    found = Registration(fit.inliers, agreed, fit.variant, first.tiny or second.tiny, whole)
+    if agreed.correlation < _WORTH_ASKING:
+        return found
+    moved, recoloured = _moved(first, second, whole), _recoloured(first, second, fit.map)
+    return replace(found, moved=moved, recoloured=recoloured)
 
 
-def _resized(grey: Grey) -> Grey:
-    scale = SIDE / max(grey.shape)
-    size = (max(8, round(grey.shape[1] * scale)), max(8, round(grey.shape[0] * scale)))
-    return _as_grey(cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
+def _moved(first: Picture, second: Picture, whole: Map) -> float:
+    ours, theirs = (np.array([(0, 0), (w, 0), (w, h), (0, h)]) - 0.5 for h, w in (first.frame, second.frame))
+    at = np.column_stack([theirs, np.ones(4)]) @ whole.T
+    laid = at[:, :2] / at[:, 2:]
+    flips = [np.roll(corners, turn, axis=0) for corners in (ours, ours[::-1]) for turn in range(4)]
+    return float(min(np.abs(laid - each).max() for each in flips))
 
 
-def _stretched(grey: Grey) -> Grey:
-    low, high = np.percentile(grey, (1, 99))
-    return _as_grey(np.clip((grey - low) * (255.0 / max(high - low, 1.0)), 0, 255))
+def _recoloured(first: Picture, second: Picture, onto: Map) -> float:
+    """Median over what both show of the largest difference of a channel."""
+    ours, theirs = (_scaling(each.calm.shape, each.colours.shape) for each in (first, second))
+    small = ours @ onto @ np.linalg.inv(theirs)
+    height, width = first.colours.shape[:2]
+    laid = cv2.warpPerspective(second.colours, small, (width, height))
+    reached = cv2.warpPerspective(np.full(second.colours.shape[:2], 255, np.uint8), small, (width, height))
+    apart = np.abs(first.colours.astype(np.int16) - laid).max(axis=2)[reached > 250]
+    return float(np.median(apart)) if len(apart) else math.inf
 
 
-def _as_grey(values: NDArray[np.generic]) -> Grey:
-    return np.asarray(values).astype(np.uint8)
+def _scaling(large: tuple[int, ...], small: tuple[int, ...]) -> Map:
+    """Pixels of the one to pixels of the other: centres of pixels lie at whole numbers."""
+    across, down = small[1] / large[1], small[0] / large[0]
+    return np.array([[across, 0.0, 0.5 * across - 0.5], [0.0, down, 0.5 * down - 0.5], [0.0, 0.0, 1.0]])
+
+
+def _between(first: Picture, second: Picture, whole: Map) -> Map:
+    """A map between the whole images as one between what was cut out of them."""
+    between = np.linalg.inv(first.whole) @ whole @ second.whole
+    return np.asarray(between / between[2, 2], dtype=np.float64)
