@@ -151,6 +151,7 @@ def test_inspect_says_when_the_cache_cannot_take_the_images(finished, command, t
     result = command("inspect", "--data", finished.data, "--cache-dir", tmp_path / "file" / "cache")
     assert result.code == 0
     assert "decoded images are not kept" in result.err
+    assert "comparisons of pictures are not kept" in result.err
 
 
 @pytest.fixture
