@@ -69,9 +69,9 @@ class DataSettings:
         REGEX,
     )
     lineage: str = _setting(
-        "names",
-        "names: file and folder names of known tools tell copies as well; full: and what the pictures show, "
-        "whatever they are called; off: only columns, regular expressions and equal pixels.",
+        "full",
+        "full: what the pictures show tells copies, whatever they are called, and file and folder names of known tools "
+        "do; names: only names do; off: only columns, regular expressions and equal pixels.",
         one_of("full", "names", "off"),
     )
     burst_window: str = _setting(

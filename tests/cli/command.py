@@ -18,6 +18,9 @@ QUICK = (
     *("--trials", "1", "--epochs", "1", "--batch-size", "8", "--resolutions", "32"),
     *("--backbones", "efficientnet_lite0", "--offline", "--device", "cpu"),
 )
+#: Pictures are not laid over each other: where that would take long, or joins drawings that are alike, and the test is
+#: of something else.
+BY_NAMES = ("--lineage", "names")
 #: What no terminal may be sent from a file name: everything below a blank but the line feed, DEL, and C1 controls.
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import BY_NAMES
 from PIL import Image
 
 from automl_vision import load, search
@@ -58,8 +59,8 @@ def copied_noise(noise, tmp_path_factory):
 
 
 def test_labels_without_meaning_show_what_a_naive_split_pretends(copied_noise, quick, command, tmp_path):
-    run = tmp_path / "run"
-    result = command("search", "--data", copied_noise, *quick, "--measure-impact", "--budget", "60s", "--out", run)
+    run, options = tmp_path / "run", ("--measure-impact", "--budget", "60s", *BY_NAMES)
+    result = command("search", "--data", copied_noise, *quick, *options, "--out", run)
     assert result.code == 0, result.err
     report = json.loads((run / "report.json").read_text())
     impact = report["impact"]
@@ -79,7 +80,7 @@ def test_labels_without_meaning_show_what_a_naive_split_pretends(copied_noise, q
 
 
 def test_labels_without_meaning_stay_at_chance(noise, quick, command, tmp_path):
-    result = command("search", "--data", noise, *quick, "--test-share", "0.4", "--out", tmp_path / "run")
+    result = command("search", "--data", noise, *quick, "--test-share", "0.4", *BY_NAMES, "--out", tmp_path / "run")
     assert result.code == 0, result.err
     accuracy = json.loads((tmp_path / "run" / "report.json").read_text())["test"]["accuracy"]
     assert accuracy["low"] <= 0.25 <= accuracy["high"], accuracy
@@ -158,8 +159,11 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(smoke, cache, tmp_path_factory):
-    """Copies are sought in the pictures too, so that a network describes every image before the split."""
+def watched(smoke, tmp_path_factory):
+    """Copies are sought in the pictures too, so that a network describes every image before the split.
+
+    The cache is its own: what other tests left there would not be read again.
+    """
     out = tmp_path_factory.mktemp("runs") / "watched"
     data = out.parent / "data"
     shutil.copytree(smoke, data)
@@ -187,11 +191,10 @@ def watched(smoke, cache, tmp_path_factory):
         patch.setattr(survey, "read_bytes", watched_read)
         options = {"backbones": ["efficientnet_lite0"], "resolutions": [32], "epochs": 1, "batch_size": 8}
         options |= {
-            "lineage": "full",
             "measure_impact": True,
             "offline": True,
             "device": "cpu",
-            "cache_dir": str(cache),
+            "cache_dir": str(out.parent / "cache"),
         }
         yield Watched(search(data, budget=None, out=out, trials=1, **options), fetched, files)
 

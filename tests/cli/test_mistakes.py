@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import QUICK, assert_mistake
+from command import BY_NAMES, QUICK, assert_mistake
 
 from make_smoke_data import make_smoke_data
 
@@ -77,7 +77,7 @@ def test_data_that_cannot_be_used(command, here, quick, mistake):
     name = "data" if mistake != "name too long" else "a" * 5000
     assert_mistake(command("search", "--data", name, *quick), 2, *parts)
     assert not Path("runs").exists() or not list(Path("runs").iterdir()), "a run that cannot start leaves nothing"
-    assert_mistake(command("inspect", "--data", name, "--quiet", "--no-cache"), 2, *parts)
+    assert_mistake(command("inspect", "--data", name, "--quiet", "--no-cache", *BY_NAMES), 2, *parts)
 
 
 def test_every_bad_row_of_a_table_is_listed(command, here, quick):
@@ -184,7 +184,7 @@ def test_an_output_folder_that_holds_something(command, here, quick, finished):
 def test_an_output_folder_that_cannot_be_made(command, here, quick, place):
     result = command("search", "--data", "smoke", *quick, "--out", place)
     assert_mistake(result, 2, "output folder cannot be written", place, "--out")
-    inspected = command("inspect", "--data", "smoke", "--no-cache", "--quiet", "--out", place)
+    inspected = command("inspect", "--data", "smoke", "--no-cache", "--quiet", *BY_NAMES, "--out", place)
     assert_mistake(inspected, 2, "output cannot be written", place, "--out")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import assert_harmless, assert_mistake
+from command import BY_NAMES, assert_harmless, assert_mistake
 from PIL import Image
 
 from make_smoke_data import make_smoke_data
@@ -103,6 +103,14 @@ def test_predict_with_no_model(command, finished, tmp_path):
 # --- inspect ----------------------------------------------------------------------------------------------------
 
 
+def compared_by(finished):
+    """Pairs of paths that the search found to show one picture, or perhaps one."""
+    with (finished.path / "split.csv").open() as file:
+        paths = [row["path"] for row in csv.DictReader(file)]  # in the order of the manifest
+    pairs = json.loads((finished.path / "compared.json").read_text())["pairs"]
+    return {(paths[first], paths[second]) for first, second in pairs}
+
+
 def test_inspect_plans_the_split_that_the_search_used(finished, command, cache, tmp_path):
     options = ("--config", finished.path / "config.toml", "--out", tmp_path / "seen")
     result = command("inspect", "--data", finished.data, *options)
@@ -111,13 +119,15 @@ def test_inspect_plans_the_split_that_the_search_used(finished, command, cache, 
     assert "21 images" in result.out
     for name in ("split.csv", "audit.csv"):
         assert (tmp_path / "seen" / name).read_bytes() == (finished.path / name).read_bytes()
-    assert (tmp_path / "seen" / "evidence.csv").read_text() == "first,second,evidence,detail,score,effect\n"
+    with (tmp_path / "seen" / "evidence.csv").open() as file:
+        pairs = {(row["first"], row["second"]) for row in csv.DictReader(file)}
+    assert pairs == compared_by(finished)
     assert "21 images in 3 classes" in (tmp_path / "seen" / "inspect.html").read_text()
     assert str(tmp_path / "seen" / "inspect.html") in result.out
 
 
-def test_inspect_compares_what_pictures_show_when_asked_to(finished, command, cache, tmp_path):
-    options = ("--cache-dir", cache, "--lineage", "full", "--out", tmp_path / "seen")
+def test_inspect_compares_what_pictures_show(finished, command, cache, tmp_path):
+    options = ("--cache-dir", cache, "--out", tmp_path / "seen")
     result = command("inspect", "--data", finished.data, *options)
     assert result.code == 0, result.err
     assert "Comparing images that look alike" in result.err
@@ -125,7 +135,7 @@ def test_inspect_compares_what_pictures_show_when_asked_to(finished, command, ca
 
 
 def test_inspect_json(finished, command, cache):
-    result = command("inspect", "--data", finished.data, "--cache-dir", cache, "--json")
+    result = command("inspect", "--data", finished.data, "--cache-dir", cache, "--json", *BY_NAMES)
     assert (result.code, result.err) == (0, "")
     said = json.loads(result.out)
     assert said["images"] == 21
@@ -141,6 +151,7 @@ def test_inspect_says_when_the_cache_cannot_take_the_images(finished, command, t
     result = command("inspect", "--data", finished.data, "--cache-dir", tmp_path / "file" / "cache")
     assert result.code == 0
     assert "decoded images are not kept" in result.err
+    assert "comparisons of pictures are not kept" in result.err
 
 
 @pytest.fixture
@@ -154,9 +165,8 @@ def leaky(tmp_path):
 
 def test_search_fails_on_a_leak_before_it_trains(command, leaky, cache, tmp_path):
     out = tmp_path / "run"
-    result = command(
-        "search", "--data", leaky, "--cache-dir", cache, "--trials", "1", "--offline", "--out", out, "--fail-on-leak"
-    )
+    options = ("--cache-dir", cache, "--trials", "1", "--offline", "--out", out, *BY_NAMES)
+    result = command("search", "--data", leaky, *options, "--fail-on-leak")
     assert result.code == 4
     assert "Error: the split that came with the data leaks: 1 images" in result.err
     assert (out / "split.csv").exists()
@@ -164,7 +174,7 @@ def test_search_fails_on_a_leak_before_it_trains(command, leaky, cache, tmp_path
 
 
 def test_inspect_fails_on_a_leak_when_asked_to(command, leaky, cache):
-    arguments = ("inspect", "--data", leaky, "--cache-dir", cache)
+    arguments = ("inspect", "--data", leaky, "--cache-dir", cache, *BY_NAMES)
     assert command(*arguments).code == 0
     result = command(*arguments, "--fail-on-leak")
     assert result.code == 4
@@ -181,8 +191,8 @@ def test_inspect_writes_everything_before_it_fails_on_a_leak_that_only_pixels_te
             tmp_path / "sets/test/a/q7.png"
         )
     arguments = ("inspect", "--data", tmp_path / "sets", "--cache-dir", cache, "--fail-on-leak")
-    assert command(*arguments).code == 0  # names cannot tell
-    result = command(*arguments, "--lineage", "full", "--out", tmp_path / "seen")
+    assert command(*arguments, *BY_NAMES).code == 0  # names cannot tell
+    result = command(*arguments, "--out", tmp_path / "seen")
     assert result.code == 4, result.err
     assert "test/a/q7.png: in test, but its group is elsewhere too" in result.out
     assert {file.name for file in (tmp_path / "seen").iterdir()} == {
@@ -206,7 +216,8 @@ def test_inspect_writes_the_page_of_data_that_it_refuses(command, cache, tmp_pat
         with Image.open(file) as image:
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(copy)
     out = tmp_path / "seen"
-    result = command("inspect", "--data", tmp_path / "sets", "--cache-dir", cache, "--out", out, "--quiet", *more)
+    options = ("--cache-dir", cache, "--out", out, "--quiet", *BY_NAMES)
+    result = command("inspect", "--data", tmp_path / "sets", *options, *more)
     assert_mistake(result, code, words)
     assert "copy in test" in (out / "inspect.html").read_text()
     with (out / "split.csv").open() as file:
@@ -225,7 +236,7 @@ def test_inspect_stays_short_with_many_classes(command, cache, tmp_path):
     for number in range(60):
         for each in range(3 + number % 5):
             blobs(tmp_path / f"class {number:03d}" / f"{each}.png", seed=10 * number + each, size=20)
-    result = command("inspect", "--data", tmp_path, "--cache-dir", cache, "--quiet")
+    result = command("inspect", "--data", tmp_path, "--cache-dir", cache, "--quiet", *BY_NAMES)
     assert result.code == 0, result.err
     assert "60 of 60 classes have fewer than 10 originals: class 000 (3), class 005 (3)," in result.out
     assert "40 more classes" in result.out

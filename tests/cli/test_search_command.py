@@ -8,7 +8,7 @@ import sqlite3
 import tomllib
 from pathlib import Path
 
-from command import assert_harmless
+from command import BY_NAMES, assert_harmless
 
 from automl_vision.config import load_settings
 from make_smoke_data import make_smoke_data
@@ -16,7 +16,7 @@ from make_smoke_data import make_smoke_data
 FILES = {
     *("report.html", "report.json", "model.pt", "README.md", "config.toml", "split.csv", "audit.csv"),
     *("predictions_test.csv", "predictions_val.csv", "trials.csv", "trials", "study.db", "events.log"),
-    *("looks.json", "run.json", "spent.json"),
+    *("looks.json", "run.json", "spent.json", "compared.json"),
 }
 FINE_TUNES = load_settings(Path(__file__).parents[2] / "configs" / "smoke.toml").search.trials
 SPLITS = {"train", "val", "test", "aside", "quarantine"}
@@ -147,7 +147,7 @@ def test_the_page_and_the_card_speak_of_this_run(finished):
 def test_the_log_names_every_stage(finished):
     log = (finished.path / "events.log").read_text()
     stages = [line.split()[2] for line in log.splitlines() if line.split()[1] == "stage"]
-    assert stages == ["read", "plan", "decode", "audit", "search", "finish", "test", "report"]
+    assert stages == ["read", "plan", "decode", "compare", "audit", "search", "finish", "test", "report"]
 
 
 def test_report_verify_passes(finished, command):
@@ -191,7 +191,7 @@ def test_broken_images_are_named_and_left_out(quick, command, tmp_path):
     (tmp_path / "data" / "circle" / "empty.png").write_bytes(b"")
     (tmp_path / "data" / "square" / "text.jpg").write_text("no image")
     out = tmp_path / "run"
-    result = command("search", "--data", tmp_path / "data", *quick, "--out", out)
+    result = command("search", "--data", tmp_path / "data", *quick, *BY_NAMES, "--out", out)
     assert result.code == 0, result.err
     assert "2 unreadable" in result.out
     table = {row["path"]: row["split"] for row in rows(out / "split.csv")}
@@ -207,6 +207,7 @@ def test_plain_lines_tell_what_happens_and_what_to_type_next(smoke, quick, comma
     assert_harmless(result)
     for words in ("Reading the list", "Decoding every image once (21 images)", "trial 0", "trial 1", "best so far"):
         assert words in result.err
+    assert "Comparing images that look alike" in result.err
     for words in ("Test accuracy", "95 % interval", "macro F1", "circle", "majority class", "predict", "evaluate"):
         assert words in result.out
     assert f"automl-vision predict '{tmp_path}/it'\"'\"'s my run/model.pt' IMAGE" in result.out

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from lineage_cases import digest, make_facts, make_manifest
+from lineage_cases import digest, make_compared, make_facts, make_manifest
 
 from automl_vision.config import DataSettings, SplitSettings
 from automl_vision.data.audit import Audit, audit
@@ -18,7 +18,7 @@ from automl_vision.data.manifest import Manifest
 from automl_vision.data.split import SPLIT_COLUMNS, Split, drop_small_classes, split, split_table
 from automl_vision.errors import DataError
 
-NAMES = DataSettings()
+NAMES = DataSettings(lineage="names")
 SHARES = SplitSettings()
 HEX = "0123456789abcdef" * 2
 
@@ -366,8 +366,44 @@ def test_a_class_to_judge_must_be_trained() -> None:
 def test_a_test_set_of_copies_is_refused() -> None:
     rows = {path: each for path, each in FULL.items() if each != "test"}
     rows |= {f"{c}/{c}train{i}_flip.jpg": "test" for c in "ab" for i in range(3)}
-    with pytest.raises(DataError, match="no image of the given test set"):
+    with pytest.raises(DataError, match="no image of the given test set") as raised:
         users_split(rows)
+    assert "--lineage" not in str(raised.value)
+
+
+ALIKE = "where pictures that look alike are no copies of each other, give --lineage names"
+
+
+@pytest.mark.parametrize(
+    ("readable", "found", "said"),
+    [
+        pytest.param(3, (0, 1, True), True, id="joined"),
+        pytest.param(3, (0, 1, False), True, id="perhaps one"),
+        pytest.param(2, (4, 5, True), False, id="joined in the other class"),
+        pytest.param(2, (4, 5, False), False, id="perhaps one in the other class"),
+    ],
+)
+def test_where_likeness_leaves_a_class_too_few_originals_the_way_out_is_told(
+    readable: int, found: tuple[int, int, bool], said: bool
+) -> None:
+    manifest = make_manifest([*(f"a/{i}.jpg" for i in range(4)), *(f"b/{i}.jpg" for i in range(12))])
+    faults = [""] * readable + ["truncated"] * (4 - readable) + [""] * 12
+    facts = make_facts(manifest, faults=faults, compared=make_compared(found))
+    with pytest.raises(DataError, match="too few originals") as raised:
+        split(manifest, facts, audit(manifest, facts, DataSettings()), SHARES, seed=0)
+    assert "'b'" not in str(raised.value)
+    assert (ALIKE in str(raised.value)) is said
+
+
+def test_a_test_set_that_looks_like_train_is_refused_with_the_way_out() -> None:
+    manifest = make_manifest(list(FULL), split=tuple(FULL.values()))
+    tested = [row for row, each in enumerate(FULL.values()) if each == "test"]
+    trained = [row for row, each in enumerate(FULL.values()) if each == "train"]
+    pairs = [(*sorted(pair), True) for pair in zip(tested, trained, strict=False)]
+    facts = make_facts(manifest, compared=make_compared(*pairs))
+    with pytest.raises(DataError, match="no image of the given test set") as raised:
+        split(manifest, facts, audit(manifest, facts, DataSettings()), SHARES, seed=0)
+    assert ALIKE in str(raised.value)
 
 
 def test_the_table_is_the_contract() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from sklearn.datasets import load_sample_images
 
 from automl_vision.models.copy_descriptor import MATRICES, PARTS, CopyDescriptor, copy_features, describer
+from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
 
 RUNTIME = Runtime(torch.device("cpu"), None, threads=1)
@@ -132,14 +134,31 @@ def test_what_an_image_is_described_by_does_not_depend_on_the_others() -> None:
     assert np.array_equal(together[[2, 5, 11]], alone[[0, 0, 0]])
 
 
-def test_the_name_tells_what_changes_a_descriptor() -> None:
+def test_the_name_tells_what_changes_a_descriptor(tmp_path: Path) -> None:
     first, again = describer(Pictures(photographs()), RUNTIME), describer(Pictures(photographs()), RUNTIME)
     assert first is not None
     assert again is not None
     assert first.name == again.name
-    with torch.no_grad():
-        next(iter(again.net.parameters())).add_(1e-3)
+    content = bytearray(Path(first.weights.location).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "weights.pth").write_bytes(content)
+    changed = replace(first, weights=replace(first.weights, location=str(tmp_path / "weights.pth")))
     other = replace(RUNTIME, threads=2), replace(RUNTIME, amp_dtype="bfloat16")
-    names = {first.name, replace(again).name, *(replace(first, runtime=each).name for each in other)}
+    names = {first.name, changed.name, *(replace(first, runtime=each).name for each in other)}
     names.add(replace(first, preprocessing=replace(first.preprocessing, size=32)).name)
     assert len(names) == 5
+
+
+def test_the_network_is_made_once_and_only_where_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[WeightSource] = []
+    monkeypatch.setattr(
+        "automl_vision.models.copy_descriptor.load_weights",
+        lambda source, row: (made.append(source), load_weights(source, row))[1],
+    )
+    describe = describer(Pictures(photographs()), RUNTIME)
+    assert describe is not None
+    assert describe.name
+    assert made == []
+    for _ in range(2):
+        assert describe(np.arange(2), math.inf) is not None
+    assert made == [describe.weights]

@@ -128,7 +128,8 @@ def test_a_second_look_compares_nothing_again(tmp_path: Path, data: Path, monkey
     first = inspect(data, cached(tmp_path / "cache"))
     for name in ("describe_picture", "register", "lay_over", "compare_edges"):
         monkeypatch.setattr(sight, name, lambda *_: pytest.fail("looked again"))
-    monkeypatch.setattr("automl_vision.models.copy_descriptor.extract_features", lambda *_, **__: pytest.fail("again"))
+    for name in ("extract_features", "load_weights"):
+        monkeypatch.setattr(f"automl_vision.models.copy_descriptor.{name}", lambda *_, **__: pytest.fail("again"))
     again = inspect(data, cached(tmp_path / "cache"))
     assert joined(again) == joined(first) == {("b/owl.png", "b/zebra.png")}
     assert again.facts.compared is not None

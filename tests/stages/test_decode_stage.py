@@ -35,8 +35,11 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def context_of(tmp_path: Path, data: Path, *, budget: float = 1e6, resume: bool = False) -> RunContext:
-    settings = replace(Settings(), machine=replace(Settings().machine, cache=False))
+def context_of(
+    tmp_path: Path, data: Path, *, budget: float = 1e6, resume: bool = False, lineage: str = "names"
+) -> RunContext:
+    chosen = replace(Settings().data, lineage=lineage)
+    settings = replace(Settings(), data=chosen, machine=replace(Settings().machine, cache=False))
     run = RunDir.open(tmp_path / "run") if resume else RunDir.create(tmp_path / "run", settings, {"data": str(data)})
     return RunContext(run, data, settings, silent, StopRequest(), Clock(time.monotonic(), budget))
 
@@ -130,6 +133,18 @@ def test_only_as_many_images_are_drawn_as_can_be_judged_in_time(
     assert 9 <= len(drawn) < len(manifest)
     assert set(drawn.labels.tolist()) == {0, 1, 2}
     assert len(within_budget(context, manifest, plan_at(32), RUNTIME)) == len(drawn)  # a resumed run keeps the number
+    context.run.close()
+
+
+@pytest.mark.parametrize(("lineage", "afforded"), [("names", 20), ("full", 15)])
+def test_time_to_compare_is_left_when_images_are_drawn(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, lineage: str, afforded: int
+) -> None:
+    monkeypatch.setattr("automl_vision.stages.decode.decode_seconds", lambda *_: 0.0)
+    monkeypatch.setattr("automl_vision.stages.decode._judging_seconds", lambda *_: 2.0)
+    context = context_of(tmp_path, data, budget=102.0, lineage=lineage)
+    within_budget(context, read_manifest(data, context.settings), PLAN, RUNTIME)
+    assert context.run.about["drawn"] == afforded
     context.run.close()
 
 

@@ -26,7 +26,8 @@ def prepared_of(groups: list[int], sets: list[str]) -> Any:
         rows=lambda each: np.flatnonzero(name == each), augmented_val=np.flatnonzero(name == "copy")
     )
     manifest = SimpleNamespace(class_names=("a", "b"))
-    return SimpleNamespace(split=split, manifest=manifest, groups=lambda rows: group[rows])
+    facts = SimpleNamespace(compared=None)
+    return SimpleNamespace(split=split, manifest=manifest, facts=facts, groups=lambda rows: group[rows])
 
 
 def context_of(*, budget: float = 600.0, remaining: float = 300.0, asked: bool = True, stop: bool = False) -> Any:
@@ -53,7 +54,9 @@ def test_it_sees_all_files_of_the_groups_in_train_and_validation_and_no_others()
 def test_where_nothing_belongs_together_both_deals_are_one() -> None:
     found = impact_of(context_of(), ALIKE, searched_of(PROBE))
     assert not found["measured"]
-    assert "both ways to deal are one" in found["reason"]
+    assert "both ways to deal are one (--lineage full also compares" in found["reason"]
+    compared = SimpleNamespace(**{**vars(ALIKE), "facts": SimpleNamespace(compared=object())})
+    assert impact_of(context_of(), compared, searched_of(PROBE))["reason"].endswith("both ways to deal are one")
     assert impact_images(context_of(), ALIKE) == 0
 
 

@@ -43,6 +43,8 @@ _SMALL_CLASS_FIX = (
     "add images (or raise --max-samples), merge classes with --label-map, or leave these classes out with "
     "--drop-small-classes"
 )
+#: What pictures show joins drawings and icons that are alike as well.
+_LOOK_ALIKE_FIX = "; where pictures that look alike are no copies of each other, give --lineage names"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def split(manifest: Manifest, facts: Facts, audit: Audit, settings: SplitSetting
         if dealt is None:
             raise _undealable(manifest, audit, start)
         _place(name, audit, start, dealt)
-    _require_sets(name)
+    _require_sets(manifest, audit, name)
     _require_trained_classes(manifest, name)
     return Split(
         name=name,
@@ -280,27 +282,40 @@ def _require_groups(manifest: Manifest, audit: Audit, start: _Start) -> None:
         return
     more = f" and {len(small) - _NAMED} more classes" if len(small) > _NAMED else ""
     shown = ", ".join(f"'{name}' {count}" for name, count in list(small.items())[:_NAMED]) + more
+    labels = [manifest.class_names.index(name) for name in small]
+    fix = _SMALL_CLASS_FIX + _look_alike_fix(audit, np.isin(manifest.labels, labels))
     if not start.missing:
         raise DataError(
             "classes without any image left to train on",
             value=f"{shown}; {len(start.leaks)} rows of the given split leak and were set aside",
-            fix=f"move originals of these classes into train, {_SMALL_CLASS_FIX}",
+            fix=f"move originals of these classes into train, {fix}",
         )
     raise DataError(
         f"classes with too few originals for train, {' and '.join(start.missing)}: each needs "
         f"{1 + len(start.missing)} that are no copies of each other",
         value=shown,
-        fix=_SMALL_CLASS_FIX,
+        fix=fix,
     )
 
 
-def _require_sets(name: NDArray[np.str_]) -> None:
+def _look_alike_fix(audit: Audit, rows: NDArray[np.bool_]) -> str:
+    """What else helps where it is what pictures show that takes originals away from among (N) `rows`."""
+    lineage = audit.lineage
+    joined = [
+        row for link in lineage.links if link.evidence == "pixels_registered" for row in (link.first, link.second)
+    ]
+    return _LOOK_ALIKE_FIX if lineage.barred[rows].any() or rows[joined].any() else ""
+
+
+def _require_sets(manifest: Manifest, audit: Audit, name: NDArray[np.str_]) -> None:
     for held in ("test", "val"):
         if not (name == held).any():
+            given = np.array([each == held for each in manifest.split or ()], dtype=np.bool_)
             raise DataError(
                 f"no image of the given {held} set can be used",
                 value="all are unreadable, copies, or pictures whose original is not known",
-                fix=f"put originals into {held}, or leave the set out: it is then dealt from train",
+                fix=f"put originals into {held}, or leave the set out: it is then dealt from train"
+                + _look_alike_fix(audit, given),
             )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.image_source import ImageSource
-from automl_vision.models.weights import find_weights, load_weights
+from automl_vision.models.weights import WeightSource, find_weights, load_weights
 from automl_vision.runtime import Runtime
 
 #: Its weights come as a package, so that they are there without a hub.
@@ -73,11 +74,12 @@ class CopyFeatures(nn.Module):
 
 def copy_features() -> CopyFeatures | None:
     """The network on the CPU, ready to be used; None where its weights are not on this machine."""
-    row = backbone(NETWORK)
-    found = find_weights(row, offline=True)
-    if found is None:
-        return None
-    weights = load_weights(found, row)
+    found = find_weights(backbone(NETWORK), offline=True)
+    return None if found is None else _features_of(found)
+
+
+def _features_of(found: WeightSource) -> CopyFeatures:
+    weights = load_weights(found, backbone(NETWORK))
     return CopyFeatures(build_classifier(NETWORK, 1, resolution=SIDE, weights=weights).backbone).eval()
 
 
@@ -102,15 +104,17 @@ class CopyDescriptor(nn.Module):
 class Describer:
     """Descriptors of the rows of `source`.
 
+    The network is made when it is first asked: where earlier runs left every descriptor, never.
+
     Attributes:
-        net: on the device of `runtime`.
+        weights: where those of the network are.
         source: where the images are.
         preprocessing: input size, mean and std.
         runtime: device and precision.
         progress: told the number of images that are done, of those asked for.
     """
 
-    net: CopyDescriptor
+    weights: WeightSource
     source: ImageSource
     preprocessing: Preprocessing
     runtime: Runtime
@@ -148,16 +152,24 @@ class Describer:
             return None
 
     @cached_property
+    def net(self) -> CopyDescriptor:
+        """The network, on the device of `runtime`."""
+        net = CopyDescriptor(_features_of(self.weights)).eval().to(self.runtime.device)
+        return net.to(memory_format=torch.channels_last)
+
+    @cached_property
     def name(self) -> str:
-        """Equal where equal images get equal descriptors: the weights, the size, the machine's way to calculate."""
+        """Equal where equal images get equal descriptors: the weights, the size, the machine's way to calculate.
+
+        The weights are known by their file: a digest of it takes a small part of the time that the network takes.
+        """
         size = self.preprocessing.size
-        digest = hashlib.blake2b(digest_size=16)
-        for tensor in self.net.state_dict().values():
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        digest = hashlib.blake2b(Path(self.weights.location).read_bytes(), digest_size=16)
         for matrix in _matrices().values():
             digest.update(matrix.tobytes())
         how = [NETWORK, digest.hexdigest(), size, self.source.plane_for(size), self.runtime.device.type]
-        return ", ".join(map(str, [*how, self.runtime.amp_dtype, self.runtime.threads, torch.__version__]))
+        made_with = [torch.__version__, version("timm")]
+        return ", ".join(map(str, [*how, self.runtime.amp_dtype, self.runtime.threads, *made_with]))
 
 
 def describer(source: ImageSource, runtime: Runtime, progress: Callable[[int], None] | None = None) -> Describer | None:
@@ -168,12 +180,11 @@ def describer(source: ImageSource, runtime: Runtime, progress: Callable[[int], N
         runtime: device and precision.
         progress: told the number of images that are done, of those asked for.
     """
-    features = copy_features()
-    if features is None:
+    weights = find_weights(backbone(NETWORK), offline=True)
+    if weights is None:
         return None
-    net = CopyDescriptor(features).eval().to(runtime.device).to(memory_format=torch.channels_last)
     mean, std = statistics(backbone(NETWORK))
-    return Describer(net, source, Preprocessing(min(SIDE, source.sizes[-1]), mean, std), runtime, progress)
+    return Describer(weights, source, Preprocessing(min(SIDE, source.sizes[-1]), mean, std), runtime, progress)
 
 
 @cache

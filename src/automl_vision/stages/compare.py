@@ -26,6 +26,11 @@ from automl_vision.stages.context import RunContext
 COMPARE_SHARE = 0.25
 
 
+def compare_share(settings: Settings) -> float:
+    """Share of the time left that is planned for it: 0 where pictures are not compared."""
+    return COMPARE_SHARE if settings.data.lineage == "full" else 0.0
+
+
 def compare_plan(remaining: float) -> str:
     """What of the time left is planned for it, for people."""
     return "" if math.isinf(remaining) else f"at most {COMPARE_SHARE * max(remaining, 0.0):.0f} s"

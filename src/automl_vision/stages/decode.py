@@ -14,11 +14,12 @@ from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import STEP_OVER_FORWARD
 from automl_vision.search.planner import CPU_STEP, GPU_STEP, stored_sizes
-from automl_vision.stages.compare import compare_plan, compared_pictures
+from automl_vision.stages.compare import compare_plan, compare_share, compared_pictures
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 
-#: Where decoding all images would take more than this share of the time left, fewer are used, and it is said.
+#: Where decoding all images would take more than this share of the time left, without what comparing them is planned
+#: to take, fewer are used, and it is said.
 DECODE_SHARE = 0.5
 #: The same for the forward passes over validation and test that no budget can do without.
 JUDGING_SHARE = 0.4
@@ -103,7 +104,7 @@ def _affordable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Ru
     """How many images can be decoded, and validated and tested on, in their shares of the time left."""
     if math.isinf(context.clock.budget):
         return len(manifest)
-    time_left = max(context.clock.remaining, 0.0)
+    time_left = max(context.clock.remaining, 0.0) * (1 - compare_share(context.settings))
     judged = int(JUDGING_SHARE * time_left / _judging_seconds(context, manifest, plan, runtime))
     sizes = stored_sizes(plan.resolutions)
     each = decode_seconds(manifest, sizes) / runtime.threads

@@ -69,9 +69,9 @@ def impact_of(context: RunContext, prepared: Prepared, searched: Searched) -> di
     """The section `impact` of the report: both figures, or why there are none."""
     pool = _pool(prepared)
     if not _related(prepared, pool):
+        hint = "" if prepared.facts.compared is not None else " (--lineage full also compares what they show)"
         return _unmeasured(
-            "no two of these images are known to belong together, so that both ways to deal are one "
-            "(--lineage full also compares what they show)"
+            f"no two of these images are known to belong together, so that both ways to deal are one{hint}"
         )
     probe = _cheapest_probe(searched.search.trials)
     if context.stop.requested or searched.stop_reason == "interrupted":

@@ -11,7 +11,7 @@ from automl_vision.data.lineage.evidence import EVIDENCE, LINEAGE_MODES
 from automl_vision.data.lineage.groups import connected, trace_lineage
 from automl_vision.data.lineage.lineage import Lineage, Link
 
-NAMES = DataSettings()
+NAMES = DataSettings(lineage="names")
 OFF = DataSettings(lineage="off")
 HEX = "0123456789abcdef" * 2
 
