@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from automl_vision.data.lineage import cells, neighbours
-from automl_vision.data.lineage.neighbours import nearest_pairs, thumbnails, turned
+from automl_vision.data.lineage.neighbours import nearest_of, nearest_pairs, thumbnails, turned
 
 
 def features(n: int, seed: int = 0) -> np.ndarray:
@@ -80,3 +80,20 @@ def test_above_the_limit_a_sample_tells_what_stands_out(monkeypatch: pytest.Monk
     sampled = nearest_pairs(views).standing_out
     assert np.isfinite(sampled).all()
     assert np.abs(sampled / exact - 1).mean() < 0.05
+
+
+def test_the_nearest_of_a_few_are_those_that_all_pairs_give() -> None:
+    views = np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
+    rows = np.array([3, 17, 39])
+    unit = views - views[0].mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=2, keepdims=True)
+    cosine = np.maximum(unit[0] @ unit[0].T, unit[1] @ unit[0].T)
+    np.fill_diagonal(cosine, -2)
+    for (at, near, alike), row in zip(nearest_of(views, rows, 6), rows, strict=True):
+        assert at == row
+        np.testing.assert_array_equal(near, np.argsort(-cosine[row], kind="stable")[:6])
+        np.testing.assert_allclose(alike, np.sort(cosine[row])[::-1][:6], rtol=1e-5)
+
+
+def test_a_picture_alone_has_no_nearest() -> None:
+    assert list(nearest_of(np.ones((1, 1, 4), np.float32), np.array([0]), 6)) == []

@@ -141,6 +141,31 @@ def test_two_blobs_on_black_are_not_each_others_copies() -> None:
     assert not any(each.same for each in found)
 
 
+def square(left: int, top: int, side: int, colour: tuple[int, int, int], ground: int = 90) -> np.ndarray:
+    image = np.full((200, 200, 3), ground, np.uint8)
+    image[top : top + side, left : left + side] = colour
+    return image
+
+
+def test_two_squares_in_other_places_and_colours_are_not_each_others_copies() -> None:
+    rng = np.random.default_rng(3)
+    pictures = []
+    for at in range(8):
+        side = 60 + 9 * at
+        colour = tuple(int(each) for each in rng.integers(40, 256, 3))
+        pictures.append(describe_picture(square(*rng.integers(5, 190 - side, 2).tolist(), side, colour, 60 + 12 * at)))
+    for first, second in combinations(pictures, 2):
+        found = lay_over(Ground(first), second, register(first, second))
+        assert not found.same, found
+        assert not found.perhaps, found
+
+
+def test_a_square_is_known_again_where_only_its_place_or_only_its_colours_changed() -> None:
+    first = square(40, 50, 90, (230, 160, 40))
+    assert over(first, square(85, 20, 90, (230, 160, 40)))[1].same, "moved"
+    assert over(first, square(40, 50, 90, (30, 60, 220), ground=170))[1].same, "recoloured"
+
+
 @pytest.mark.parametrize("value", [0, 200])
 def test_nothing_lies_over_an_empty_picture(value: int) -> None:
     empty = np.full((120, 90, 3), value, np.uint8)

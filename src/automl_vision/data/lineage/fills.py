@@ -25,8 +25,8 @@ _FILL, _EXACT, _EVEN = 10, 3, 0.6
 _ON_RIM = 0.03
 #: Shares of the frame that a fill at the rim may take.
 _LEAST, _MOST = 0.008, 0.9
-#: How far the rest may deviate from a convex shape, as a share of it, and how many corners that may have.
-_CROOKED, _CORNERS = 0.03, 8
+#: How far the rest may deviate from a convex shape, as a share of it and of the fill, and how many corners that may have.
+_CROOKED, _CROOKED_FILL, _CORNERS = 0.05, 0.2, 8
 #: Pixels by which its outline may deviate from a polygon, and within which an edge lies on the frame.
 _CORNER, _RIM = 2.5, 2
 #: Degrees within which edges are parallel.
@@ -125,7 +125,7 @@ def _rest(values: NDArray[np.int16], colour: NDArray[np.int16]) -> NDArray[np.ui
         return None
     hull = cv2.convexHull(np.concatenate(outlines))
     shape = cv2.fillConvexPoly(np.zeros_like(content), hull.astype(np.int32), 1)
-    if float((shape != content).sum()) > _CROOKED * float(shape.sum()):
+    if float((shape != content).sum()) > min(_CROOKED * float(shape.sum()), _CROOKED_FILL * float(fill.sum())):
         return None
     polygon = cv2.approxPolyDP(hull, _CORNER, True)[:, 0].astype(np.int32)
     is_frame = int(colour.max()) <= _BLACK or _of_two_directions(polygon, content.shape)

@@ -1,0 +1,53 @@
+"""Which pairs are worth laying over each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from automl_vision.data.lineage import candidates
+from automl_vision.data.lineage.candidates import second_candidates
+
+RNG = np.random.default_rng(0)
+
+
+def views_and_root(groups: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors of rows, and what each row is joined to."""
+    root = np.array([groups.index(group) for group in groups])
+    return RNG.normal(size=(1, len(groups), 16)).astype(np.float32), root
+
+
+def test_only_what_nothing_was_joined_to_is_looked_at_again() -> None:
+    views, root = views_and_root([0, 0, 1, 1, 2, 3])
+    found = second_candidates(np.arange(6), views, root)
+    assert found
+    assert all({4, 5} & set(each.pair) for each in found)
+    assert len({each.pair for each in found}) == len(found)
+    assert all(each.pair[0] < each.pair[1] for each in found)
+    assert [each.cosine for each in found] == sorted((each.cosine for each in found), reverse=True)
+
+
+def test_a_group_is_asked_once_by_the_member_that_is_most_alike() -> None:
+    n = 40
+    views = RNG.normal(size=(1, n, 16)).astype(np.float32)
+    views[0, 1:31] = views[0, 0] + 0.05 * views[0, 1:31]  # thirty copies of one stranger, all nearer than the original
+    views[0, 31] = views[0, 0] + 0.9 * views[0, 31]
+    root = np.array([0, *[1] * 30, *range(31, n)])
+    mine = [each for each in second_candidates(np.arange(n), views, root) if 0 in each.pair]
+    assert sum(1 <= each.pair[1] <= 30 for each in mine) == 1
+    assert (0, 31) in {each.pair for each in mine}
+
+
+def test_rows_without_descriptors_keep_their_numbers() -> None:
+    views, _ = views_and_root([0, 1, 2])
+    rows, root = np.array([2, 5, 9]), np.arange(10)
+    assert {row for each in second_candidates(rows, views, root) for row in each.pair} == {2, 5, 9}
+
+
+def test_only_the_nearest_few_groups_are_compared_edge_by_edge() -> None:
+    n = 60
+    views, root = RNG.normal(size=(1, n, 16)).astype(np.float32), np.arange(n)
+    asked = np.zeros(n, dtype=int)
+    for each in second_candidates(np.arange(n), views, root):
+        asked[list(each.pair)] += each.depth == "edges"
+    assert asked.min() >= candidates._BY_EDGES
+    assert asked.sum() <= 2 * n * candidates._BY_EDGES

@@ -1,0 +1,54 @@
+"""Pictures that were turned upside down above a threshold have their edges in common."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scenes import drawing, scene
+
+from automl_vision.data.lineage.picture import Ground, describe_picture
+from automl_vision.data.lineage.registration import Registration, compare_edges, lay_over, register
+
+
+def solarized(image: np.ndarray, threshold: int) -> np.ndarray:
+    return np.where(image >= threshold, 255 - image, image).astype(np.uint8)
+
+
+def by_edges(first: np.ndarray, second: np.ndarray) -> Registration:
+    one, other = (describe_picture(np.ascontiguousarray(image)) for image in (first, second))
+    found = register(one, other)
+    return compare_edges(Ground(one), other, lay_over(Ground(one), other, found))
+
+
+@pytest.mark.parametrize("threshold", [96, 128, 160])
+@pytest.mark.parametrize("turn", [lambda image: image, lambda image: image[:, ::-1], np.rot90])
+def test_a_solarized_picture_is_the_picture(threshold: int, turn) -> None:
+    for seed in range(3):
+        found = by_edges(scene(seed), turn(solarized(scene(seed), threshold)))
+        assert found.same, found.detail
+
+
+def test_only_the_edges_tell() -> None:
+    told = []
+    for seed in range(6):
+        one, other = describe_picture(scene(seed)), describe_picture(solarized(scene(seed), 128))
+        grey = lay_over(Ground(one), other, register(one, other))
+        found = compare_edges(Ground(one), other, grey)
+        assert found.same
+        told.append(found.of_edges and not grey.same)
+    assert any(told), "else this test would test something else"
+
+
+@pytest.mark.parametrize("make", [scene, drawing])
+def test_strangers_have_other_edges(make) -> None:
+    pictures = [describe_picture(make(seed)) for seed in range(8)]
+    for first, second in combinations(pictures, 2):
+        assert not compare_edges(Ground(first), second, register(first, second)).same
+
+
+def test_nobody_asks_for_the_edges_of_tiny_pictures() -> None:
+    one = describe_picture(scene(0, side=48))
+    found = register(one, describe_picture(scene(1, side=48)))
+    assert compare_edges(Ground(one), one, found) is found
