@@ -28,11 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from augmentations import AUGMENTATIONS, augment
 from automl_vision.data.preprocess import normalize, square
 from automl_vision.models.backbones import backbone, statistics
-from automl_vision.models.copy_descriptor import MATRICES, NETWORK, PARTS, SIDE, CopyFeatures, copy_features
+from automl_vision.models.copy_descriptor import MATRICES, NETWORK, PARTS, CopyFeatures, copy_features
 from leaky_sets.pictures import read_pool
 
 Floats = NDArray[np.float32]
 
+#: Side of the pictures in pixels.
+SIDE = 224
 #: Directions that are kept of each part.
 DIRECTIONS = {"last": 256, "texture": 224}
 #: Share of the mean variance that is added to every direction before whitening.

@@ -126,7 +126,7 @@ def cached(folder: Path) -> Settings:
 
 def test_a_second_look_compares_nothing_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = inspect(data, cached(tmp_path / "cache"))
-    for name in ("describe_picture", "register", "lay_over", "compare_edges"):
+    for name in ("describe_picture", "register", "lay_over", "look_again"):
         monkeypatch.setattr(sight, name, lambda *_: pytest.fail("looked again"))
     for name in ("extract_features", "load_weights"):
         monkeypatch.setattr(f"automl_vision.models.copy_descriptor.{name}", lambda *_, **__: pytest.fail("again"))

@@ -48,6 +48,6 @@ def test_only_the_nearest_few_groups_are_compared_edge_by_edge() -> None:
     views, root = RNG.normal(size=(1, n, 16)).astype(np.float32), np.arange(n)
     asked = np.zeros(n, dtype=int)
     for each in second_candidates(np.arange(n), views, root):
-        asked[list(each.pair)] += each.depth == "edges"
-    assert asked.min() >= candidates._BY_EDGES
-    assert asked.sum() <= 2 * n * candidates._BY_EDGES
+        asked[list(each.pair)] += each.depth == "again"
+    assert asked.min() >= candidates._ALL_WAYS
+    assert asked.sum() <= 2 * n * candidates._ALL_WAYS

@@ -297,7 +297,7 @@ def test_what_key_points_do_not_find_is_laid_over(monkeypatch: pytest.MonkeyPatc
     found = compared(images=images, describe=lambda rows, stop: features[rows])
     assert {tuple(pair) for pair in found.pairs[found.same].tolist()} == {(0, 6), (1, 7)}
     monkeypatch.setattr(candidates, "_LAID", 0)
-    monkeypatch.setattr(candidates, "_BY_EDGES", 0)
+    monkeypatch.setattr(candidates, "_ALL_WAYS", 0)
     found = compared(images=images, describe=lambda rows, stop: features[rows])
     assert (0, 6) not in {tuple(pair) for pair in found.pairs[found.same].tolist()}
 
@@ -315,7 +315,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, count)
 
-    for name in ("describe_picture", "register", "lay_over", "compare_edges", "traces"):
+    for name in ("describe_picture", "register", "lay_over", "look_again", "traces"):
         counting(sight, name)
     counting(picking, "register")
     counting(picking, "sample")

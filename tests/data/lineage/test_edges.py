@@ -9,7 +9,7 @@ import pytest
 from scenes import drawing, scene
 
 from automl_vision.data.lineage.picture import Ground, describe_picture
-from automl_vision.data.lineage.registration import Registration, compare_edges, lay_over, register
+from automl_vision.data.lineage.registration import Registration, lay_over, look_again, register
 
 
 def solarized(image: np.ndarray, threshold: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def solarized(image: np.ndarray, threshold: int) -> np.ndarray:
 def by_edges(first: np.ndarray, second: np.ndarray) -> Registration:
     one, other = (describe_picture(np.ascontiguousarray(image)) for image in (first, second))
     found = register(one, other)
-    return compare_edges(Ground(one), other, lay_over(Ground(one), other, found))
+    return look_again(Ground(one), other, lay_over(Ground(one), other, found))
 
 
 @pytest.mark.parametrize("threshold", [96, 128, 160])
@@ -35,7 +35,7 @@ def test_only_the_edges_tell() -> None:
     for seed in range(6):
         one, other = describe_picture(scene(seed)), describe_picture(solarized(scene(seed), 128))
         grey = lay_over(Ground(one), other, register(one, other))
-        found = compare_edges(Ground(one), other, grey)
+        found = look_again(Ground(one), other, grey)
         assert found.same
         told.append(found.of_edges and not grey.same)
     assert any(told), "else this test would test something else"
@@ -45,10 +45,10 @@ def test_only_the_edges_tell() -> None:
 def test_strangers_have_other_edges(make) -> None:
     pictures = [describe_picture(make(seed)) for seed in range(8)]
     for first, second in combinations(pictures, 2):
-        assert not compare_edges(Ground(first), second, register(first, second)).same
+        assert not look_again(Ground(first), second, register(first, second)).same
 
 
 def test_nobody_asks_for_the_edges_of_tiny_pictures() -> None:
     one = describe_picture(scene(0, side=48))
     found = register(one, describe_picture(scene(1, side=48)))
-    assert compare_edges(Ground(one), one, found) is found
+    assert look_again(Ground(one), one, found) is found

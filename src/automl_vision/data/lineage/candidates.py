@@ -15,16 +15,18 @@ from automl_vision.data.lineage.evidence import Evidence
 from automl_vision.data.lineage.names import SIBLING_HINT
 from automl_vision.data.lineage.neighbours import Floats, Nearest, nearest_of
 
-#: How far a comparison goes while the pair is not joined: key points; and without them; and edges alone.
-Depth = Literal["points", "laid", "edges"]
+#: How far a comparison goes while the pair is not joined: key points; and without them; and the other way round and
+#: edge by edge.
+Depth = Literal["points", "laid", "again"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 
 #: Pairs of each picture, the most alike first, that are laid over each other without key points where those did not
 #: decide, and how alike they must be.
 _LAID, _LAID_COSINE = 4, 0.35
-#: Of a picture that nothing was joined to: neighbours that are looked through, groups among them that it is held
-#: against, each by the member it is most like, and those it is compared with edge by edge.
-_SEEN_AGAIN, _HELD_AGAINST, _BY_EDGES = 64, 16, 4
+#: Of a picture that nothing was joined to, or half as many as is usual: neighbours that are looked through; groups
+#: among them that it is held against, each by the member it is most like; and those it is compared with in all ways, if
+#: they are as alike as that.
+_SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE = 64, 16, 3, 0.45
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _neighbours(rows: NDArray[np.int64], found: Nearest) -> Iterator[Candidate]:
 
 
 def second_candidates(rows: NDArray[np.int64], views: Floats, root: NDArray[np.int64]) -> list[Candidate]:
-    """What pictures that nothing was joined to are held against, the most alike first.
+    """What pictures that nothing was joined to, or few, are held against, the most alike first.
 
     A copy that resembles its original little may resemble dozens of others more. Most of those are joined by now, and
     a group needs to be asked once.
@@ -88,14 +90,16 @@ def second_candidates(rows: NDArray[np.int64], views: Floats, root: NDArray[np.i
         root: of all rows: what each is joined to.
     """
     members = np.bincount(root[rows], minlength=len(root))
-    lone = np.flatnonzero(members[root[rows]] == 1)
+    usual = float(np.median(members[members > 1])) if (members > 1).any() else 1.0
+    lone = np.flatnonzero(members[root[rows]] <= max(1.0, usual / 2))
     found: dict[tuple[int, int], Candidate] = {}
     for at, near, cosine in nearest_of(views, lone, _SEEN_AGAIN):
+        near, cosine = near[root[rows[near]] != root[rows[at]]], cosine[root[rows[near]] != root[rows[at]]]
         groups, firsts = np.unique(root[rows[near]], return_index=True)
         for place, nth in enumerate(np.sort(firsts)[: min(len(groups), _HELD_AGAINST)].tolist()):
             a, b = int(rows[at]), int(rows[near[nth]])
-            depth: Depth = "edges" if place < _BY_EDGES else "points"
+            depth: Depth = "again" if place < _ALL_WAYS and cosine[nth] >= _ALL_WAYS_COSINE else "points"
             pair = (min(a, b), max(a, b))
-            if pair not in found or depth == "edges":
+            if pair not in found or depth == "again":
                 found[pair] = Candidate(pair, float(cosine[nth]), hint=False, depth=depth)
     return sorted(found.values(), key=lambda each: (-each.cosine, each.pair))

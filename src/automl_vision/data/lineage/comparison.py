@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 #: Pairs that are compared before what they joined is looked at. A constant, so that the number of threads changes
 #: nothing.
 _BATCH = 64
-_WITHOUT_POINTS: tuple[Depth, ...] = ("laid", "edges")
+_WITHOUT_POINTS: tuple[Depth, ...] = ("laid", "again")
 #: Pictures that are described before what they gave is kept: whole batches of the network.
 _DESCRIBED = 128
 #: Pairs of which it is remembered how they compared; else they are compared again.

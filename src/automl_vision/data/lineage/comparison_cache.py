@@ -51,8 +51,8 @@ _VARIANTS = tuple(VARIANTS)
 _REGISTRATION = struct.Struct("<i4B7d")
 _MAP = np.dtype("<f8")
 
-#: How two pictures were laid over each other: by key points alone, also without, or also edge by edge.
-Asked = Literal["points", "laid", "edges"]
+#: How two pictures were laid over each other: by key points alone, also without, or in all ways.
+Asked = Literal["points", "laid", "again"]
 
 
 @dataclass(frozen=True)

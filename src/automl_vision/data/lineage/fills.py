@@ -25,7 +25,8 @@ _FILL, _EXACT, _EVEN = 10, 3, 0.6
 _ON_RIM = 0.03
 #: Shares of the frame that a fill at the rim may take.
 _LEAST, _MOST = 0.008, 0.9
-#: How far the rest may deviate from a convex shape, as a share of it and of the fill, and how many corners that may have.
+#: How far the rest may deviate from a convex shape, as a share of it and of the fill, and how many corners that may
+#: have.
 _CROOKED, _CROOKED_FILL, _CORNERS = 0.05, 0.2, 8
 #: Pixels by which its outline may deviate from a polygon, and within which an edge lies on the frame.
 _CORNER, _RIM = 2.5, 2

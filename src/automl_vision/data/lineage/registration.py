@@ -10,6 +10,7 @@ pictures give few matches that fit, or a map under which they differ.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -50,7 +51,7 @@ _EDGES = _Rule(16.0, 8.0, 0.25, ((0.9, 0.9, 15.0),), (0.8, 0.7))
 
 #: Without matches: the share of one of the two that the other must cover; pixels within which it lies as a flip or a
 #: quarter turn would lay it; grey levels within which it has its colours. And the correlation from which it is asked.
-_OVERLAP, _MOVED, _RECOLOURED, _WORTH_ASKING = 0.7, 12.0, 6.0, 0.6
+_OVERLAP, _MOVED, _RECOLOURED, _WORTH_ASKING = 0.45, 12.0, 6.0, 0.6
 #: Correlation from which it is worth trying whether the one picture is the other seen in perspective.
 _WORTH_TILTING = 0.5
 
@@ -117,6 +118,12 @@ class Registration:
         what = "edges registered" if self.of_edges else "registered"
         return f"{what} {self.variant}: {by}, correlation {self.correlation:.2f}"
 
+    def turned_round(self) -> Registration:
+        """The same, from the first picture to the second."""
+        covers = self.agreement.covers[::-1]
+        onto = None if self.map is None else np.asarray(np.linalg.inv(self.map), dtype=np.float64)
+        return replace(self, agreement=replace(self.agreement, covers=covers), map=onto)
+
     @property
     def _is_told_apart(self) -> bool:
         """Whether the map says more than that two plain shapes can be laid over each other: any two squares can.
@@ -162,24 +169,39 @@ def lay_over(ground: Ground, second: Picture, found: Registration) -> Registrati
     return best
 
 
-def compare_edges(ground: Ground, second: Picture, found: Registration) -> Registration:
-    """Lay edges over edges: for what was turned upside down above a threshold.
+def look_again(ground: Ground, second: Picture, found: Registration) -> Registration:
+    """Lay the pictures over each other also the other way round, and their edges both ways.
+
+    What is laid over what makes a difference where the two have little in common. Edges tell where a picture was
+    turned upside down above a threshold.
 
     Args:
         ground: the first picture.
         second: another.
-        found: what the others say of the two.
+        found: what `lay_over` says of the two.
 
     Returns:
         what speaks most for one picture, `found` included.
     """
-    if found.tiny:
+    if found.same or found.tiny:
         return found
-    theirs = second.edges
-    first = ground.edges.picture
-    by_points = replace(_by_points(first, theirs, first.points, theirs.points), of_edges=True)
-    best = by_points if by_points.same else replace(_laid_over(ground.edges, theirs, by_points), of_edges=True)
-    return max(found, best, key=_promise)
+    other = Ground(second)
+    tries: tuple[Callable[[], Registration], ...] = (
+        lambda: lay_over(other, ground.picture, found.turned_round()).turned_round(),
+        lambda: _over_edges(ground.edges, second.edges),
+        lambda: _over_edges(other.edges, ground.edges.picture).turned_round(),
+    )
+    for each in tries:
+        found = max(found, each(), key=_promise)
+        if found.same:
+            break
+    return found
+
+
+def _over_edges(ground: Ground, second: Picture) -> Registration:
+    first = ground.picture
+    found = replace(_by_points(first, second, first.points, second.points), of_edges=True)
+    return found if found.same else replace(_laid_over(ground, second, found), of_edges=True)
 
 
 def _promise(found: Registration) -> tuple[bool, bool, float]:

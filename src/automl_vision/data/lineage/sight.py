@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.lineage.comparison_cache import Appearance, Asked, ComparisonCache
 from automl_vision.data.lineage.picture import Ground, Picture, describe_picture
-from automl_vision.data.lineage.registration import Registration, compare_edges, lay_over, register
+from automl_vision.data.lineage.registration import Registration, lay_over, look_again, register
 from automl_vision.data.lineage.traces import traces
 
 #: (n) rows, and the monotonic seconds until which there is time -> (n, D) features; None where time was up.
@@ -102,7 +102,7 @@ class Pictures:
 
     def laid(self, asked: Asked, pairs: list[Found]) -> list[Found]:
         """The same without key points: pairs of one first picture, which is turned in every way once for all."""
-        cache, lay = self.sight.cache, compare_edges if asked == "edges" else lay_over
+        cache, lay = self.sight.cache, look_again if asked == "again" else lay_over
         known = {pair: cache.registration(asked, self._digests(pair)) for pair, _ in pairs}
         unknown = [(pair, found) for pair, found in pairs if known[pair] is None]
         if unknown:
