@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from automl_vision.data.lineage import candidates
 from automl_vision.data.lineage.candidates import second_candidates
@@ -43,7 +44,8 @@ def test_rows_without_descriptors_keep_their_numbers() -> None:
     assert {row for each in second_candidates(rows, views, root) for row in each.pair} == {2, 5, 9}
 
 
-def test_only_the_nearest_few_groups_are_compared_edge_by_edge() -> None:
+def test_only_the_nearest_few_groups_are_compared_in_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "_ALL_WAYS_COSINE", -1.0)
     n = 60
     views, root = RNG.normal(size=(1, n, 16)).astype(np.float32), np.arange(n)
     asked = np.zeros(n, dtype=int)
@@ -51,3 +53,10 @@ def test_only_the_nearest_few_groups_are_compared_edge_by_edge() -> None:
         asked[list(each.pair)] += each.depth == "again"
     assert asked.min() >= candidates._ALL_WAYS
     assert asked.sum() <= 2 * n * candidates._ALL_WAYS
+
+
+def test_what_hardly_resembles_is_compared_by_points_alone() -> None:
+    views, root = RNG.normal(size=(1, 30, 400)).astype(np.float32), np.arange(30)
+    found = second_candidates(np.arange(30), views, root)
+    assert found
+    assert {each.depth for each in found} == {"points"}

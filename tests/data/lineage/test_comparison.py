@@ -234,8 +234,8 @@ def test_in_a_folder_without_copies_the_rest_is_left_and_counted_once(monkeypatc
     assert pairs > 300
     found = folder(WORDS, strangers(60), features)
     assert not found.same.any()
-    assert found.looked == found.barren == 192, "three lots of 64 are the first that are more than 150"
-    assert found.left == pairs - 192
+    assert found.looked == found.barren == 128, "two lots of 64 are the first that are more than 64"
+    assert found.left == pairs - 128
     assert found.unchecked == 0
 
 
@@ -248,9 +248,9 @@ def test_hints_of_names_are_compared_although_the_rest_is_left(monkeypatch: pyte
     images[-2:] = [pictures()[0][::2, ::2], np.ascontiguousarray(pictures()[0][::2, ::-2])]
     found = folder(names, images, features)
     assert found.left > 0
-    assert found.barren == 192
+    assert found.barren == 128
     assert found.pairs[found.same].tolist() == [[58, 59]]
-    assert found.looked == 192 + 1
+    assert found.looked == 128 + 1
 
 
 def test_copies_make_it_more_patient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,9 @@ _DESCRIBED = 128
 _REMEMBERED = 300_000
 #: Pairs in a row without a copy after which the rest is left: so many, more in a large set, and more for every copy
 #: that was found.
-_PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 128, 0.05, 2
+_PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 64, 0.05, 0.1
+#: Share of the pictures that must have been joined before those that were not are looked at again.
+_WORTH_A_SECOND_LOOK = 0.2
 #: A picture resembles its nearest as a copy does from this cosine, and from so many standard deviations above what it
 #: has with all others. What is missed most often does (docs/LOG.md).
 _STANDS_OUT_COSINE, _STANDS_OUT = 0.45, 4.6
@@ -204,6 +206,7 @@ class _Work:
         self.found: dict[Pair, Registration] = {}
         self.looked = self.left = self.late = self.barren = 0
         self._patience = max(_PATIENCE, _PATIENCE_SHARE * len(rows))
+        self._rows = rows
         self._pictures = pictures
         self._pool = pool
         self._stop = stop
@@ -212,8 +215,9 @@ class _Work:
 
     @property
     def is_worth_a_second_look(self) -> bool:
-        """Whether copies kept turning up: where hardly any were found, few were missed."""
-        return not self.left and not self.late and bool(self.found)
+        """Whether the folder is full of copies: where hardly any were found, few were missed."""
+        members = np.bincount(self.root[self._rows], minlength=len(self.root))[self.root[self._rows]]
+        return not self.late and float((members > 1).mean()) >= _WORTH_A_SECOND_LOOK
 
     def look(self, candidates: list[Candidate], root: NDArray[np.int64]) -> None:
         """Compare what `root`, and what was joined before it, did not join already; give up where nothing is found."""
