@@ -216,8 +216,11 @@ def test_before_the_look_only_training_and_validation_images_and_copies_of_these
     assert watched.fetched["sealed"] == watched.rows("train", "val") | of_validation
 
 
-def test_what_finds_copies_sees_test_images_before_the_split_and_only_then(watched):
-    assert watched.rows("test") <= watched.fetched["before the split"]
+def test_what_finds_copies_opens_test_images_before_the_split_and_the_store_shows_none(watched):
+    table = rows(watched.run.path / "split.csv")
+    opened = {file.name for file in watched.files["before the split"]}
+    assert {Path(table[number]["path"]).name for number in watched.rows("test")} <= opened
+    assert watched.fetched["before the split"] == set()
 
 
 def test_no_stage_goes_around_the_store_to_the_files(watched):

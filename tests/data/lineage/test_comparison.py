@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lineage_cases import make_facts, make_manifest
-from scenes import clouds, tilting, warped
+from scenes import clouds, scene, tilting, warped
 from sklearn.datasets import load_sample_images
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -277,6 +277,33 @@ def test_nothing_is_left_where_all_was_compared() -> None:
     found = compared()
     assert (found.left, found.barren) == (0, 0)
     assert found.looked > 0
+
+
+def test_what_was_described_in_time_is_compared_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_DESCRIBED", 10)
+    features = np.random.default_rng(1).normal(size=(60, 64)).astype(np.float32)
+    described: list[int] = []
+
+    def describe(rows: np.ndarray, _stop: float) -> np.ndarray | None:
+        if len(described) >= 40:
+            return None
+        described.extend(rows.tolist())
+        return features[rows]
+
+    images = strangers(60)
+    order = np.random.default_rng(0).permutation(60)
+    inside, outside = sorted(order[:40].tolist()), sorted(order[40:].tolist())
+    copies = [(inside[3], inside[20]), (inside[5], outside[4])]
+    for original, copy in copies:
+        features[copy] = features[original] * 1.01
+        images[original] = scene(original, side=96)
+        images[copy] = np.ascontiguousarray(images[original][:, ::-1])
+    manifest = make_manifest([f"a/{name}.png" for name in WORDS])
+    sight = Sight(images.__getitem__, describe, 1, 60.0)
+    found = compare(manifest, make_facts(manifest), FULL, sight)
+    assert sorted(described) == inside, "no class is left out more than another"
+    assert found.pairs[found.same].tolist() == [sorted(copies[0])]
+    assert found.unchecked == 20 * 10 // 2
 
 
 def test_what_resembles_its_nearest_far_more_than_all_others_is_named() -> None:

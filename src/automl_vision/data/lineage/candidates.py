@@ -47,13 +47,13 @@ class Candidate:
 
 
 def first_candidates(
-    rows: NDArray[np.int64], near: Nearest | None, facts: Facts, others: Sequence[Evidence]
+    rows: NDArray[np.int64], near: Nearest, facts: Facts, others: Sequence[Evidence]
 ) -> list[Candidate]:
     """Hints of names first, then nearest neighbours, the most alike first; last what only siblings hint at.
 
     Args:
         rows: (n) what the neighbours were sought among.
-        near: pairs of them, as numbers 0 <= i < n; None where there are no descriptors.
+        near: pairs of them, as numbers 0 <= i < n.
         facts: of all rows.
         others: evidence that hints at pairs.
     """
@@ -63,7 +63,7 @@ def first_candidates(
     strong = [(link.first, link.second) for link in hints if link.score > SIBLING_HINT]
     weak = [(link.first, link.second) for link in hints if link.score <= SIBLING_HINT]
     ordered = {pair: Candidate(pair, 1.0, hint=True, depth="laid") for pair in strong}
-    for each in [] if near is None else _neighbours(rows, near):
+    for each in _neighbours(rows, near):
         ordered.setdefault(each.pair, each)
     for pair in weak:
         ordered.setdefault(pair, Candidate(pair, 1.0, hint=True, depth="laid"))

@@ -39,6 +39,8 @@ Progress = Callable[[int, int], None]
 #: nothing.
 _BATCH = 64
 _WITHOUT_POINTS: tuple[Depth, ...] = ("laid", "again")
+#: Share of the time in which pictures are described; what is not by then is not compared.
+_DESCRIBING_SHARE = 0.6
 #: Pictures that are described before what they gave is kept: whole batches of the network.
 _DESCRIBED = 128
 #: Pairs of which it is remembered how they compared; else they are compared again.
@@ -65,25 +67,26 @@ def compare(
         sight: how the pixels are reached.
         progress: called with (pictures described, pictures in all), then with (pairs dealt with, pairs in all).
     """
-    stop = time.monotonic() + sight.seconds
+    begun = time.monotonic()
+    stop, described_by = begun + sight.seconds, begun + _DESCRIBING_SHARE * sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
     pictures = Pictures(sight, facts.pixel_digests)
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)
     with ThreadPoolExecutor(max(1, sight.threads), thread_name_prefix="register") as pool:
-        views = _views(rows, pictures, pool, stop, progress)
+        described, views = _views(rows, pictures, pool, described_by, progress)
         with threadpool_limits(1, "blas"):  # small products: threads inside of threads only wait for each other
-            near = None if views is None else nearest_pairs(views)
+            near = nearest_pairs(views)
             work = _Work(rows, pictures, pool, stop, progress)
-            work.look(first_candidates(rows, near, facts, others), connected(len(manifest), joined))
-            if views is not None and work.is_worth_a_second_look:
-                work.look_again(second_candidates(rows, views, work.root))
+            work.look(first_candidates(described, near, facts, others), connected(len(manifest), joined))
+            if work.is_worth_a_second_look:
+                work.look_again(second_candidates(described, views, work.root))
             found = list(work.found.items())
             original = _originals(facts, others, found, pictures, pool, stop)
             names = named_pairs(joined, facts)
             strangers, named = contradicted(names, pictures.is_plain, pictures.registered, pool, stop)
-    unknown = len(rows) * NEIGHBOURS // 2 if views is None else 0  # about as many as there would have been
+    unknown = (len(rows) - len(described)) * NEIGHBOURS // 2  # about as many as there would have been
     seen = {row: pictures.appearances[row] for row in sorted(pictures.appearances)}
     plain = [row for row, each in seen.items() if each.plain and not each.tiny]
     told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=plain)
@@ -94,7 +97,7 @@ def compare(
         looked=work.looked,
         left=work.left,
         barren=work.barren if work.left else 0,
-        resembling=_resembling(rows, near) if sight.describe is not None else _no_rows(),
+        resembling=_resembling(described, near) if sight.describe is not None else _no_rows(),
         original=original,
         marked={row: each.traces for row, each in seen.items() if each.traces},
     )
@@ -121,10 +124,8 @@ def _originals(
     return judge_groups(connected(len(facts), links), named, facts, look, pool, stop)
 
 
-def _resembling(rows: NDArray[np.int64], near: Nearest | None) -> NDArray[np.int64]:
+def _resembling(rows: NDArray[np.int64], near: Nearest) -> NDArray[np.int64]:
     """Rows whose nearest picture stands out from all others, as the original of a copy does."""
-    if near is None:
-        return _no_rows()
     return rows[(near.nearest >= _STANDS_OUT_COSINE) & (near.standing_out >= _STANDS_OUT)]
 
 
@@ -145,41 +146,46 @@ def _tiny(facts: Facts) -> int:
 
 def _views(
     rows: NDArray[np.int64], pictures: Pictures, pool: ThreadPoolExecutor, stop: float, progress: Progress | None
-) -> NDArray[np.float32] | None:
-    """(V, n, D) descriptors; None where there was no time for all of them."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows that there was time to describe, and (V, n, D) their descriptors."""
 
     def small(chunk: NDArray[np.int64], until: float) -> NDArray[np.float32] | None:
         calm = (each.calm for each in pool.map(pictures.picture, chunk.tolist()))
         return None if time.monotonic() > until else thumbnails(list(calm))
 
     describe = pictures.sight.describe
-    features = _described(rows, pictures, describe or small, stop, progress)
-    if features is None or describe is not None:
-        return None if features is None else features[None]
-    for row in rows.tolist():
+    described, features = _described(rows, pictures, describe or small, stop, progress)
+    if describe is not None or not len(described):
+        return described, features[None]
+    for row in described.tolist():
         pictures.appearance(row)
-    return turned(features)
+    return described, turned(features)
 
 
 def _described(
     rows: NDArray[np.int64], pictures: Pictures, describe: Describe, stop: float, progress: Progress | None
-) -> NDArray[np.float32] | None:
-    """(n, D) descriptors in half precision, as they are kept; None where there was no time for all of them."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows that there was time for, and (n, D) their descriptors in half precision, as they are kept.
+
+    In no order, so that where time ends no class is left out more than another.
+    """
     cache, digests = pictures.sight.cache, pictures.digests
     known = {row: cache.descriptor(digests[row]) for row in rows.tolist()}
     unknown = np.array([row for row, each in known.items() if each is None], dtype=np.int64)
+    unknown = np.random.default_rng(0).permutation(unknown)
     for start in range(0, len(unknown), _DESCRIBED):
         chunk = unknown[start : start + _DESCRIBED]
         features = None if time.monotonic() > stop else describe(chunk, stop)
         if features is None:
-            return None
+            break
         for row, each in zip(chunk.tolist(), features.astype(np.float16), strict=True):
             known[row] = each
             cache.keep_descriptor(digests[row], each)
         if progress:
             progress(len(rows) - len(unknown) + start + len(chunk), len(rows))
-    kept = [each for each in known.values() if each is not None]
-    return np.stack(kept).astype(np.float32) if kept else np.zeros((0, 1), np.float32)
+    kept = {row: each for row, each in known.items() if each is not None}
+    described = np.array(list(kept), dtype=np.int64)
+    return described, np.stack(list(kept.values())).astype(np.float32) if kept else np.zeros((0, 1), np.float32)
 
 
 class _Work:
