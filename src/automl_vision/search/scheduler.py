@@ -174,7 +174,8 @@ class Scheduler:
 
     def surplus(self) -> tuple[int, ...]:
         """Paused trials to give up now, so that no more than `kept_paused` wait; tell them as "stopped"."""
-        waiting = [(*self._distance(trial), trial.number) for trial in self._paused()]
+        standings = _Standings(self._trials.values())
+        waiting = [(*_distance(trial, standings), trial.number) for trial in self._paused()]
         return tuple(number for *_, number in sorted(waiting)[self._kept_paused :])
 
     def kept(self, best: int = KEPT_BEST) -> Kept:
@@ -216,14 +217,6 @@ class Scheduler:
     def _unfinished(self) -> list[Trial]:
         return sorted(self._paused(), key=lambda trial: (*trial.rank, -trial.number), reverse=True)
 
-    def _distance(self, trial: Trial) -> tuple[float, int]:
-        """How far a paused trial is from being promoted: its place in its rung as a share, then lower rungs."""
-        reached = _reached(trial)
-        if not reached:
-            return (0.0, 0)  # it was not compared yet
-        rank, size = _Standings(self._trials.values()).place(trial, reached)
-        return ((rank + 1) / size, -reached)
-
     def _fits(self, epoch_seconds: float, epochs: int, seconds_left: float) -> bool:
         if math.isinf(epoch_seconds):
             return seconds_left > 0  # nothing was timed yet: a trial finds out
@@ -248,6 +241,15 @@ class _Standings:
             self._by_rung[rung] = sorted((*each.rank_by(rung), -each.number) for each in there)
         ranked = self._by_rung[rung]
         return len(ranked) - bisect.bisect_right(ranked, (*trial.rank_by(rung), -trial.number)), len(ranked)
+
+
+def _distance(trial: Trial, standings: _Standings) -> tuple[float, int]:
+    """How far a paused trial is from being promoted: its place in its rung as a share, then lower rungs."""
+    reached = _reached(trial)
+    if not reached:
+        return (0.0, 0)  # it was not compared yet
+    rank, size = standings.place(trial, reached)
+    return ((rank + 1) / size, -reached)
 
 
 def _reached(trial: Trial) -> int:
