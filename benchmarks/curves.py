@@ -162,14 +162,14 @@ def judge(policy: Policy, sets: Sequence[RecordedSet], known: dict[str, Knowledg
 
 
 def main() -> None:
-    """Judge every policy, print the table, write the figures."""
+    """Judge every policy, write the figures, print the table."""
     args = _arguments()
     sets = read_sets(args.curves)
     known = {each.name: known_of(each, sets) for each in sets}
     results = {name: judge(policy, sets, known, args.seeds) for name, policy in POLICIES.items()}
-    _print(results)
     if args.json:
         args.json.write_text(json.dumps(_as_json(results), indent=1) + "\n", "utf-8")
+    _print(results)
 
 
 def _arguments() -> argparse.Namespace:
