@@ -91,14 +91,14 @@ class Policy:
         ]
 
 
-def product_ladder(run: RecordedRun) -> tuple[int, ...]:
-    """As in the search: the first rung comes after the warm-up."""
-    return rungs(HORIZON, run.warm_up)
-
-
-def plain_ladder(run: RecordedRun) -> tuple[int, ...]:  # noqa: ARG001  # a ladder is chosen for a run
-    """The same for all: 2, 6, 18 and 50 epochs."""
+def ladder(run: RecordedRun) -> tuple[int, ...]:  # noqa: ARG001  # a ladder is chosen for a run
+    """The same for all, as in a search, whose recipes share a warm-up: 2, 6, 18 and 50 epochs."""
     return rungs(HORIZON)
+
+
+def ladder_after_warm_up(run: RecordedRun) -> tuple[int, ...]:
+    """Each run's own: the recorded ones have 0, 5 or 10 epochs of warm-up."""
+    return rungs(HORIZON, run.warm_up)
 
 
 def ladder_from_one(run: RecordedRun) -> tuple[int, ...]:  # noqa: ARG001
@@ -112,19 +112,17 @@ def whole_runs(run: RecordedRun) -> tuple[int, ...]:  # noqa: ARG001
 
 
 POLICIES: dict[str, Policy] = {
-    "ours": Policy("the search's scheduler and prior", product_ladder),
+    "ours": Policy("the search's scheduler and prior", ladder),
     "random": Policy("whole runs in random order", whole_runs, known_order=False),
-    "random + prune-only": Policy(
-        "random order, successive halving without going back", plain_ladder, False, prunes=True
-    ),
-    "random + ASHA": Policy("random order, pause and resume", plain_ladder, known_order=False),
-    "prune-only": Policy("ours, but what is not promoted at once is lost", product_ladder, prunes=True),
+    "random + prune-only": Policy("random order, without going back", ladder, known_order=False, prunes=True),
+    "random + ASHA": Policy("random order, pause and resume", ladder, known_order=False),
+    "prune-only": Policy("ours, but what is not promoted at once is lost", ladder, prunes=True),
     "first rung of 1 epoch": Policy("ours, but compared after 1, 3, 9 and 27 epochs", ladder_from_one),
-    "same rungs for all": Policy("ours, but compared after 2, 6 and 18 epochs whatever the warm-up", plain_ladder),
+    "rungs after own warm-up": Policy("ours, but each run has rungs of its own", ladder_after_warm_up),
     "whole runs": Policy("ours, but never compared before the end", whole_runs),
-    "without cost": Policy("ours, but the order ignores cost", product_ladder, cost_weight=0.0),
-    "convnext_small alone": Policy("ours, with one backbone", product_ladder, backbone="convnext_small"),
-    "edgenext_small alone": Policy("ours, with one backbone", product_ladder, backbone="edgenext_small"),
+    "without cost": Policy("ours, but the order ignores cost", ladder, cost_weight=0.0),
+    "convnext_small alone": Policy("ours, with one backbone", ladder, backbone="convnext_small"),
+    "edgenext_small alone": Policy("ours, with one backbone", ladder, backbone="edgenext_small"),
 }
 
 
