@@ -14,6 +14,7 @@ from automl_vision.executors import LocalExecutor, Report
 from automl_vision.search.costs import STEP_OVER_FORWARD
 from automl_vision.search.portfolio import portfolio
 from automl_vision.search.run_trial import Assignment
+from automl_vision.search.scheduler import KEPT_PAUSED
 from automl_vision.search.search import FAILURES_IN_A_ROW, STOP_REASONS, Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial
 
@@ -146,15 +147,64 @@ def test_every_backbone_is_probed_before_the_first_fine_tune() -> None:
     assert reason == "trials"
 
 
-def test_the_portfolio_is_tried_in_its_order_then_the_sampler_proposes() -> None:
+def test_the_portfolio_is_tried_then_the_sampler_proposes() -> None:
     task = make_task(max_trials=9)
     search, _, _ = run(World(), task)
     best_first = ("net_b", "net_a", "net_c")
     wanted = portfolio(task.space, backbones=best_first, resolutions=task.resolutions, pretrained=True, horizon=12)
-    assert [dict(trial.parameters) for trial in fine_tunes(search)[: len(wanted)]] == list(wanted)
+    tried = [dict(trial.parameters) for trial in fine_tunes(search)[: len(wanted)]]
+    assert tried[0] == wanted[0]
+    assert all(tried.count(point) == 1 for point in wanted)
     assert [trial.origin for trial in fine_tunes(search)] == ["portfolio"] * len(wanted) + ["tpe"] * (9 - len(wanted))
     points = [trial.parameters for trial in fine_tunes(search)]
     assert all(points.count(point) == 1 for point in points)
+
+
+def places(search: Search, backbone: str) -> list[int]:
+    names = [trial.recipe.backbone for trial in fine_tunes(search) if trial.origin == "portfolio"]
+    return [place for place, name in enumerate(names) if name == backbone]
+
+
+def test_of_equal_recipes_the_better_probed_backbone_comes_first() -> None:
+    search, _, _ = run(World(), make_task(max_trials=9))
+    assert places(search, "net_a")[0] < places(search, "net_c")[0]
+
+
+def test_a_backbone_that_is_better_elsewhere_comes_earlier() -> None:
+    known = {"net_a": 70.0, "net_b": 70.0, "net_c": 70.0}.get
+    plain, _, _ = run(World(), make_task(max_trials=9, imagenet_top1=known))
+    better = {"net_a": 70.0, "net_b": 70.0, "net_c": 88.0}.get
+    other, _, _ = run(World(), make_task(max_trials=9, imagenet_top1=better))
+    assert places(other, "net_c")[0] < places(plain, "net_c")[0]
+
+
+def test_from_random_weights_nothing_is_known_of_recipes() -> None:
+    """What others measured on fine-tunes does not reorder recipes for networks that were never trained."""
+    task = make_task(max_trials=4, pretrained=False, imagenet_top1={"net_c": 89.0}.get)
+    plain, _, _ = run(World(), make_task(max_trials=4, pretrained=False))
+    search, _, _ = run(World(), task)
+    assert [trial.recipe for trial in fine_tunes(search)] == [trial.recipe for trial in fine_tunes(plain)]
+
+
+def test_of_equal_recipes_the_cheaper_one_comes_first() -> None:
+    slow_b = [
+        probe(number, backbone=name, resolution=160, seconds_per_image=0.01 * factor)
+        for number, (name, factor) in enumerate([("net_a", 1.0), ("net_b", 1_000.0), ("net_c", 1.0)])
+    ]
+    search, _, _ = run(World(), make_task(max_trials=9), slow_b)
+    assert min(places(search, "net_a") + places(search, "net_c")) < places(search, "net_b")[0]
+
+
+def test_few_trials_wait_so_that_the_disk_is_bounded() -> None:
+    world = World(budget=30_000.0)
+    search, yielded, _ = run(world, make_task(max_trials=0))
+    waiting: set[int] = set()
+    most = 0
+    for trial in yielded:
+        waiting = waiting | {trial.number} if trial.state == "paused" else waiting - {trial.number}
+        most = max(most, len(waiting))
+    assert len(fine_tunes(search)) > 2 * KEPT_PAUSED
+    assert most <= KEPT_PAUSED + 1  # the newest one, before the scheduler was asked
 
 
 def test_pins_reach_every_recipe() -> None:

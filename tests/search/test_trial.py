@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from histories import finetune, probe
 
 from automl_vision.search.trial import STATES, Trial, best_trial
 
 
-def test_score_by_looks_no_further_than_asked() -> None:
+def test_rank_by_looks_no_further_than_asked() -> None:
     trial = finetune(0, [0.2, 0.5, 0.4, 0.9])
-    assert [trial.score_by(epoch) for epoch in (0, 1, 2, 3, 4, 99)] == [float("-inf"), 0.2, 0.5, 0.5, 0.9, 0.9]
+    assert [trial.rank_by(epoch)[0] for epoch in (0, 1, 2, 3, 4, 99)] == [float("-inf"), 0.2, 0.5, 0.5, 0.9, 0.9]
+
+
+def test_rank_by_tells_equal_scores_apart_by_their_loss() -> None:
+    losses = [1.0, 0.7, 0.9]
+    trial = finetune(0, [0.5, 0.5, 0.5])
+    epochs = tuple(dataclasses.replace(each, val_loss=loss) for each, loss in zip(trial.epochs, losses, strict=True))
+    assert trial.replace(epochs=epochs).rank_by(3) == (0.5, -0.7)
 
 
 def test_the_best_has_the_highest_score_then_the_least_loss_then_the_lowest_number() -> None:

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from automl_vision.executors import Executor
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
 from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
+from automl_vision.search.prior import recipe_prior, traits_of
 from automl_vision.search.run_trial import Assignment
 from automl_vision.search.samplers import propose
-from automl_vision.search.scheduler import Continue, Decision, Finish, Start, decide, rungs
+from automl_vision.search.scheduler import Candidate, Continue, Decision, Finish, Scheduler, Start, rungs
 from automl_vision.search.space import Space, fine_tuning_space
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.training.recipe import Recipe
@@ -41,8 +43,16 @@ WORTH_A_TRY = 0.3
 PROBE_SHARE = 0.25
 #: After so many failures in a row nothing new is started: their fault is one that no other recipe will cure.
 FAILURES_IN_A_ROW = 10
+#: What a place further down in the portfolio is worth, as a share of candidates that are beaten.
+PORTFOLIO_STEP = 0.02
+#: What a standard deviation of the probes' scores is worth.
+PROBE_STEP = 0.05
 #: Validation cannot tell perfect from nearly perfect below this many images.
 CONVERGENCE_IMAGES = 200
+
+
+def _unknown(_name: str) -> None:
+    """A figure that nobody gave."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class SearchTask:
         sampler: a name of `samplers.SAMPLERS`.
         max_trials: fine-tunes at most; 0 for no limit.
         seed: of the sampler and of every recipe.
+        imagenet_top1: of a backbone in percent, None where unknown.
     """
 
     backbones: tuple[str, ...]
@@ -71,6 +82,7 @@ class SearchTask:
     sampler: str = "tpe"
     max_trials: int = 0
     seed: int = 0
+    imagenet_top1: Callable[[str], float | None] = _unknown
 
     @property
     def space(self) -> Space:
@@ -115,7 +127,10 @@ class Search:
         self._executor = executor
         self._seconds_left = seconds_left
         self._interrupted = interrupted
-        self._trials = {trial.number: _adopted(trial) for trial in history}
+        self._trials: dict[int, Trial] = {}
+        self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
+        for trial in history:
+            self._put(_adopted(trial))
         self._in_work: set[int] = set()
         self._time = 0.0  # seconds that the whole search has, known when it begins
 
@@ -130,7 +145,7 @@ class Search:
         yield from self._fine_tune()
         reason = self._reason_to_stop() or self._reason_to_start_no_more() or "budget"
         if reason != "interrupted":
-            yield from self._give_up_paused()
+            yield from self._give_up(trial.number for trial in self.trials if trial.state == "paused")
         yield SearchEnded(reason)
 
     # --- stages -------------------------------------------------------------------------------------------------
@@ -158,27 +173,34 @@ class Search:
     def _fine_tune(self) -> Iterator[Trial]:
         while True:
             while self._executor.free_slots and not self._reason_to_stop():
+                yield from self._give_up(self._scheduler.surplus())
                 marks = self._marks()
                 decision = self._decide(marks)
                 if isinstance(decision, Finish):
                     break
-                yield self._submit(*self._chosen(decision, marks))
+                yield self._submit(*self._chosen(decision))
             if not self._in_work:
                 return
             yield from self._collect()
 
     def _decide(self, marks: tuple[int, ...]) -> Decision:
         may_start = marks[-1] > 0 and not self._reason_to_start_no_more()
-        return decide(self._fine_tunes(), marks=marks, may_start=may_start, fits=self._fits)
+        return self._scheduler.next(self._seconds_left(), self._waiting(marks) if may_start else ())
 
-    def _chosen(self, decision: Start | Continue, marks: tuple[int, ...]) -> tuple[Trial, int]:
+    def _chosen(self, decision: Start | Continue) -> tuple[Trial, int]:
         if isinstance(decision, Start):
-            return self._next_candidate(marks), decision.until
+            return self._begun(decision.candidate), decision.until
         return self._trials[decision.number], decision.until
 
+    def _put(self, trial: Trial) -> Trial:
+        """Take the newest state of a trial."""
+        self._trials[trial.number] = trial
+        if trial.recipe.kind == "finetune":
+            self._scheduler.tell(trial)
+        return trial
+
     def _submit(self, trial: Trial, until: int) -> Trial:
-        started = trial.replace(state="running")
-        self._trials[trial.number] = started
+        started = self._put(trial.replace(state="running"))
         self._in_work.add(trial.number)
         self._executor.submit(trial.number, trial.attempt, Assignment(trial, until))
         return started
@@ -189,8 +211,7 @@ class Search:
             if report.attempt < self._trials[report.number].attempt:
                 continue
             if report.progress is not None:
-                self._trials[report.number] = report.progress
-                yield report.progress
+                yield self._put(report.progress)
             if report.ended:
                 self._in_work.discard(report.number)
                 yield from self._without_end(self._trials[report.number])
@@ -198,40 +219,65 @@ class Search:
     def _without_end(self, trial: Trial) -> Iterator[Trial]:
         """A trial whose work is over must have said how it ended, or it would wait for ever."""
         if trial.state == "running":
-            self._trials[trial.number] = trial.replace(state="failed", error="its work ended without a result")
-            yield self._trials[trial.number]
+            yield self._put(trial.replace(state="failed", error="its work ended without a result"))
 
-    def _give_up_paused(self) -> Iterator[Trial]:
-        for trial in self.trials:
-            if trial.state == "paused":
-                self._trials[trial.number] = trial.replace(state="stopped")
-                yield self._trials[trial.number]
+    def _give_up(self, numbers: Iterable[int]) -> Iterator[Trial]:
+        for number in numbers:
+            yield self._put(self._trials[number].replace(state="stopped"))
 
     # --- what next ----------------------------------------------------------------------------------------------
 
-    def _next_candidate(self, marks: tuple[int, ...]) -> Trial:
-        space = self.task.space
-        ranked = self._ranked_backbones()
-        tried = [trial.parameters for trial in self._fine_tunes()]
+    def _waiting(self, marks: tuple[int, ...]) -> list[Candidate]:
+        """What may start: default recipes that were not tried yet; where there are none, what the sampler proposes."""
         queue = portfolio(
-            space,
-            backbones=ranked,
+            self.task.space,
+            backbones=self._ranked_backbones(),
             resolutions=self.task.resolutions,
             pretrained=self.task.pretrained,
             horizon=marks[-1],
         )
-        waiting = [point for point in queue if point not in tried]
-        point = waiting[0] if waiting else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
+        tried = [trial.parameters for trial in self._fine_tunes()]
+        untried = [(place, point) for place, point in enumerate(queue) if point not in tried]
+        if not untried:
+            return [Candidate(None, marks, epoch_seconds=self._to_expect(self._likely_recipe(), marks))]
+        return [self._candidate(point, marks, place) for place, point in untried]
+
+    def _candidate(self, point: Mapping[str, Any], marks: tuple[int, ...], place: int) -> Candidate:
+        recipe = self._recipe(point, marks)
+        expected = self._expected(recipe) - PORTFOLIO_STEP * place
+        return Candidate(point, marks, expected, self._to_expect(recipe, marks))
+
+    def _begun(self, candidate: Candidate) -> Trial:
+        """The trial that a candidate becomes when it starts."""
+        space = self.task.space
+        known = candidate.key is not None
+        point = candidate.key if known else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
+        origin = "portfolio" if known else self.task.sampler
+        marks = candidate.rungs
+        return self._new_trial(self._recipe(point, marks), point, origin, notes={"rungs": list(marks)})
+
+    def _recipe(self, point: Mapping[str, Any], marks: tuple[int, ...]) -> Recipe:
         rules = {
             "schedule": "cosine" if len(marks) == 1 else "trapezoid",
             "ema": marks[-1] > SHORT_HORIZON,  # an average over few steps lags behind
             **self.task.fixed,
         }
-        recipe = space.recipe(
-            point, **{**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
-        )
-        origin = "portfolio" if waiting else self.task.sampler
-        return self._new_trial(recipe, point, origin, notes={"rungs": list(marks)})
+        changes = {**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
+        return self.task.space.recipe(point, **changes)
+
+    def _expected(self, recipe: Recipe) -> float:
+        """The share of recipes that one is expected to beat: what others measured, and what the probes say here."""
+        probe = PROBE_STEP * self._probe_deviation(recipe.backbone)
+        if not recipe.pretrained:
+            return probe  # the prior knows of fine-tunes only
+        return probe + recipe_prior()(traits_of(recipe, self.task.imagenet_top1(recipe.backbone)))
+
+    def _probe_deviation(self, name: str) -> float:
+        """By how many standard deviations the probe of a backbone is above the mean of all; 0 where there is none."""
+        probes = [trial for trial in self.trials if trial.recipe.kind == "probe" and trial.score is not None]
+        scores = {trial.recipe.backbone: float(trial.score or 0.0) for trial in probes}
+        spread = statistics.pstdev(scores.values()) if scores else 0.0
+        return (scores[name] - statistics.fmean(scores.values())) / spread if spread and name in scores else 0.0
 
     def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str, **fields: Any) -> Trial:
         number = max(self._trials, default=-1) + 1
@@ -257,12 +303,13 @@ class Search:
         if len(first) > 1:
             return first  # what is compared must stay comparable
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
+        warm_up = float(self.task.fixed.get("warmup_fraction", Recipe.warmup_fraction)) * wanted
         epoch = self._epoch_seconds(self._likely_recipe())
         if math.isinf(epoch) or math.isinf(self._seconds_left()):
-            return rungs(wanted)
+            return rungs(wanted, warm_up)
         affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
         if affordable >= ENOUGH_TO_COMPARE * wanted and not begun:
-            return rungs(wanted)
+            return rungs(wanted, warm_up)
         least = int(not begun and affordable >= WORTH_A_TRY)
         return (wanted if "epochs" in self.task.fixed else min(wanted, max(int(affordable), least)),)
 
@@ -273,15 +320,10 @@ class Search:
         costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
         return costs.epoch(recipe)
 
-    def _fits(self, trial: Trial | None, until: int) -> bool:
-        recipe, done = (trial.recipe, trial.epochs_done) if trial else (self._likely_recipe(), 0)
-        epoch = self._epoch_seconds(recipe)
-        if math.isinf(epoch):
-            return True  # nothing was timed yet: a candidate finds out
-        needed = (until - done) * epoch + TRIAL_OVERHEAD
-        if until == 1 and not self._fine_tunes():
-            needed *= WORTH_A_TRY
-        return needed <= self._seconds_left()
+    def _to_expect(self, recipe: Recipe, marks: tuple[int, ...]) -> float:
+        """Seconds of an epoch as a candidate is judged by."""
+        seconds = self._epoch_seconds(recipe)
+        return WORTH_A_TRY * seconds if marks == (1,) and not self._fine_tunes() else seconds
 
     def _share_used(self) -> float:
         return 1.0 - self._seconds_left() / self._time if self._time else 1.0

@@ -90,9 +90,9 @@ class Trial:
             return (float("-inf"), float("-inf"))
         return (self.score, -(self.loss if self.loss is not None else float("inf")))
 
-    def score_by(self, epoch: int) -> float:
-        """Best score within the first `epoch` epochs; minus infinity before the first."""
-        return max((each.score for each in self.epochs[:epoch]), default=float("-inf"))
+    def rank_by(self, epoch: int) -> tuple[float, float]:
+        """Sort key, larger is better: the best score within the first `epoch` epochs, then its smaller loss."""
+        return max(((each.score, -each.val_loss) for each in self.epochs[:epoch]), default=(float("-inf"),) * 2)
 
     def replace(self, **changes: Any) -> Trial:
         """A copy with some fields changed."""

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import UNFINISHED, write_json
+from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
-
-KEPT_WEIGHTS = 3
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,13 @@ class TrialFiles:
                 return trial, result
         return None
 
-    def prune(self, trials: Sequence[Trial], keep: int = KEPT_WEIGHTS) -> None:
+    def prune(self, trials: Sequence[Trial], keep: int = KEPT_BEST) -> None:
         """Bound the disk: weights of the best `keep` trials and of every probe, checkpoints of those that may go on."""
-        ranked = sorted(trials, key=lambda trial: trial.rank, reverse=True)
-        kept = {trial.number for trial in ranked[:keep]}
+        kept = kept_files(trials, keep)
         for trial in trials:
-            if trial.state in ("complete", "stopped", "failed"):
+            if trial.number not in kept.checkpoints:
                 (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
-            going_on = trial.state in ("running", "paused")
-            if trial.number not in kept and trial.recipe.kind != "probe" and not going_on:
+            if trial.number not in kept.weights and trial.recipe.kind != "probe":
                 (self._folder(trial.number) / "best.pt").unlink(missing_ok=True)
 
     def discard(self, number: int) -> None:

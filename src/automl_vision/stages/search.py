@@ -180,4 +180,5 @@ def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
         sampler=settings.search.sampler,
         max_trials=settings.search.trials,
         seed=settings.machine.seed,
+        imagenet_top1=lambda name: backbone(name).imagenet_top1,
     )
