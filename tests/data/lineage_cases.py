@@ -37,6 +37,8 @@ def make_compared(
     barren: int = 0,
     original: dict[int, float] | None = None,
     marked: dict[int, tuple[str, ...]] | None = None,
+    looked: int = 0,
+    unseen: Sequence[int] = (),
 ) -> Compared:
     """(first, second, whether it is the same picture; else it may be)."""
     return Compared(
@@ -54,6 +56,8 @@ def make_compared(
         marked=marked or {},
         strangers=np.array(strangers, dtype=np.int64).reshape(-1, 2),
         named=10 if strangers else 0,
+        looked=looked,
+        unseen=np.array(unseen, dtype=np.int64),
     )
 
 

@@ -430,8 +430,11 @@ def _missed(scene: _Scene, seen: Compared) -> Iterator[Finding]:
             f"{len(rows)} lone images may be copies that were missed, in a folder with many copies: they are not "
             "tested on",
         )
+    plain = set(seen.plain.tolist())
     for row in rows:
-        why = "resembles its nearest image as a copy does" if row in resembling else "too plain to be recognised"
+        why = "not compared with all that it resembles, for want of time"
+        why = "too plain to be recognised" if row in plain else why
+        why = "resembles its nearest image as a copy does" if row in resembling else why
         yield _finding("perhaps_missed_copy", f"{why}, in a folder with many copies", row)
 
 

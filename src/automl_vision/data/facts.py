@@ -30,7 +30,7 @@ FACT_COLUMNS: dict[str, str] = {
 
 #: Number of the way in which pictures are compared. To be raised when it or `Compared` changes: what another way left
 #: is not read, but compared again.
-METHOD = 2
+METHOD = 3
 
 
 def _no_rows() -> NDArray[np.int64]:
@@ -61,6 +61,7 @@ class Compared:
         barren: how many those last ones were; 0 where nothing was left.
         original: row -> probability that it is the original of its group, where the pixels were asked.
         marked: row -> what in it looks made by augmentation, one line each.
+        unseen: rows that were not compared with all that they resemble, for want of time.
     """
 
     pairs: NDArray[np.int64]
@@ -78,6 +79,7 @@ class Compared:
     resembling: NDArray[np.int64] = field(default_factory=_no_rows)
     original: Mapping[int, float] = field(default_factory=dict)
     marked: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    unseen: NDArray[np.int64] = field(default_factory=_no_rows)
 
     def take(self, rows: NDArray[np.int64], n: int) -> Compared:
         """The same for a manifest that keeps only `rows` of `n`, in that order."""
@@ -97,6 +99,7 @@ class Compared:
             resembling=_moved(self.resembling, place),
             original=original,
             marked=marked,
+            unseen=_moved(self.unseen, place),
             strangers=strangers[(strangers >= 0).all(axis=1)],
         )
 
@@ -118,6 +121,7 @@ class Compared:
             "resembling": self.resembling.tolist(),
             "original": {str(row): probability for row, probability in self.original.items()},
             "marked": {str(row): list(words) for row, words in self.marked.items()},
+            "unseen": self.unseen.tolist(),
         }
 
     @classmethod
@@ -139,6 +143,7 @@ class Compared:
             resembling=np.array(values["resembling"], dtype=np.int64),
             original={int(row): float(each) for row, each in values["original"].items()},
             marked={int(row): tuple(each) for row, each in values["marked"].items()},
+            unseen=np.array(values["unseen"], dtype=np.int64),
         )
 
 

@@ -18,7 +18,7 @@ from automl_vision.data.preparation import compare_pictures, read_pixels
 from automl_vision.errors import Interrupted
 from automl_vision.events import Progress
 from automl_vision.files import write_json
-from automl_vision.models.copy_descriptor import SIDE, describer
+from automl_vision.models.copy_descriptor import SIDE, SIDE_TINY, describer
 from automl_vision.runtime import Runtime
 from automl_vision.stages.context import RunContext
 
@@ -62,7 +62,7 @@ def compared_pictures(context: RunContext, manifest: Manifest, facts: Facts, run
     def warn(text: str) -> None:
         context.note(text, warning=True)
 
-    describe = describer(_squares(manifest, runtime), runtime, lambda done: check_stop(f"{done} described"))
+    describe = describer(_squares(manifest, facts, runtime), runtime, lambda done: check_stop(f"{done} described"))
     found = compare_pictures(manifest, facts, context.settings, describe, runtime.threads, seconds, progress, warn)
     if found.unchecked:
         warn(
@@ -82,14 +82,18 @@ def inspected_pictures(
     warn: Callable[[str], None],
 ) -> Facts:
     """The same without a budget: everything is compared."""
-    describe = describer(_squares(manifest, runtime), runtime)
+    describe = describer(_squares(manifest, facts, runtime), runtime)
     found = compare_pictures(manifest, facts, settings, describe, runtime.threads, math.inf, progress, warn)
     return replace(facts, compared=found)
 
 
-def _squares(manifest: Manifest, runtime: Runtime) -> FileSquares:
+def _squares(manifest: Manifest, facts: Facts, runtime: Runtime) -> FileSquares:
     """At the size that tells copies apart; what is stored may be smaller, as the budget has it."""
-    return FileSquares(partial(read_pixels, manifest), SIDE, runtime.threads)
+    from automl_vision.data.lineage.picture import TINY  # OpenCV: only where it is asked for
+
+    shorter = facts.table.loc[facts.usable, ["width", "height"]].min(axis=1)
+    side = SIDE_TINY if len(shorter) and shorter.median() <= TINY else SIDE
+    return FileSquares(partial(read_pixels, manifest), side, runtime.threads)
 
 
 def _digest(facts: Facts) -> str:

@@ -347,3 +347,24 @@ def test_names_only_do_not_doubt() -> None:
     manifest = make_manifest([f"a/p{chr(97 + i)}.jpg" for i in range(8)])
     found = make_compared((0, 1, True), (0, 2, True), resembling=[5])
     assert trace_lineage(manifest, make_facts(manifest, compared=found), NAMES).doubtful == ()
+
+
+def hundred(*, looked: int, unseen: list[int], of_b: int = 0) -> Lineage:
+    """A hundred images, eight of which show one picture; the last ones are of another class."""
+    names = [f"p{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(100)]
+    manifest = make_manifest([f"{'b' if i >= 100 - of_b else 'a'}/{name}.jpg" for i, name in enumerate(names)])
+    found = make_compared(*((0, row, True) for row in range(1, 8)), looked=looked, unseen=unseen)
+    return trace_lineage(manifest, make_facts(manifest, compared=found), FULL)
+
+
+def test_where_many_pairs_were_copies_when_time_ended_what_was_not_compared_is_barred() -> None:
+    assert hundred(looked=30, unseen=[3, *range(50, 100)]).doubtful == tuple(range(50, 100))
+    assert hundred(looked=100, unseen=[3, *range(50, 100)]).doubtful == (), "few pairs were"
+    assert hundred(looked=30, unseen=[]).doubtful == (), "all were compared"
+    assert hundred(looked=7, unseen=[60]).doubtful == (60,), "seven of thirty, if no more were looked at"
+
+
+def test_a_class_that_would_be_left_with_too_few_originals_is_trusted() -> None:
+    lineage = hundred(looked=30, unseen=list(range(40, 99)), of_b=14)
+    assert lineage.doubtful == tuple(range(40, 86))
+    assert not lineage.barred[86:].any()

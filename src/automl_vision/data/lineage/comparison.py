@@ -97,6 +97,7 @@ def compare(
         looked=work.looked,
         left=work.left,
         barren=work.barren if work.left else 0,
+        unseen=np.union1d(np.setdiff1d(rows, described), sorted(work.unseen)).astype(np.int64),
         resembling=_resembling(described, near) if sight.describe is not None else _no_rows(),
         original=original,
         marked={row: each.traces for row, each in seen.items() if each.traces},
@@ -197,6 +198,7 @@ class _Work:
         looked: pairs that were laid over each other.
         left: pairs that were left because none before them was a copy for long.
         late: pairs that were left for want of time.
+        unseen: rows of such pairs.
         barren: pairs in a row without a copy: the last ones before the rest was left.
     """
 
@@ -210,6 +212,7 @@ class _Work:
     ) -> None:
         self.root = np.zeros(0, dtype=np.int64)
         self.found: dict[Pair, Registration] = {}
+        self.unseen: set[int] = set()
         self.looked = self.left = self.late = self.barren = 0
         self._patience = max(_PATIENCE, _PATIENCE_SHARE * len(rows))
         self._rows = rows
@@ -230,7 +233,9 @@ class _Work:
         self.root = root
         for start, end in pairwise([*range(0, len(candidates), _BATCH), len(candidates)]):
             if time.monotonic() > self._stop:
-                self.late += sum(each.hint or not self.left for each in candidates[start:])
+                late = self._open([each for each in candidates[start:] if each.hint or not self.left])
+                self.late += len(late)
+                self.unseen.update(row for each in late for row in each.pair)
                 break
             if not self.left and self.barren > self._patience:
                 self.left = sum(not each.hint for each in candidates[start:])

@@ -141,13 +141,20 @@ def pixels_registered(manifest: Manifest, facts: Facts, settings: DataSettings) 
             for row, probability in seen.original.items()
         },
         unsure=tuple(links[~seen.same]),
-        doubtful=tuple(np.union1d(seen.plain, seen.resembling).tolist()) if _full_of_copies(facts, seen) else (),
+        doubtful=_doubtful(seen) if _full_of_copies(facts, seen) else (),
     )
 
 
+def _doubtful(seen: Compared) -> tuple[int, ...]:
+    return tuple(np.union1d(np.union1d(seen.plain, seen.resembling), seen.unseen).astype(int).tolist())
+
+
 def _full_of_copies(facts: Facts, seen: Compared) -> bool:
+    """Whether many images show what another shows; where not all were compared, whether many of the pairs did."""
     copies = len(np.unique(seen.pairs[seen.same]))
-    return copies >= FULL_OF_COPIES * max(1, int(facts.usable.sum()))
+    if copies >= FULL_OF_COPIES * max(1, int(facts.usable.sum())):
+        return True
+    return bool(len(seen.unseen)) and int(seen.same.sum()) >= OFTEN_COPIES * max(seen.looked, _FEWEST_PAIRS)
 
 
 EvidenceFunction = Callable[[Manifest, Facts, DataSettings], Evidence]
@@ -170,6 +177,9 @@ LINEAGE_MODES: dict[str, tuple[str, ...]] = {
 
 #: Share of the images that are found to show what another shows from which more must be expected to be missed.
 FULL_OF_COPIES = 0.1
+
+#: The same of pairs, the most alike first, where time ended before all were compared, and how few say nothing.
+OFTEN_COPIES, _FEWEST_PAIRS = 0.2, 30
 
 #: Evidence that keeps rows together without saying that they show the same picture.
 KEEPS_TOGETHER = frozenset({"columns", "patterns", "bursts"})

@@ -15,6 +15,9 @@ from automl_vision.data.lineage.lineage import Lineage, Link
 from automl_vision.data.lineage.originals import SURE
 from automl_vision.data.manifest import Manifest
 
+#: Originals of a class that may be tested on from which nothing has to be trusted that was not compared.
+_ENOUGH = 12
+
 
 def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> Lineage:
     """Groups, roles and orphans of all rows, from every row of `EVIDENCE` that `settings.lineage` allows.
@@ -34,6 +37,7 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     reasons = _reasons(found, decided, orphan | (role == "unsure"))
     unsure = _apart(found, group)
     doubtful = _doubtful(found, decided, group)
+    _spare_small_classes(doubtful, role, manifest, facts)
     barred = _barred(unsure, group) | doubtful | _looks_augmented(role, decided, found, facts)
     lone = tuple(np.flatnonzero(doubtful).tolist())
     return Lineage(group, role, orphan, barred, links, reasons, unsure, lone)
@@ -185,6 +189,21 @@ def _doubtful(found: dict[str, Evidence], decided: NDArray[np.str_], group: NDAr
     doubtful[rows] = True
     alone = np.bincount(group)[group] == 1
     return np.asarray(doubtful & alone & ~np.isin(decided, ("columns", "patterns")), dtype=np.bool_)
+
+
+def _spare_small_classes(doubtful: NDArray[np.bool_], role: NDArray[np.str_], manifest: Manifest, facts: Facts) -> None:
+    """Where time was short, what was not compared is trusted in classes that would be left with too few originals.
+
+    A search must end with a model; the findings say how many pairs were not compared.
+    """
+    unseen = np.zeros(len(role), dtype=np.bool_)
+    if facts.compared is not None:
+        unseen[facts.compared.unseen] = True
+        unseen[np.union1d(facts.compared.plain, facts.compared.resembling)] = False
+    for label in np.unique(manifest.labels[doubtful & unseen]):
+        of_class = manifest.labels == label
+        if int((of_class & (role == "original") & ~doubtful).sum()) < _ENOUGH:
+            doubtful[of_class & unseen] = False
 
 
 def _looks_augmented(
