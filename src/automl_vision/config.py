@@ -109,7 +109,12 @@ class SearchSettings:
         "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, else accuracy.",
         one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
     )
-    sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", one_of("tpe", "random"))
+    sampler: str = _setting(
+        "auto",
+        "How new recipes are proposed: tpe (Parzen estimators), gp (Bayesian optimisation with a Gaussian process), "
+        "cmaes (evolution strategy), random (chance), or auto, which is tpe.",
+        one_of("auto", "tpe", "gp", "random", "cmaes"),
+    )
     backbones: list[str] = _setting(
         [], "Backbones to search: table names or any timm name (empty: chosen for you).", NAMES
     )
