@@ -115,6 +115,12 @@ class SearchSettings:
         "cmaes (evolution strategy), random (chance), or auto, which is tpe.",
         one_of("auto", "tpe", "gp", "random", "cmaes"),
     )
+    head: str = _setting(
+        "linear",
+        "Head on frozen features: linear, or also mlp (one hidden layer) or darts (hidden layers found by "
+        "differentiable architecture search), kept only where it beats the linear one by more than a standard error.",
+        one_of("linear", "mlp", "darts"),
+    )
     backbones: list[str] = _setting(
         [], "Backbones to search: table names or any timm name (empty: chosen for you).", NAMES
     )
