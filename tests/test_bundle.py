@@ -72,6 +72,22 @@ def test_the_network_says_what_it_said(bundle: Bundle, whole: Path) -> None:
     assert torch.equal(before, after)
 
 
+def test_a_head_of_layers_is_rebuilt_from_its_description(bundle: Bundle, tmp_path: Path) -> None:
+    net = build_classifier(ARCHITECTURE, 3, resolution=32, head="mlp:16-gelu,8-tanh", seed=1).eval()
+    layered = replace(bundle, head="mlp:16-gelu,8-tanh", state_dict=net.state_dict())
+    save_bundle(layered, tmp_path / "model.pt")
+    again = load_bundle(tmp_path / "model.pt")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(again.classifier()(images), net(images))
+
+
+def test_files_of_earlier_formats_are_read(content: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
+    for version in range(1, VERSION):
+        save_tensors(tmp_path / "model.pt", {**content, "version": version})
+        assert load_bundle(tmp_path / "model.pt").head == "linear"
+
+
 def test_a_file_is_the_same_whatever_the_layout_of_its_tensors(bundle: Bundle, tmp_path: Path) -> None:
     other = {
         name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
@@ -294,6 +310,9 @@ WRONG: dict[str, Change] = {
     ),
     "an unknown head": meta(head="__import__('os')"),
     "a head that is a list": meta(head=["linear"]),
+    "a head of layers that are not there": meta(head="mlp:256-gelu"),
+    "a head without end": meta(head="mlp:" + ",".join(["8192-gelu"] * 10_000)),
+    "a head that calls": meta(head="mlp:256-__class__"),
     "resolution 0": prepared(size=0),
     "resolution negative": prepared(size=-32),
     "resolution enormous": prepared(size=10**9),

@@ -129,7 +129,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         "6 problems in",
         "'search.budjet'; did you mean 'search.budget'?",
         "search.trials must be at least 0, got -1",
-        "search.sampler must be one of tpe, random, got 'grid'",
+        "search.sampler must be one of auto, tpe, gp, random, cmaes, got 'grid'",
         "unknown table 'trainning'; did you mean 'training'?",
         "split.test must be a number, got 'much'",
         "data.group_regex is no regular expression",

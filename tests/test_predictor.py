@@ -254,3 +254,19 @@ def test_the_temperature_softens(model: Model, paths: list[Path], expected: Any)
     probabilities = softer.predict_proba(paths)
     assert (probabilities.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert probabilities.max() < expected.max()
+
+
+def test_a_head_of_layers_predicts_the_same_from_its_file(paths: list[Path], tmp_path: Path) -> None:
+    """Bit for bit: the file holds a description of the head and its weights, and nothing else of it."""
+    head = "mlp:24-gelu,16-tanh"
+    net = build_classifier("mobilenetv3_small_100", 3, resolution=32, seed=0, head=head)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in net.head.state_dict().items():
+        if name.endswith("weight"):
+            torch.nn.init.normal_(tensor, generator=generator)
+    preprocessing = Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    bundle = Bundle("mobilenetv3_small_100", head, NAMES, preprocessing, 1.0, net.state_dict())
+    save_bundle(bundle, tmp_path / "model.pt")
+    here = Model(bundle, Runtime(torch.device("cpu"), None, 1)).predict_proba(paths)
+    assert len(np.unique(here.round(6), axis=0)) > 1, "the pictures are told apart"
+    assert np.array_equal(load(tmp_path / "model.pt", device="cpu").predict_proba(paths), here)

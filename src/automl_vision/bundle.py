@@ -27,11 +27,11 @@ from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.models.backbones import backbone
 from automl_vision.models.classifier import Classifier, build_classifier
-from automl_vision.models.heads import HEADS
+from automl_vision.models.heads import is_head
 from automl_vision.tensor_file import load_tensors, save_tensors
 
 MAGIC = "automl-vision model"
-VERSION = 2  # 1 had no fingerprint
+VERSION = 3  # 1 had no fingerprint, 2 no head but the linear one
 _NAME = re.compile(r"[a-zA-Z0-9_.]{1,100}")
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64}
 #: What a description that makes no sense, or an architecture built from one, can raise.
@@ -58,7 +58,7 @@ class Bundle:
 
     Attributes:
         backbone: name of the architecture (a name of `models.backbones.BACKBONES` or of timm).
-        head: a name of `models.heads.HEADS`.
+        head: a description of `models.heads`, from which it is rebuilt.
         class_names: (C) what the outputs mean, in order.
         preprocessing: how an image becomes the network's input.
         temperature: logits are divided by it before the softmax; > 0.
@@ -203,7 +203,7 @@ def _bundle(meta: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> 
     """The bundle that `meta` describes; anything out of order raises."""
     bundle = Bundle(
         backbone=_checked(meta["backbone"], str, lambda name: bool(_NAME.fullmatch(name)), "backbone"),
-        head=_checked(meta["head"], str, lambda name: name in HEADS, "head"),
+        head=_checked(meta["head"], str, is_head, "head"),
         class_names=_class_names(meta["class_names"]),
         preprocessing=Preprocessing.from_dict(meta["preprocessing"]),
         temperature=float(_checked(meta["temperature"], float, _is_positive, "temperature")),

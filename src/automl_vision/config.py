@@ -109,7 +109,18 @@ class SearchSettings:
         "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, else accuracy.",
         one_of("auto", "accuracy", "macro_f1", "balanced_accuracy"),
     )
-    sampler: str = _setting("tpe", "How new recipes are proposed: tpe or random.", one_of("tpe", "random"))
+    sampler: str = _setting(
+        "auto",
+        "How new recipes are proposed: tpe (Parzen estimators), gp (Bayesian optimisation with a Gaussian process), "
+        "cmaes (evolution strategy), random (chance), or auto, which is tpe.",
+        one_of("auto", "tpe", "gp", "random", "cmaes"),
+    )
+    head: str = _setting(
+        "linear",
+        "Head on frozen features: linear, or also mlp (one hidden layer) or darts (hidden layers found by "
+        "differentiable architecture search), kept only where it beats the linear one by more than a standard error.",
+        one_of("linear", "mlp", "darts"),
+    )
     backbones: list[str] = _setting(
         [], "Backbones to search: table names or any timm name (empty: chosen for you).", NAMES
     )

@@ -7,7 +7,6 @@ import torch
 
 from automl_vision.errors import UsageError, WeightsError
 from automl_vision.models.classifier import build_classifier, set_linear_head
-from automl_vision.models.heads import HEADS
 
 #: One small network per family that cuts, pools or names its head in its own way.
 FAMILIES = ("test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv4_conv_small")
@@ -20,10 +19,11 @@ def test_images_become_one_score_per_class(name: str) -> None:
         assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 5)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_every_head_learns_from_features_of_any_width(head: str) -> None:
-    module = HEADS[head](7, 3)
-    assert module(torch.rand(4, 7)).shape == (4, 3)
+def test_a_head_of_layers_sits_on_the_features() -> None:
+    classifier = build_classifier("test_resnet", 5, resolution=32, head="mlp:6-gelu").eval()
+    assert classifier.head.state_dict()["0.weight"].shape == (6, classifier.backbone(torch.rand(1, 3, 32, 32)).shape[1])
+    with pytest.raises(UsageError, match="unknown head"):
+        build_classifier("test_resnet", 5, resolution=32, head="transformer")
 
 
 def test_the_seed_decides_the_weights_and_the_global_generator_stays() -> None:

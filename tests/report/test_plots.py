@@ -5,6 +5,7 @@ import matplotlib as mpl
 import pytest
 
 from automl_vision.report import plots
+from automl_vision.report.html import render_html
 from automl_vision.report.plots import PLOTS, draw_plots, plain
 from automl_vision.report.report import build_report
 
@@ -26,10 +27,69 @@ def text_of(svg):
     return " ".join(ElementTree.fromstring(svg).itertext())
 
 
-def test_every_picture_is_drawn_for_a_finished_run(inputs):
-    drawn = draw_plots(build_report(inputs()))
+def searched_head():
+    """What a search of a head leaves: three epochs, two decisions."""
+    options = {"layer 1 operation": ["identity", "relu"], "layer 1 width": ["64", "128"]}
+    alpha = {name: [0.4, 0.6] for name in options}
+    epochs = [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": 1.5 / e, "val_accuracy": 0.5, "entropy": 0.6, "alpha": alpha}
+        for e in (1, 2, 3)
+    ]
+    choices = [
+        {"mixture": m, "options": o, "alpha": [0.4, 0.6], "loss": [0.5, 0.4], "accuracy": [0.7, 0.8], "chosen": o[1]}
+        for m, o in options.items()
+    ]
+    return {
+        "kind": "darts",
+        "candidate": "mlp:128-relu",
+        "adopted": False,
+        "reason": "linear kept: mlp:128-relu 0.7000 against linear 0.7100",
+        "comparison": None,
+        "search": {"epochs": epochs, "choices": choices, "collapsed": 2},
+    }
+
+
+@pytest.fixture
+def everything(inputs):
+    """A report with all that pictures are made of."""
+    report = build_report(inputs(head=searched_head()))
+    settings = {"learning_rate": 3e-4, "weight_decay": 1e-4, "label_smoothing": 0.1}
+    table = [
+        {**row, "number": number, "hyperparameters": {**settings, "optimizer": name, "momentum": 0.9}}
+        for number, (row, name) in enumerate(zip(report["trials"]["table"] * 2, ["adamw", "sgd"] * 3, strict=True))
+    ]
+    report["trials"] |= {"table": table, "sampler": "gp", "importance": {"learning_rate": 0.7, "optimizer": 0.3}}
+    return report
+
+
+def test_every_picture_is_drawn_where_there_is_all_it_is_made_of(everything):
+    drawn = draw_plots(everything)
     assert set(drawn) == set(PLOTS)
     assert all(svg.startswith("<svg") and 'role="img"' in svg for svg in drawn.values())
+
+
+def test_the_search_of_a_head_is_shown(everything):
+    drawn = draw_plots(everything)
+    assert "layer 1 operation: relu" in text_of(drawn["head_alpha"])
+    assert "half that trains alpha" in text_of(drawn["head_fit"])
+    assert "learning rate" in text_of(drawn["importance"])
+    assert "sgd" in text_of(drawn["settings_tried"])
+    page = render_html(everything, drawn)
+    assert "linear kept: mlp:128-relu 0.7000 against linear 0.7100" in page
+    assert "stopped after epoch 2" in page
+    assert all(f'class="plot {name}' in page for name in ("head_alpha", "head_fit", "importance", "settings_tried"))
+
+
+def test_a_report_of_an_earlier_version_is_drawn_and_rendered(everything):
+    del everything["head"], everything["trials"]["importance"], everything["trials"]["sampler"]
+    drawn = draw_plots(everything)
+    assert not {"head_alpha", "head_fit", "importance"} & set(drawn)
+    assert "Another head" not in render_html(everything, drawn)
+
+
+def test_pictures_of_what_every_run_has_are_drawn_for_a_finished_run(inputs):
+    drawn = draw_plots(build_report(inputs()))
+    assert set(drawn) == {"confusion", "class_counts", "learning_curves", "trial_scores", "reliability"}
 
 
 def test_equal_reports_give_equal_pictures(inputs):

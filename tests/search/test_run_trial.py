@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from feature_sets import gaussians, xor
 from histories import finetune
+from torch import nn
 
+from automl_vision.models import head_choice
+from automl_vision.models.classifier import Classifier
+from automl_vision.models.heads import build_head
 from automl_vision.runtime import Runtime
 from automl_vision.search import run_trial
-from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRunner
+from automl_vision.search.run_trial import HEAD_TIME, Assignment, TrialInterrupted, TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import EpochResult, TrainingData, TrialFailed
@@ -205,8 +210,159 @@ def test_the_weights_kept_are_those_of_the_best_epoch(runner: TrialRunner) -> No
     assert int(result.weights["epoch"]) == 4
 
 
+# --- heads on frozen features ---------------------------------------------------------------------------------------
+
+DIMS, N_TRAIN, N_VAL = 4, 160, 60
+PROBE = Recipe("probe", "resnet18", 32, head_from_probe=False)
+
+
+class Images:
+    """Frozen features in place of images: which of them, by row."""
+
+    def __init__(self, features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
+        self.features, self.labels, self.extracted = features, torch.from_numpy(labels), 0
+
+    def look(self, _net: Any, _recipe: Recipe, rows: torch.Tensor) -> tuple[Any, float]:
+        self.extracted += len(rows)
+        return self.features[rows.numpy()], 0.001
+
+
+def small_network(_runner: TrialRunner, recipe: Recipe) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return Classifier(nn.Identity(), build_head(recipe.head, DIMS, 2))
+
+
+@pytest.fixture
+def on_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[TrialRunner, Images]]:
+    """A runner whose network passes features on; `on_features(features, labels)`."""
+    monkeypatch.setattr(head_choice, "STEPS", 120)
+
+    def make(features: Any, labels: Any, **changes: Any) -> tuple[TrialRunner, Images]:
+        images = Images(features, labels)
+        monkeypatch.setattr(TrialRunner, "classifier", small_network)
+        monkeypatch.setattr(TrialRunner, "_features", lambda _, *given: images.look(*given))
+        train, val = torch.arange(N_TRAIN), torch.arange(N_TRAIN, N_TRAIN + N_VAL)
+        data = TrainingData(
+            source=None,  # type: ignore[arg-type] # nothing is fetched
+            train_rows=train,
+            train_labels=images.labels[train],
+            val_rows=val,
+            val_labels=images.labels[val],
+            num_classes=2,
+        )
+        given: dict[str, Any] = {"seconds_left": lambda: math.inf, "keeps_features": True, **changes}
+        return (
+            TrialRunner(
+                data=data,
+                train_groups=np.arange(N_TRAIN),
+                objective="accuracy",
+                runtime=Runtime(torch.device("cpu"), None, 1),
+                files=TrialFiles(tmp_path / "trials"),
+                weights={},
+                **given,
+            ),
+            images,
+        )
+
+    return make
+
+
+def probed(runner: TrialRunner) -> Trial:
+    (done,) = runner(Assignment(Trial(0, PROBE, {}, "probe"), until=0))
+    return done
+
+
+def another_head(probe: Trial, kind: str = "mlp") -> Assignment:
+    recipe = dataclasses.replace(probe.recipe, kind="head")
+    return Assignment(Trial(1, recipe, {}, kind, notes=dict(probe.notes)), until=0)
+
+
+def test_an_adopted_head_is_a_model_of_its_own(on_features: Any) -> None:
+    runner, images = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS, noise=0.2))
+    probe = probed(runner)
+    (done,) = runner(another_head(probe))
+    assert images.extracted == N_TRAIN + N_VAL, "the features of the probe are used again"
+    assert (done.state, done.recipe.head, done.recipe.kind) == ("complete", "mlp:256-gelu", "head")
+    assert done.score > probe.score + 0.2
+    assert done.notes["head_search"]["adopted"]
+    assert on_disk(runner) == [probe, done]
+    result = runner.files.load_result(1)
+    assert result is not None
+    net = runner.classifier(done.recipe)
+    net.load_state_dict(result.weights)
+    with torch.inference_mode():
+        again = net.eval()(torch.from_numpy(images.features[N_TRAIN:])).softmax(dim=1).numpy()
+    assert np.array_equal(again, result.probabilities)
+
+
+def test_a_head_that_is_not_adopted_has_no_score(on_features: Any) -> None:
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS))
+    probe = probed(runner)
+    (done,) = runner(another_head(probe))
+    assert (done.state, done.score, done.recipe.head) == ("stopped", None, "linear")
+    assert done.notes["head_search"]["reason"].startswith("linear kept")
+    assert runner.files.load_result(1) is None
+    best = runner.files.best([probe, done])
+    assert best is not None
+    assert best[0].number == probe.number
+
+
+def test_a_later_session_looks_at_the_images_again(on_features: Any) -> None:
+    runner, images = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS, noise=0.2))
+    probe = probed(runner)
+    runner, images = on_features(images.features, images.labels.numpy(), history=[probe])
+    (done,) = runner(another_head(probe))
+    assert done.state == "complete"
+    assert images.extracted == N_TRAIN + N_VAL
+
+
+def test_another_head_gets_a_share_of_the_time_and_no_more(on_features: Any) -> None:
+    clock = iter(range(1000, 0, -50))
+    runner, _ = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS), seconds_left=lambda: math.inf)
+    probe = probed(runner)
+    runner.seconds_left = lambda: next(clock)
+    (done,) = runner(another_head(probe))
+    assert done.state == "stopped"
+    assert done.notes["head_search"]["reason"].startswith("linear kept: time was over")
+    assert next(clock) >= (1 - HEAD_TIME) * 1000 - 100, "it was left as soon as its share was used"
+
+
+def test_a_run_that_is_stopped_leaves_the_head_to_a_later_session(on_features: Any) -> None:
+    runner, _ = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS))
+    probe = probed(runner)
+
+    def stopped() -> float:
+        raise TrialInterrupted
+
+    runner.seconds_left = stopped
+    (left,) = runner(another_head(probe))
+    assert left.state == "paused"
+    assert "head_search" not in left.notes
+
+
+def test_a_fine_tune_starts_with_the_head_that_was_adopted(on_features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, _ = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS, noise=0.2))
+    (adopted,) = runner(another_head(probed(runner)))
+    started: list[Classifier] = []
+
+    class Watched(StandIn):
+        def __init__(self, recipe: Recipe, data: Any, net: Classifier, *rest: Any) -> None:
+            super().__init__(recipe)
+            started.append(net)
+
+    monkeypatch.setattr(run_trial, "Trainer", Watched)
+    for number, head in ((2, adopted.recipe.head), (3, "linear")):
+        recipe = dataclasses.replace(RECIPE, head=head, head_from_probe=True)
+        list(runner(Assignment(fresh(number, recipe), until=1)))
+    for net, number in zip(started, (1, 0), strict=True):
+        result = runner.files.load_result(number)
+        assert result is not None
+        assert all(torch.equal(result.weights[f"head.{name}"], own) for name, own in net.head.state_dict().items())
+
+
 def test_an_earlier_session_s_probes_are_known(runner: TrialRunner) -> None:
     done = Trial(4, Recipe("probe", "resnet18", 32), {}, "probe", state="complete", score=0.5)
     failed = Trial(5, Recipe("probe", "resnet34", 32), {}, "probe", state="failed")
     again = dataclasses.replace(runner, history=[done, failed, finetune(6, [0.5])])
-    assert again._probes == {"resnet18": 4}
+    assert again._heads == {("resnet18", "linear"): 4}

@@ -1,25 +1,37 @@
 from __future__ import annotations
 
+import importlib.util
 import math
+import pickle
 import sqlite3
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
 from histories import finetune, probe
+from hypothesis import given
+from hypothesis import strategies as st
 
 from automl_vision.config import SearchSettings
 from automl_vision.rules import SEED
-from automl_vision.search.samplers import SAMPLERS, export_study, propose
+from automl_vision.search.samplers import SAMPLERS, export_study, importances, propose, sampler_for
+from automl_vision.search.samplers.flat import UNUSED, FlatSpace
+from automl_vision.search.samplers.importance import ENOUGH_TRIALS
 from automl_vision.search.space import Choice, Range, Space, fine_tuning_space
 from automl_vision.search.trial import Trial
+from automl_vision.search.trial_files import TrialFiles
 
 SPACE = fine_tuning_space(
     backbones=("net_a", "net_b"), resolutions=(160, 128), pretrained=True, n_train=500, fixed={"batch_size": 16}
 )
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+has_cmaes = importlib.util.find_spec("cmaes") is not None
+needs_cmaes = pytest.mark.skipif(not has_cmaes, reason="the package cmaes is not installed")
+every_sampler = pytest.mark.parametrize(
+    "sampler", [pytest.param(name, marks=needs_cmaes if name == "cmaes" else ()) for name in SAMPLERS]
+)
 
 
 def tried(number: int, point: dict[str, Any], score: float | None, **fields: Any) -> Trial:
@@ -31,13 +43,24 @@ def history(sampler: str, length: int, score: Callable[[dict[str, Any]], float] 
     trials: list[Trial] = []
     for number in range(length):
         point = propose(sampler, SPACE, trials, seed=3)
-        trials.append(tried(number, point, score(point)))
+        trials.append(tried(number, point, score(point), origin=sampler))
     return trials
+
+
+def in_every_state(trials: Sequence[Trial]) -> list[Trial]:
+    """The same history with a trial given up early, one that failed and one in work, every six trials."""
+    changed = {
+        1: {"state": "stopped"},
+        3: {"state": "failed", "score": None, "loss": None, "epochs": (), "error": "loss is not finite"},
+        5: {"state": "running", "score": None, "loss": None, "epochs": ()},
+    }
+    return [trial.replace(**changed.get(trial.number % 6, {})) for trial in trials]
 
 
 def test_the_setting_offers_what_there_is() -> None:
     rule = SearchSettings.__dataclass_fields__["sampler"].metadata["rule"]
-    assert not any(rule.check(name) for name in SAMPLERS)
+    assert not any(rule.check(name) for name in (*SAMPLERS, "auto"))
+    assert {sampler_for(name) for name in (*SAMPLERS, "auto")} == set(SAMPLERS)
     assert rule.check("no such sampler")
 
 
@@ -55,6 +78,59 @@ def test_the_same_question_gets_the_same_answer(sampler: str) -> None:
         trials = history(sampler, length)
         assert propose(sampler, SPACE, trials, seed=1) == propose(sampler, SPACE, list(trials), seed=1)
         assert propose(sampler, SPACE, trials, seed=1) != propose(sampler, SPACE, trials, seed=2)
+
+
+@every_sampler
+def test_a_resumed_search_proposes_what_an_undisturbed_one_does(sampler: str, tmp_path: Path) -> None:
+    files = TrialFiles(tmp_path)
+    undisturbed: list[Trial] = []
+    for number in range(14):
+        resumed, damaged = files.read()
+        assert not damaged
+        point = propose(sampler, SPACE, undisturbed, seed=3)
+        assert propose(sampler, SPACE, resumed, seed=3) == point
+        trial = in_every_state([tried(number, point, point["label_smoothing"], origin=sampler)])[0]
+        files.commit(trial)
+        undisturbed.append(trial)
+
+
+@every_sampler
+def test_a_history_in_every_state_is_learned_from(sampler: str) -> None:
+    trials = in_every_state(history(sampler, 18, lambda point: point["label_smoothing"]))
+    proposal = propose(sampler, SPACE, trials, seed=0)
+    assert SPACE.contains(proposal)
+    assert proposal == propose(sampler, SPACE, list(trials), seed=0)
+
+
+class Bomb:
+    """Its pickle leaves a mark where it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.mark,))
+
+
+@every_sampler
+def test_nothing_of_a_trial_is_unpickled(sampler: str, tmp_path: Path) -> None:
+    """Optuna's CMA-ES keeps its state as a pickle in the attributes of a trial, and loads what it finds there."""
+    mark = tmp_path / "loaded"
+    attributes = {"cma:generation": 0, "cma:optimizer:0": pickle.dumps(Bomb(mark)).hex()}
+    trials = history(sampler, 12, lambda point: point["label_smoothing"])
+    poisoned = [trial.replace(notes={**trial.notes, **attributes}) for trial in trials]
+    assert propose(sampler, SPACE, poisoned, seed=0) == propose(sampler, SPACE, trials, seed=0)
+    assert not mark.exists()
+
+
+@every_sampler
+def test_nothing_is_said_on_the_way(sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither Python nor Optuna warns: a warning of Optuna says that it fell back to chance."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        propose(sampler, SPACE, in_every_state(history(sampler, 12)), seed=0)
+    assert not caught
+    assert capfd.readouterr() == ("", "")
 
 
 @every_sampler
@@ -143,17 +219,79 @@ def accuracy(point: dict[str, Any]) -> float:
     return max(0.0, 0.9 - 0.3 * distance - 0.2 * (point["optimizer"] == "sgd"))
 
 
-def test_tpe_learns_where_chance_does_not() -> None:
-    def tail(sampler: str, seed: int) -> float:
+def late_scores(sampler: str) -> float:
+    """Mean score of the trials after the twelfth."""
+    scores: list[float] = []
+    for seed in range(3):
         trials: list[Trial] = []
         for number in range(22):
             point = propose(sampler, CURVED, trials, seed=1000 * seed)
-            trials.append(finetune(number, [accuracy(point)], parameters=point))
-        return mean(trial.score or 0.0 for trial in trials[12:])
+            trials.append(finetune(number, [accuracy(point)], parameters=point, origin=sampler))
+        scores += [trial.score or 0.0 for trial in trials[12:]]
+    return mean(scores)
 
-    learned = [tail("tpe", seed) for seed in range(3)]
-    by_chance = [tail("random", seed) for seed in range(3)]
-    assert mean(learned) > mean(by_chance) + 0.03
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", pytest.param("cmaes", marks=needs_cmaes)])
+def test_samplers_learn_where_chance_does_not(sampler: str) -> None:
+    """On a space with conditions, where a Gaussian process of Optuna alone would fall back to chance."""
+    assert late_scores(sampler) > late_scores("random") + 0.03
+
+
+@needs_cmaes
+def test_evolution_starts_around_the_best_of_what_others_proposed() -> None:
+    good = SPACE.complete({"optimizer": "adamw", "learning_rate_adamw": 1e-3, "layer_decay": 0.95})
+    poor = SPACE.complete({"optimizer": "adamw", "learning_rate_adamw": 3e-5, "layer_decay": 0.6})
+    trials = [tried(0, poor, 0.2), tried(1, good, 0.9), tried(2, poor, 0.3)]
+    decays = [propose("cmaes", SPACE, trials, seed=seed)["layer_decay"] for seed in range(20)]
+    assert mean(decays) == pytest.approx(0.95, abs=0.03)
+
+
+flat = FlatSpace(SPACE)
+
+
+@given(st.integers(0, 10_000))
+def test_a_point_survives_the_flat_view(seed: int) -> None:
+    point = propose("random", SPACE, [], seed=seed)
+    values = flat.flatten(point)
+    again = flat.point(values)
+    assert set(values) == {*flat.coordinates, *(choice.name for choice in flat.choices)}
+    assert all(0 <= values[name] <= 1 for name in flat.coordinates)
+    assert SPACE.contains(again)
+    assert {k: pytest.approx(v) if isinstance(v, float) else v for k, v in point.items()} == again
+
+
+def test_the_flat_view_has_one_learning_rate() -> None:
+    """What a Gaussian process models: learning rate, weight decay, momentum and optimizer, whatever the conditions."""
+    assert {"learning_rate", "weight_decay", "momentum"} <= set(flat.coordinates)
+    assert "optimizer" in {choice.name for choice in flat.choices}
+    assert flat.flatten(SPACE.complete({"optimizer": "adamw"}))["momentum"] == UNUSED
+
+
+@given(st.lists(st.floats(0, 1), min_size=len(flat.coordinates), max_size=len(flat.coordinates)))
+def test_every_flat_point_is_one_of_the_space(numbers: list[float]) -> None:
+    chosen = flat.flatten(SPACE.complete({}))
+    assert SPACE.contains(flat.point({**chosen, **dict(zip(flat.coordinates, numbers, strict=True))}))
+
+
+def test_importance_names_the_setting_that_decides() -> None:
+    trials = history("random", 60, lambda point: 0.9 - point["label_smoothing"])
+    shares = importances(SPACE, trials)
+    assert next(iter(shares)) == "label_smoothing"
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert set(shares) == {*flat.coordinates, *(choice.name for choice in flat.choices)}
+    assert shares["label_smoothing"] > 2 * sorted(shares.values())[-2]
+
+
+def test_importance_of_few_trials_is_not_said() -> None:
+    trials = history("random", ENOUGH_TRIALS, lambda point: point["label_smoothing"])
+    assert importances(SPACE, trials)
+    assert importances(SPACE, trials[1:]) == {}
+    assert importances(SPACE, in_every_state(trials)) == {}
+
+
+def test_importance_of_equal_scores_is_no_fault() -> None:
+    shares = importances(SPACE, history("random", 40))
+    assert max(shares.values()) == pytest.approx(min(shares.values()))
 
 
 @pytest.mark.parametrize("name", ["study.db", "why? 100% #1 'ö'.db"])

@@ -32,6 +32,7 @@ class World:
         quality: fine-tune number -> its final score; probes score by their backbone.
         fails: numbers of the trials that fail, after how many epochs.
         stop_at: the user stops the run at this time.
+        adopts: the head that is adopted besides the linear one.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class World:
         quality: Callable[[int], float] = lambda number: 0.5 + number / 100,
         fails: dict[int, int] | None = None,
         stop_at: float = math.inf,
+        adopts: str = "",
     ) -> None:
         self.time = 0.0
         self.budget = budget
         self.quality = quality
         self.fails = fails or {}
         self.stop_at = stop_at
+        self.adopts = adopts
         self.work_done: list[tuple[int, int]] = []
 
     @property
@@ -60,6 +63,9 @@ class World:
         trial = assignment.trial.replace(state="running")
         if trial.recipe.kind == "probe":
             yield from self._probe(trial)
+            return
+        if trial.recipe.kind == "head":
+            yield from self._head(trial)
             return
         while trial.epochs_done < assignment.until:
             if self.stopped:
@@ -81,6 +87,18 @@ class World:
             return
         score = {"net_a": 0.3, "net_b": 0.4, "net_c": 0.2}[trial.recipe.backbone]
         yield trial.replace(state="complete", score=score, loss=1.0, seconds_per_image=STEP_SECONDS / STEP_OVER_FORWARD)
+
+    def _head(self, trial: Trial) -> Iterator[Trial]:
+        self.time += PROBE_SECONDS
+        self.work_done.append((trial.number, 0))
+        if self.stopped:
+            yield trial.replace(state="paused")
+            return
+        trial = trial.replace(state="stopped", notes={**trial.notes, "head_search": {}})
+        if self.adopts:
+            recipe = dataclasses.replace(trial.recipe, head=self.adopts)
+            trial = trial.replace(state="complete", recipe=recipe, score=0.45, loss=0.9)
+        yield trial
 
     def _epoch(self, trial: Trial, until: int) -> Trial:
         self.time += min(EPOCH_SECONDS, max(self.left, 0.1))
@@ -147,11 +165,64 @@ def test_every_backbone_is_probed_before_the_first_fine_tune() -> None:
     assert reason == "trials"
 
 
+FOUND = "mlp:256-gelu"
+
+
+def heads(search: Search) -> list[Trial]:
+    return [trial for trial in search.trials if trial.recipe.kind == "head"]
+
+
+def test_another_head_is_tried_on_the_best_probe_before_fine_tunes() -> None:
+    search, _, _ = run(World(adopts=FOUND), make_task(head="darts"))
+    assert [trial.recipe.kind for trial in search.trials[:5]] == ["probe"] * 3 + ["head", "finetune"]
+    (head,) = heads(search)
+    assert (head.recipe.backbone, head.origin) == ("net_b", "darts")
+
+
+def test_without_the_setting_no_other_head_is_tried() -> None:
+    search, _, _ = run(World(adopts=FOUND))
+    assert heads(search) == []
+
+
+def test_fine_tunes_of_its_backbone_have_the_adopted_head() -> None:
+    search, _, _ = run(World(adopts=FOUND), make_task(head="darts", max_trials=12))
+    used = {(trial.recipe.backbone, trial.recipe.head) for trial in fine_tunes(search) if trial.origin == "portfolio"}
+    assert ("net_b", FOUND) in used
+    assert {head for name, head in used if name != "net_b"} == {"linear"}
+    assert all(search.space.contains(trial.parameters) for trial in fine_tunes(search))
+
+
+def test_where_the_linear_head_is_kept_the_space_is_as_it_was() -> None:
+    search, _, _ = run(World(), make_task(head="mlp"))
+    assert search.space == make_task().space({})
+    assert {trial.recipe.head for trial in fine_tunes(search)} == {"linear"}
+    assert heads(search)[0].state == "stopped"
+
+
+def test_a_resumed_search_does_not_try_the_head_again() -> None:
+    first, _, _ = run(World(adopts=FOUND), make_task(head="darts", max_trials=2))
+    again, _, _ = run(World(), make_task(head="darts"), history=first.trials)
+    assert len(heads(again)) == 1
+    assert again.space == first.space
+
+
+def test_a_head_that_was_interrupted_is_tried_again() -> None:
+    first, _, reason = run(World(stop_at=3.5 * PROBE_SECONDS), make_task(head="darts"))
+    assert (reason, [trial.state for trial in heads(first)]) == ("interrupted", ["paused"])
+    again, _, _ = run(World(adopts=FOUND), make_task(head="darts"), history=first.trials)
+    assert [trial.state for trial in heads(again)] == ["stopped", "complete"]
+
+
+def test_no_head_is_tried_when_the_time_is_over() -> None:
+    search, _, _ = run(World(budget=PROBE_SECONDS), make_task(head="darts"))
+    assert [trial.recipe.kind for trial in search.trials] == ["probe"]
+
+
 def test_the_portfolio_is_tried_then_the_sampler_proposes() -> None:
     task = make_task(max_trials=9)
     search, _, _ = run(World(), task)
     best_first = ("net_b", "net_a", "net_c")
-    wanted = portfolio(task.space, backbones=best_first, resolutions=task.resolutions, pretrained=True, horizon=12)
+    wanted = portfolio(task.space({}), backbones=best_first, resolutions=task.resolutions, pretrained=True, horizon=12)
     tried = [dict(trial.parameters) for trial in fine_tunes(search)[: len(wanted)]]
     assert tried[0] == wanted[0]
     assert all(tried.count(point) == 1 for point in wanted)

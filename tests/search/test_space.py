@@ -162,3 +162,19 @@ def test_a_point_of_another_space_lies_outside(change: dict[str, Any]) -> None:
 def test_a_point_with_a_gap_lies_outside() -> None:
     point = SPACE.complete({})
     assert not any(SPACE.contains({name: point[name] for name in point if name != left_out}) for left_out in point)
+
+
+def test_an_adopted_head_is_a_choice_for_its_backbone_alone() -> None:
+    space = fine_tuning_space(
+        backbones=BACKBONES,
+        resolutions=SIDES,
+        pretrained=True,
+        n_train=500,
+        fixed={},
+        heads={"net_b": "mlp:64-relu"},
+    )
+    with_it, without = (space.complete({"backbone": name}) for name in ("net_b", "net_a"))
+    assert space.recipe(with_it).head == "mlp:64-relu"
+    assert space.recipe(space.complete({**with_it, "head_net_b": "linear"})).head == "linear"
+    assert "head_net_b" not in without
+    assert space.recipe(without).head == "linear"

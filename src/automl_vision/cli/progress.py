@@ -219,6 +219,9 @@ def recipe_text(trial: Trial) -> str:
     recipe = trial.recipe
     if recipe.kind == "probe":
         return f"{safe(recipe.backbone)} at {recipe.resolution} px, linear probe"
+    if recipe.kind == "head":
+        said = trial.notes.get("head_search", {}).get("reason", f"another head ({trial.origin})")
+        return f"{safe(recipe.backbone)} at {recipe.resolution} px, {said}"
     optimizer = f"{recipe.optimizer} {recipe.learning_rate:.1e}"
     return f"{safe(recipe.backbone)} at {recipe.resolution} px, {optimizer}, {recipe.augment}"
 

@@ -19,7 +19,7 @@ from automl_vision.models.backbones import (
     set_resolution,
     translate_checkpoint,
 )
-from automl_vision.models.heads import HEADS
+from automl_vision.models.heads import LINEAR, build_head, is_head
 
 
 class Classifier(nn.Module):
@@ -47,7 +47,7 @@ def build_classifier(
     *,
     resolution: int,
     weights: Mapping[str, torch.Tensor] | None = None,
-    head: str = "linear",
+    head: str = LINEAR,
     drop_path: float = 0.0,
     seed: int = 0,
 ) -> Classifier:
@@ -58,7 +58,7 @@ def build_classifier(
         num_classes: C >= 1.
         resolution: side of the input in pixels.
         weights: pretrained weights as `models.weights.load_weights` gives them; None for random ones.
-        head: a name of `HEADS`.
+        head: a description of `models.heads`.
         drop_path: stochastic depth rate, in [0, 1).
         seed: random weights depend on it and nothing else; torch's global generator is left as it is.
 
@@ -67,15 +67,15 @@ def build_classifier(
         WeightsError: the weights are another network's.
     """
     row = backbone(backbone_name)
-    if head not in HEADS:
-        raise UsageError("unknown head", value=repr(head), fix=f"use one of {', '.join(HEADS)}")
+    if not is_head(head):
+        raise UsageError("unknown head", value=repr(head), fix="use linear, or layers like mlp:256-gelu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = create_network(row, drop_path=drop_path)
         if weights is not None:
             load_backbone(net, row, weights)
         set_resolution(net, row, resolution)
-        return Classifier(net, HEADS[head](feature_dim(net, resolution), num_classes))
+        return Classifier(net, build_head(head, feature_dim(net, resolution), num_classes))
 
 
 def placed(classifier: Classifier, device: torch.device) -> Classifier:

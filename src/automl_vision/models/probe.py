@@ -49,7 +49,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class _Rotated:
+class Rotated:
     """Standardised features in the basis of their principal directions; exact under an L2 penalty.
 
     scores (n, r) = (features - mean) / std @ basis; basis (D, r) has orthonormal columns, r <= min(n - 1, D).
@@ -61,7 +61,7 @@ class _Rotated:
     std: torch.Tensor
 
     def fold_in(self, solution: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A solution (r + 1, C) as weight (C, D) and bias (C) on raw features."""
+        """A linear map of scores, (r + 1, C) with the bias last, as weight (C, D) and bias (C) on raw features."""
         weight = (self.basis @ solution[:-1].double()).T / self.std
         bias = solution[-1].double() - weight @ self.mean
         return weight.float().numpy(), bias.float().numpy()
@@ -111,7 +111,7 @@ def fit_probe(
         raise ValueError("features must be finite")
     one_group = len(np.unique(groups)) == 1  # the penalty is then chosen too weak, but there is a probe
     fold = deal_folds(labels, np.arange(len(labels)) if one_group else groups, folds, seed)
-    rotated = _rotate(features)
+    rotated = rotate(features)
     targets, folded = torch.from_numpy(labels), torch.from_numpy(fold)
     fits = _sweep(rotated.scores, targets, folded, strengths, num_classes, should_stop or _never)
     best = min(fits.values(), key=lambda fit: fit.log_loss)
@@ -151,6 +151,23 @@ def _sweep(
     return fits
 
 
+def held_out_probabilities(
+    rotated: Rotated, labels: NDArray[np.int64], fold: NDArray[np.int64], num_classes: int, strength: float
+) -> NDArray[np.float32]:
+    """(n, C): what a probe of this penalty says of each row, fitted to the other folds.
+
+    Args:
+        rotated: all n rows.
+        labels: (n) class indices below `num_classes`.
+        fold: (n) as `deal_folds` gives it.
+        num_classes: C.
+        strength: penalty > 0.
+    """
+    targets, folded = torch.from_numpy(labels), torch.from_numpy(fold)
+    fits = _sweep(rotated.scores, targets, folded, [strength], num_classes, _never)
+    return fits[strength].held_out.exp().numpy()
+
+
 def _never() -> bool:
     return False
 
@@ -182,7 +199,8 @@ def _without_gaps(folds: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(folds, return_inverse=True)[1].astype(np.int64)
 
 
-def _rotate(features: NDArray[np.float32]) -> _Rotated:
+def rotate(features: NDArray[np.float32]) -> Rotated:
+    """(n, D) features, standardised, in the basis of their principal directions, least variance first."""
     raw = torch.from_numpy(features).double()
     mean, std = raw.mean(dim=0), raw.std(dim=0, correction=0)
     std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
@@ -193,7 +211,7 @@ def _rotate(features: NDArray[np.float32]) -> _Rotated:
     kept = variances > _RANK_TOLERANCE * variances.max().clamp_min(1e-300)
     directions = directions[:, kept]
     basis = standard.T @ directions / variances[kept].sqrt() if wide else directions
-    return _Rotated((standard @ basis).float(), basis, mean, std)
+    return Rotated((standard @ basis).float(), basis, mean, std)
 
 
 def _solve(

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
+from automl_vision.models.heads import LINEAR
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
 from automl_vision.report.warnings import images, percent, points
@@ -37,6 +38,7 @@ TRIAL_SETTINGS = (
     "label_smoothing",
     "strength",
     "trained_on",
+    "head",
 )
 
 #: Characters of one cell of free text.
@@ -67,6 +69,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         impact=impact_sentences(report["impact"]) if report.get("impact") else (),
         data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
         environment=capped(list(flattened(report["environment"])), "facts"),
+        head=report.get("head"),
         model=capped(list(flattened(report["model"])), "facts"),
     )
 
@@ -151,6 +154,7 @@ def typeset(text: str) -> str:
 def settings_text(hyperparameters: Mapping[str, Any]) -> str:
     """The settings that tell trials apart, on one line; trials.csv has all of them."""
     kept = {key: value for key, value in hyperparameters.items() if key in TRIAL_SETTINGS}
+    kept = {key: value for key, value in kept.items() if (key, value) != ("head", LINEAR)}
     return ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in kept.items())
 
 

@@ -34,10 +34,22 @@ _COUNTED, _LABELLED, _DRAWN = 20, 40, 400
 #: Trials whose curves are drawn: the best ones.
 _CURVES = 12
 
+#: Fine-tunes below which dots by setting say nothing.
+_FEWEST_DOTS = 4
+#: Settings whose values are drawn against the score: scale of the axis, and the optimizers that have it.
+_PANELS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "learning_rate": ("log", ("adamw", "sgd")),
+    "weight_decay": ("log", ("adamw", "sgd")),
+    "momentum": ("linear", ("sgd",)),
+    "label_smoothing": ("linear", ("adamw", "sgd")),
+}
+
 # Stand-ins that become style-sheet colours in the SVG. The page defines them for light, dark and paper.
 _INK, _FAINT = "#010203", "#010204"
 _ON_PAGE = {_INK: "currentColor", _FAINT: "var(--faint, #8a8f98)"}
 _ACCENT, _SECOND, _THIRD = "#2f6fb5", "#c2603a", "#6b8e4e"
+_OPTIONS = (_FAINT, _ACCENT, _SECOND, _THIRD)
+_COLOURS = {"adamw": _ACCENT, "sgd": _SECOND}
 
 _STYLE: Any = {
     "text.parse_math": False,
@@ -252,6 +264,85 @@ def _trial_scores(report: Report) -> Figure | None:
     return figure
 
 
+def _settings_tried(report: Report) -> Figure | None:
+    """What the sampler chose from, and what came of it: one panel per setting."""
+    rows = [row for row in report["trials"]["table"] if row.get("kind") == "finetune" and row.get("score") is not None]
+    if len(rows) < _FEWEST_DOTS:
+        return None
+    figure = Figure(figsize=(9.6, 2.8), layout="constrained")
+    panels = figure.subplots(1, len(_PANELS), sharey=True)
+    for axes, (setting, (scale, optimizers)) in zip(panels, _PANELS.items(), strict=True):
+        for optimizer in optimizers:
+            own = [row for row in rows if row["hyperparameters"].get("optimizer") == optimizer]
+            values = [_number(row["hyperparameters"].get(setting)) for row in own]
+            scores = [row["score"] for row in own]
+            axes.scatter(values, scores, s=16, color=_COLOURS[optimizer], label=optimizer)
+        axes.set(xlabel=setting.replace("_", " "), xscale=scale)
+        axes.grid(visible=True)
+    panels[0].set_ylabel("Validation score")
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def _importance(report: Report) -> Figure | None:
+    shares = report["trials"].get("importance")
+    if not shares:
+        return None
+    names, rows = list(shares), np.arange(len(shares))
+    figure, axes = _canvas(6.4, 0.8 + 0.26 * len(names))
+    axes.barh(rows, list(shares.values()), color=_ACCENT, height=0.72)
+    axes.set_yticks(rows, [plain(name.replace("_", " "), 30) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("Share of importance")
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _head_alpha(report: Report) -> Figure | None:
+    epochs = _head_search(report).get("epochs")
+    if not epochs:
+        return None
+    choices = report["head"]["search"]["choices"]
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    when = [each["epoch"] for each in epochs]
+    for axes, choice in zip(figure.subplots(1, len(choices), sharey=True), choices, strict=True):
+        for k, option in enumerate(choice["options"]):
+            shares = [each["alpha"][choice["mixture"]][k] for each in epochs]
+            axes.plot(when, shares, color=_OPTIONS[k % len(_OPTIONS)], label=plain(option))
+        axes.set(xlabel="Epoch", ylim=(0, 1))
+        axes.set_title(f"{choice['mixture']}: {plain(choice['chosen'])}", loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=True)
+        axes.legend(fontsize=7)
+    return figure
+
+
+def _head_fit(report: Report) -> Figure | None:
+    epochs = _head_search(report).get("epochs")
+    if not epochs:
+        return None
+    choices = report["head"]["search"]["choices"]
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2, width_ratios=(1, 1.6))
+    when = [each["epoch"] for each in epochs]
+    loss.plot(when, _column(epochs, "train_loss"), "-", color=_ACCENT, label="half that trains weights")
+    loss.plot(when, _column(epochs, "val_loss"), "--", color=_SECOND, label="half that trains alpha")
+    loss.set(xlabel="Epoch", ylabel="Loss")
+    loss.legend(fontsize=8)
+    bars = [(choice, option, k) for choice in choices for k, option in enumerate(choice["options"])]
+    colours = [_ACCENT if option == choice["chosen"] else _FAINT for choice, option, _ in bars]
+    accuracy.bar(range(len(bars)), [choice["accuracy"][k] for choice, _, k in bars], color=colours)
+    accuracy.set_xticks(range(len(bars)), [plain(option) for _, option, _ in bars], rotation=90, fontsize=7.5)
+    accuracy.set(ylabel="Accuracy with one option in place")
+    return figure
+
+
+def _head_search(report: Report) -> Mapping[str, Any]:
+    """What the search of a head recorded; nothing where there was none."""
+    return (report.get("head") or {}).get("search") or {}
+
+
 def _reliability(report: Report) -> Figure | None:
     bins = report["test"]["calibration"]
     if not bins:
@@ -294,5 +385,9 @@ PLOTS: dict[str, Plot] = {
     "class_counts": Plot("Images per class and set", _class_counts),
     "learning_curves": Plot("Learning curves", _learning_curves),
     "trial_scores": Plot("Validation score of the trials over time", _trial_scores),
+    "settings_tried": Plot("Validation score by setting", _settings_tried),
+    "importance": Plot("Which settings decided", _importance),
+    "head_alpha": Plot("Weight of each operation and width while the head was searched", _head_alpha),
+    "head_fit": Plot("Loss while the head was searched, and accuracy of each decision", _head_fit),
     "reliability": Plot("Confidence against accuracy on the test set", _reliability),
 }

@@ -52,6 +52,8 @@ class ReportInputs:
         augmented_validation: the model on copies of validation originals; None without any.
         impact: what a naive split would have pretended, as `report.impact.measure_impact` says it, or why that was
             not measured; None where nobody asked.
+        head: what came of trying another head than the linear one, as `report.sections.head_section` says it; None
+            where none was tried.
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
@@ -65,6 +67,7 @@ class ReportInputs:
         seconds: by stage.
         trials: counts (`total`, `complete`, `stopped`, `failed`) and `table`, a list of {number, origin,
             kind, backbone, resolution, epochs, score, seconds, finished, state, hyperparameters, curve};
+            `sampler` and `importance` (setting -> share) say what proposed them and what decided;
             `curve` is a list of {epoch, score, train_loss, val_loss}, `finished` the seconds since the start.
         model: file, backbone, parameters, temperature and the like.
         environment: versions, machine, commands, fingerprints.
@@ -77,6 +80,7 @@ class ReportInputs:
     objective: str
     augmented_validation: Predictions | None = None
     impact: Mapping[str, Any] | None = None
+    head: Mapping[str, Any] | None = None
     baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +108,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "validation": validation,
         "augmented_validation": metrics_section(augmented, inputs.seed) if augmented else None,
         "impact": dict(inputs.impact) if inputs.impact else None,
+        "head": dict(inputs.head) if inputs.head else None,
         "gap": gap(inputs.objective, validation, test),
         "baselines": _baselines(inputs, test),
         "data": _data(inputs),

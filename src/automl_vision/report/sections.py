@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,24 @@ def trials_section(trials: list[Trial]) -> dict[str, Any]:
     }
 
 
+def head_section(trials: list[Trial]) -> dict[str, Any] | None:
+    """What came of trying another head than the linear one; None where none was tried."""
+    tried = [trial for trial in trials if "head_search" in trial.notes]
+    if not tried:
+        return None
+    trial = tried[-1]
+    about = {"kind": trial.origin, "trial": trial.number, "backbone": trial.recipe.backbone, "seconds": trial.seconds}
+    return {**about, **trial.notes["head_search"]}
+
+
+#: What a row of the table of trials says of its settings, by kind.
+_SETTINGS: dict[str, Callable[[Trial], dict[str, Any]]] = {
+    "finetune": lambda trial: trial.recipe.to_dict(),
+    "probe": lambda trial: dict(trial.notes),
+    "head": lambda trial: {"head": trial.notes.get("head_search", {}).get("candidate", "")},
+}
+
+
 def _trial_row(trial: Trial) -> dict[str, Any]:
     recipe = trial.recipe
     return {
@@ -68,7 +87,7 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "seconds": trial.seconds,
         "state": trial.state,
         "error": trial.error,
-        "hyperparameters": recipe.to_dict() if recipe.kind == "finetune" else dict(trial.notes),
+        "hyperparameters": _SETTINGS[recipe.kind](trial),
         "curve": [
             {key: getattr(epoch, key) for key in ("epoch", "score", "train_loss", "val_loss")} for epoch in trial.epochs
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.head_choice import choose_head
 from automl_vision.models.memory import is_out_of_memory
 from automl_vision.models.probe import fit_probe
 from automl_vision.models.weights import WeightSource, load_weights
@@ -42,6 +44,8 @@ FEATURE_BATCH = 64
 #: A probe is cut down to fewer images where their features would take more than this share of the time left.
 PROBE_TIME = 0.5
 FEWEST_PER_CLASS = 10
+#: Trying another head on the features of a probe takes at most this share of the time left.
+HEAD_TIME = 0.3
 
 
 class TrialInterrupted(Exception):
@@ -54,6 +58,17 @@ class Assignment:
 
     trial: Trial
     until: int
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """What a probe knows: features of training rows (n, D) with labels and groups (n), of validation rows (m, D)."""
+
+    train: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    val: NDArray[np.float32]
+    seconds_per_image: float
 
 
 @dataclass
@@ -69,6 +84,7 @@ class TrialRunner:
         weights: pretrained weights per backbone; a backbone without an entry starts from random weights.
         seconds_left: seconds until trials must stop, asked at every step; may raise `TrialInterrupted`.
         history: trials of an earlier session; the heads of their probes start the fine-tunes.
+        keeps_features: keep those of the best probe in memory, for another head.
     """
 
     data: TrainingData
@@ -79,16 +95,22 @@ class TrialRunner:
     weights: Mapping[str, WeightSource]
     seconds_left: Callable[[], float]
     history: Sequence[Trial] = ()
-    _probes: dict[str, int] = field(default_factory=dict)
+    keeps_features: bool = False
+    _heads: dict[tuple[str, str], int] = field(default_factory=dict)
+    _kept: dict[str, _Frozen] = field(default_factory=dict)
+    _best_probe: float = -math.inf
     _pretrained: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        done = [trial for trial in self.history if trial.recipe.kind == "probe" and trial.state == "complete"]
-        self._probes.update({trial.recipe.backbone: trial.number for trial in done})
+        for trial in self.history:
+            if trial.recipe.kind != "finetune" and trial.state == "complete":
+                self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
 
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
         """Yield the trial after every epoch; the last one has its new state. Each is committed before it is seen."""
-        work = {"probe": self._probe, "finetune": self._fine_tune}[assignment.trial.recipe.kind]
+        work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
+            assignment.trial.recipe.kind
+        ]
         latest = assignment.trial
         try:
             for latest in work(assignment):
@@ -120,6 +142,7 @@ class TrialRunner:
             recipe.backbone,
             self.data.num_classes,
             weights=self._start_weights(recipe),
+            head=recipe.head,
             drop_path=recipe.drop_path,
             seed=recipe.seed,
             resolution=recipe.resolution,
@@ -138,14 +161,12 @@ class TrialRunner:
     def _probe(self, assignment: Assignment) -> Iterator[Trial]:
         trial, started = assignment.trial, time.monotonic()
         net = placed(self.classifier(trial.recipe), self.runtime.device)
-        val, first_seconds = self._features(net, trial.recipe, self.data.val_rows)
-        chosen = self._affordable(first_seconds, trial.recipe.seed)
-        train, forward_seconds = self._features(net, trial.recipe, self.data.train_rows[chosen])
-        folds, strengths = self._thoroughness(train)
+        frozen = self._frozen(net, trial.recipe)
+        folds, strengths = self._thoroughness(frozen.train)
         probe = fit_probe(
-            train,
-            self.data.train_labels[chosen].numpy(),
-            self.train_groups[chosen],
+            frozen.train,
+            frozen.labels,
+            frozen.groups,
             self.data.num_classes,
             strengths=strengths,
             folds=folds,
@@ -153,17 +174,40 @@ class TrialRunner:
             should_stop=lambda: self.seconds_left() <= 0,
         )
         set_linear_head(net, probe.weight, probe.bias)
-        probabilities = probe.probabilities(val)
+        done = self._completed(trial, net, probe.probabilities(frozen.val))
+        self._keep(done, frozen)
+        yield done.replace(
+            seconds=time.monotonic() - started,
+            seconds_per_image=frozen.seconds_per_image,
+            notes={"strength": probe.strength, "trained_on": len(frozen.labels)},
+        )
+
+    def _frozen(self, net: Classifier, recipe: Recipe) -> _Frozen:
+        """Features of the validation rows, and of as many training rows as the time allows."""
+        val, first_seconds = self._features(net, recipe, self.data.val_rows)
+        chosen = self._affordable(first_seconds, recipe.seed)
+        train, forward_seconds = self._features(net, recipe, self.data.train_rows[chosen])
+        return _Frozen(
+            train=train,
+            labels=self.data.train_labels[chosen].numpy(),
+            groups=self.train_groups[chosen],
+            val=val,
+            seconds_per_image=forward_seconds,
+        )
+
+    def _completed(self, trial: Trial, net: Classifier, probabilities: NDArray[np.float32]) -> Trial:
+        """A trial on frozen features that is done: its weights are saved, and its head starts fine-tunes."""
         self.files.save_result(trial.number, net.state_dict(), probabilities)
-        self._probes[trial.recipe.backbone] = trial.number
-        yield trial.replace(
+        self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
+        return trial.replace(
             state="complete",
             score=self._figure(self.objective, probabilities),
             loss=self._figure("log_loss", probabilities),
-            seconds=time.monotonic() - started,
-            seconds_per_image=forward_seconds,
-            notes={"strength": probe.strength, "trained_on": len(chosen)},
         )
+
+    def _keep(self, probe: Trial, frozen: _Frozen) -> None:
+        if self.keeps_features and probe.score is not None and probe.score > self._best_probe:
+            self._best_probe, self._kept = probe.score, {probe.recipe.backbone: frozen}
 
     def _thoroughness(self, features: NDArray[np.float32]) -> tuple[int, tuple[float, ...]]:
         """The best of `PROBE_LEVELS` whose fit takes no more than a share of the time left."""
@@ -211,6 +255,36 @@ class TrialRunner:
             raise TrialFailed(f"{metric} is undefined on the validation set")
         return float(value)
 
+    # --- another head -------------------------------------------------------------------------------------------
+
+    def _other_head(self, assignment: Assignment) -> Iterator[Trial]:
+        """Try another head on the features of the probe; a trial without a score says that the linear one stays."""
+        trial, started = assignment.trial, time.monotonic()
+        floor = (1 - HEAD_TIME) * self.seconds_left()
+        frozen = self._kept.pop(trial.recipe.backbone, None)
+        if frozen is None:  # an earlier session probed it
+            frozen = self._frozen(placed(self.classifier(trial.recipe), self.runtime.device), trial.recipe)
+        choice = choose_head(
+            trial.origin,
+            frozen.train,
+            frozen.labels,
+            frozen.groups,
+            self.data.num_classes,
+            strength=trial.notes["strength"],
+            balanced=self.objective != "accuracy",
+            seed=trial.recipe.seed,
+            should_stop=lambda: self.seconds_left() <= floor < math.inf,
+        )
+        trial = trial.replace(state="stopped", notes={**trial.notes, "head_search": choice.to_dict()})
+        if choice.module is not None:
+            trial = trial.replace(recipe=dataclasses.replace(trial.recipe, head=choice.candidate))
+            net = self.classifier(trial.recipe)
+            net.head.load_state_dict(choice.module.state_dict())
+            with torch.inference_mode():
+                probabilities = net.head.eval()(torch.from_numpy(frozen.val)).softmax(dim=1).numpy()
+            trial = self._completed(trial, net, probabilities)
+        yield trial.replace(seconds=time.monotonic() - started)
+
     # --- fine-tune ----------------------------------------------------------------------------------------------
 
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
@@ -230,7 +304,7 @@ class TrialRunner:
         recipe = trial.recipe
         net = self.classifier(recipe)
         if recipe.head_from_probe:
-            self._start_head(net, recipe.backbone)
+            self._start_head(net, recipe)
         trainer = Trainer(
             recipe,
             self.data,
@@ -246,11 +320,13 @@ class TrialRunner:
         trainer.load_state(checkpoint["trainer"])
         return Trial.from_dict(checkpoint["trial"]).replace(state="running", attempt=trial.attempt), trainer
 
-    def _start_head(self, net: Classifier, name: str) -> None:
-        """Start from the head of the backbone's probe, so that fine-tuning begins where the probe ended."""
-        probed = self.files.load_result(self._probes[name]) if name in self._probes else None
-        if probed is not None:
-            set_linear_head(net, probed.weights["head.weight"].numpy(), probed.weights["head.bias"].numpy())
+    def _start_head(self, net: Classifier, recipe: Recipe) -> None:
+        """Start from the head that was fitted to frozen features, so that fine-tuning begins where that ended."""
+        number = self._heads.get((recipe.backbone, recipe.head))
+        fitted = self.files.load_result(number) if number is not None else None
+        if fitted is not None:
+            own = {name: tensor for name, tensor in fitted.weights.items() if name.startswith("head.")}
+            net.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in own.items()})
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(

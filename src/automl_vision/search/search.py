@@ -1,10 +1,11 @@
-"""The search: linear probes first, then fine-tunes that the scheduler advances, until the time or the trials end.
+"""The search: linear probes first, then another head if one is wanted, then fine-tunes that the scheduler advances.
 
 `search` yields every trial as it changes; showing and saving are the caller's loop.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automl_vision.executors import Executor
+from automl_vision.models.heads import LINEAR
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
 from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
 from automl_vision.search.prior import recipe_prior, traits_of
@@ -67,6 +69,7 @@ class SearchTask:
         n_train, n_val: images trained on and validated with.
         gmacs: multiply-adds of a backbone at 224 px in 1e9, None where unknown.
         sampler: a name of `samplers.SAMPLERS`.
+        head: "linear", or a name of `head_choice.HEAD_KINDS` that is tried besides.
         max_trials: fine-tunes at most; 0 for no limit.
         seed: of the sampler and of every recipe.
         imagenet_top1: of a backbone in percent, None where unknown.
@@ -80,19 +83,20 @@ class SearchTask:
     n_val: int
     gmacs: Callable[[str], float | None]
     sampler: str = "tpe"
+    head: str = "linear"
     max_trials: int = 0
     seed: int = 0
     imagenet_top1: Callable[[str], float | None] = _unknown
 
-    @property
-    def space(self) -> Space:
-        """The space of fine-tunes."""
+    def space(self, heads: Mapping[str, str]) -> Space:
+        """The space of fine-tunes; `heads` are those adopted besides the linear one, by backbone."""
         return fine_tuning_space(
             backbones=self.backbones,
             resolutions=self.resolutions,
             pretrained=self.pretrained,
             n_train=self.n_train,
             fixed={name: value for name, value in self.fixed.items() if name != "epochs"},
+            heads=heads,
         )
 
 
@@ -139,9 +143,16 @@ class Search:
         """All trials by number."""
         return [self._trials[number] for number in sorted(self._trials)]
 
+    @property
+    def space(self) -> Space:
+        """The space of fine-tunes, with the head that was adopted."""
+        heads = [trial.recipe for trial in self.trials if trial.recipe.kind == "head" and trial.state == "complete"]
+        return self.task.space({recipe.backbone: recipe.head for recipe in heads})
+
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
         self._time = max(self._seconds_left(), 0.0)
         yield from self._probe_backbones()
+        yield from self._try_another_head()
         yield from self._fine_tune()
         reason = self._reason_to_stop() or self._reason_to_start_no_more() or "budget"
         if reason != "interrupted":
@@ -169,6 +180,22 @@ class Search:
             yield self._submit(self._new_trial(recipe, {}, "probe"), until=0)
             while not self._executor.free_slots:
                 yield from self._collect()
+
+    def _try_another_head(self) -> Iterator[Trial]:
+        """On the features of the best probe. Fine-tunes wait for it: it decides which space they are of."""
+        if self.task.head == LINEAR:
+            return
+        while self._in_work:
+            yield from self._collect()
+        best = max(
+            (trial for trial in self.trials if _is_complete_probe(trial)), key=lambda each: each.rank, default=None
+        )
+        if best is None or self._out_of_time() or any(_tells_of_head(trial) for trial in self.trials):
+            return
+        recipe = dataclasses.replace(best.recipe, kind="head")
+        yield self._submit(self._new_trial(recipe, {}, self.task.head, notes=dict(best.notes)), until=0)
+        while self._in_work:
+            yield from self._collect()
 
     def _fine_tune(self) -> Iterator[Trial]:
         while True:
@@ -230,7 +257,7 @@ class Search:
     def _waiting(self, marks: tuple[int, ...]) -> list[Candidate]:
         """What may start: default recipes that were not tried yet; where there are none, what the sampler proposes."""
         queue = portfolio(
-            self.task.space,
+            self.space,
             backbones=self._ranked_backbones(),
             resolutions=self.task.resolutions,
             pretrained=self.task.pretrained,
@@ -249,7 +276,7 @@ class Search:
 
     def _begun(self, candidate: Candidate) -> Trial:
         """The trial that a candidate becomes when it starts."""
-        space = self.task.space
+        space = self.space
         known = candidate.key is not None
         point = candidate.key if known else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
         origin = "portfolio" if known else self.task.sampler
@@ -263,7 +290,7 @@ class Search:
             **self.task.fixed,
         }
         changes = {**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
-        return self.task.space.recipe(point, **changes)
+        return self.space.recipe(point, **changes)
 
     def _expected(self, recipe: Recipe) -> float:
         """The share of recipes that one is expected to beat: what others measured, and what the probes say here."""
@@ -359,6 +386,15 @@ def _adopted(trial: Trial) -> Trial:
     if trial.state != "running":
         return trial
     return trial.replace(state="paused", attempt=trial.attempt + 1)
+
+
+def _is_complete_probe(trial: Trial) -> bool:
+    return trial.recipe.kind == "probe" and trial.state == "complete"
+
+
+def _tells_of_head(trial: Trial) -> bool:
+    """Whether a trial of another head came to an end; one that was interrupted did not."""
+    return trial.recipe.kind == "head" and (trial.state == "failed" or "head_search" in trial.notes)
 
 
 def _is_probe_of(trial: Trial, name: str, resolution: int) -> bool:

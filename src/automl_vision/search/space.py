@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from automl_vision.models.heads import LINEAR
 from automl_vision.training.recipe import Recipe
 
 Condition = Mapping[str, tuple[Any, ...]]
@@ -96,11 +97,13 @@ def fine_tuning_space(
     pretrained: bool,
     n_train: int,
     fixed: Mapping[str, Any],
+    heads: Mapping[str, str] | None = None,
 ) -> Space:
     """The space of fine-tunes; ranges for a batch of 32.
 
     Pretrained networks want small steps, smaller towards the input, and on few images the statistics of their batch
     norms as they are; networks from scratch want none of it. Dimensions that set a field of `fixed` are left out.
+    `heads`: the head that was adopted on frozen features, by backbone; fine-tunes have it or the linear one.
     """
     step = (2e-5, 2e-3) if pretrained else (1e-4, 1e-2)
     adamw: Condition = {"optimizer": ("adamw",)}
@@ -117,6 +120,10 @@ def fine_tuning_space(
         Range("momentum", 0.85, 0.98, when=sgd),
         Range("label_smoothing", 0.0, 0.15),
         Choice("augment", ("none", "light", "trivial")),
+    ]
+    dimensions += [
+        Choice(f"head_{name}", (head, LINEAR), sets="head", when={"backbone": (name,)})
+        for name, head in (heads or {}).items()
     ]
     rules: dict[str, Any] = {}
     if pretrained:

@@ -50,7 +50,8 @@ class Trial:
         number: 0, 1, 2 ... in the order of starting.
         recipe: how it is trained.
         parameters: the point of the search space it came from (what the sampler learns from).
-        origin: who proposed it: "probe", "portfolio" or a name of `samplers.SAMPLERS`.
+        origin: who proposed it: "probe", "portfolio", a name of `samplers.SAMPLERS`, or of `head_choice.HEAD_KINDS` for
+            another head on frozen features.
         state: a key of `STATES`.
         attempt: 1 for the first start, one more after each crash; an older attempt's report is refused.
         epochs: what happened so far.
@@ -60,7 +61,8 @@ class Trial:
         seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
-        notes: what else is known: "rungs" of a fine-tune, "strength" and "trained_on" of a probe.
+        notes: what else is known: "rungs" of a fine-tune, "strength" and "trained_on" of a probe, "head_search" of
+            another head (`head_choice.HeadChoice.to_dict`).
     """
 
     number: int

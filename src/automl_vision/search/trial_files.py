@@ -96,12 +96,15 @@ class TrialFiles:
         return None
 
     def prune(self, trials: Sequence[Trial], keep: int = KEPT_BEST) -> None:
-        """Bound the disk: weights of the best `keep` trials and of every probe, checkpoints of those that may go on."""
+        """Bound the disk: weights of the best `keep` trials, and checkpoints of those that may go on.
+
+        Weights of all trials on frozen features stay: fine-tunes start with their heads.
+        """
         kept = kept_files(trials, keep)
         for trial in trials:
             if trial.number not in kept.checkpoints:
                 (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
-            if trial.number not in kept.weights and trial.recipe.kind != "probe":
+            if trial.number not in kept.weights and trial.recipe.kind == "finetune":
                 (self._folder(trial.number) / "best.pt").unlink(missing_ok=True)
 
     def discard(self, number: int) -> None:

@@ -61,7 +61,7 @@ def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepa
     val_labels = prepared.labels(prepared.split.rows("val"))
     return Bundle(
         backbone=trial.recipe.backbone,
-        head="linear",
+        head=trial.recipe.head,
         class_names=prepared.manifest.class_names,
         preprocessing=runner.preprocessing(trial.recipe),
         temperature=fit_temperature(log(result.probabilities), val_labels),

@@ -17,9 +17,9 @@ from automl_vision.report.html import render_html
 from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.report import ReportInputs, build_report
-from automl_vision.report.sections import data_section, trials_section
+from automl_vision.report.sections import data_section, head_section, trials_section
 from automl_vision.runtime import environment
-from automl_vision.search.samplers import export_study
+from automl_vision.search.samplers import export_study, importances
 from automl_vision.search.search import Search
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import Finished
@@ -74,7 +74,12 @@ def _inputs(
         stop_reason=searched.stop_reason,
         budget_seconds=None if math.isinf(context.clock.budget) else context.clock.budget,
         seconds=context.seconds_by_stage(),
-        trials=trials_section(searched.search.trials),
+        trials=trials_section(searched.search.trials)
+        | {
+            "sampler": searched.search.task.sampler,
+            "importance": importances(searched.search.space, searched.search.trials),
+        },
+        head=head_section(searched.search.trials),
         model=_model_section(finished),
         environment={
             **environment(searched.runner.runtime),
@@ -91,6 +96,7 @@ def _model_section(finished: Finished) -> dict[str, Any]:
         "trial": finished.trial.number,
         "backbone": recipe.backbone,
         "kind": recipe.kind,
+        "head": recipe.head,
         "resolution": recipe.resolution,
         "parameters": sum(parameter.numel() for parameter in finished.net.parameters()),
         "temperature": finished.bundle.temperature,
@@ -105,4 +111,4 @@ def _write_trials(context: RunContext, search: Search) -> None:
     write_text(context.run.path / run_dir.TRIALS_CSV, table.to_csv(index=False, lineterminator="\n"))
     if context.clock.remaining > STUDY_SECONDS:
         study = context.run.path / run_dir.STUDY
-        export_study(study, search.task.space, search.trials, name=context.run.path.name)
+        export_study(study, search.space, search.trials, name=context.run.path.name)

@@ -15,8 +15,10 @@ from automl_vision.events import TrialChanged
 from automl_vision.executors import EXECUTORS
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
+from automl_vision.models.heads import LINEAR
 from automl_vision.runtime import Runtime
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
+from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.search.trial_files import TrialFiles
@@ -153,6 +155,7 @@ def _runner(
         weights=plan.weights,
         seconds_left=_unless_stopped(context, time_left),
         history=time_left.trials,
+        keeps_features=context.settings.search.head != LINEAR,
     )
 
 
@@ -177,7 +180,8 @@ def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
         n_train=len(prepared.split.rows("train")),
         n_val=len(prepared.split.rows("val")),
         gmacs=lambda name: backbone(name).gmacs,
-        sampler=settings.search.sampler,
+        sampler=sampler_for(settings.search.sampler),
+        head=settings.search.head,
         max_trials=settings.search.trials,
         seed=settings.machine.seed,
         imagenet_top1=lambda name: backbone(name).imagenet_top1,

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["probe", "finetune"]
+Kind = Literal["probe", "head", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Recipe:
     """How one candidate is trained. Plain values only, so that a recipe is a row of JSON.
 
     Attributes:
-        kind: "probe" (a linear head on frozen features) or "finetune".
+        kind: "probe" (a linear head on frozen features), "head" (another head on the same features) or "finetune".
         backbone: a name of `models.backbones.BACKBONES`, or any other timm name.
         resolution: side of the square input in pixels.
         pretrained: start from pretrained weights.
@@ -32,7 +32,8 @@ class Recipe:
         ema: average the weights over time and validate the average.
         clip_norm: largest gradient norm; 0 turns clipping off.
         freeze_norm: keep the running statistics of batch norm as they were pretrained.
-        head_from_probe: start the head from the linear probe of the same backbone and resolution.
+        head_from_probe: start the head from the one that was fitted to frozen features of the same backbone.
+        head: a description of `models.heads`.
         drop_path: stochastic depth rate, in [0, 1).
         patience: epochs without an improvement of at least `min_improvement` before stopping; 0 turns it off.
         min_improvement: smallest gain of the objective that counts, >= 0.
@@ -58,6 +59,7 @@ class Recipe:
     clip_norm: float = 5.0
     freeze_norm: bool = True
     head_from_probe: bool = True
+    head: str = "linear"
     drop_path: float = 0.0
     patience: int = 0
     min_improvement: float = 0.0

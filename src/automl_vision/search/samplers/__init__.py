@@ -1,40 +1,52 @@
-"""SAMPLERS: who proposes the next recipe. The only door to optuna.
+"""SAMPLERS: who proposes the next recipe. The only door to optuna and cmaes.
 
-Optuna proposes, by ask and tell, on a study in memory that is rebuilt from the trials of the run each time; so the
-trial files stay the only truth, and a resumed search asks the same question an undisturbed one would have asked.
+A sampler is a function of the trials of the run and a seed: what it works with is rebuilt from the trial files each
+time it is asked. So the trial files stay the only truth, no sampler has a state that must be stored (let alone
+unpickled), and a resumed search asks the same question an undisturbed one would have asked.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from automl_vision.search.space import Choice, Dimension, Space
+from automl_vision.search.samplers.bayesian import by_chance, gaussian_process, tpe
+from automl_vision.search.samplers.history import Known, as_optuna, known_trials
+from automl_vision.search.samplers.importance import importances
+from automl_vision.search.space import Space
 from automl_vision.search.trial import Trial
 
-STARTUP_TRIALS = 8
+__all__ = ["AUTO", "SAMPLERS", "export_study", "importances", "propose", "sampler_for"]
+
 SEEDS = 2**32  # what numpy takes
 
-
-def _tpe(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        # `group` is marked experimental; it is what makes TPE joint over the dimensions that exist together.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True)
+Sampler = Callable[[Space, Sequence[Known], int], dict[str, Any]]
 
 
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
+def _cma_es(space: Space, known: Sequence[Known], seed: int) -> dict[str, Any]:
+    from automl_vision.search.samplers.evolution import cma_es  # loads what no other sampler needs
+
+    return cma_es(space, known, seed)
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": _random}
+#: name -> (space, what is known of it, seed) -> the next point; the seed decides every random draw.
+SAMPLERS: dict[str, Sampler] = {
+    "tpe": tpe,
+    "gp": gaussian_process,
+    "random": by_chance,
+    "cmaes": _cma_es,
+}
+#: What the setting "auto" stands for.
+AUTO = "tpe"
+
+
+def sampler_for(setting: str) -> str:
+    """The name in `SAMPLERS` that a value of the setting `search.sampler` stands for."""
+    return AUTO if setting == "auto" else setting
 
 
 def propose(name: str, space: Space, trials: Sequence[Trial], *, seed: int) -> dict[str, Any]:
@@ -49,16 +61,7 @@ def propose(name: str, space: Space, trials: Sequence[Trial], *, seed: int) -> d
     Returns:
         a point of `space`.
     """
-    study = optuna.create_study(direction="maximize", sampler=SAMPLERS[name]((seed + len(trials)) % SEEDS))
-    study.add_trials(_as_optuna(space, trials))
-    asked = study.ask()
-
-    def ask(dimension: Dimension) -> Any:
-        if isinstance(dimension, Choice):
-            return asked.suggest_categorical(dimension.name, dimension.options)
-        return asked.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.log)
-
-    return space.suggest(ask)
+    return SAMPLERS[name](space, known_trials(space, trials), (seed + len(trials)) % SEEDS)
 
 
 def export_study(file: Path, space: Space, trials: Sequence[Trial], *, name: str) -> None:
@@ -71,31 +74,10 @@ def export_study(file: Path, space: Space, trials: Sequence[Trial], *, name: str
     # A connection of our own, since an address would read '?' in the path as the beginning of options.
     storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(file)})
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-    study.add_trials(_as_optuna(space, trials))
+    study.add_trials(as_optuna(space, known_trials(space, trials)))
     storage.engine.dispose()
 
 
-def _as_optuna(space: Space, trials: Sequence[Trial]) -> list[optuna.trial.FrozenTrial]:
-    """The history as Optuna sees it: failures count as the worst score, so that the sampler keeps away from them."""
-    scores = [trial.score for trial in trials if trial.score is not None]
-    worst = min(scores, default=0.0)
-    known = [trial for trial in trials if trial.recipe.kind == "finetune" and space.contains(trial.parameters)]
-    return [
-        optuna.trial.create_trial(
-            params=dict(trial.parameters),
-            distributions={name: _distribution(each) for name, each in space.active(trial.parameters).items()},
-            value=worst if trial.score is None or trial.state == "failed" else trial.score,
-            intermediate_values={epoch.epoch: epoch.score for epoch in trial.epochs},
-            user_attrs={"number": trial.number, "origin": trial.origin, "state": trial.state},
-        )
-        for trial in known
-    ]
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if isinstance(dimension, Choice):
-        return CategoricalDistribution(dimension.options)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own lines tell what happens
+# Our own lines tell what happens. What Optuna warns of is ruled out by the flat view, or is no business of the user
+# (a package that it could go faster with).
+optuna.logging.set_verbosity(optuna.logging.ERROR)

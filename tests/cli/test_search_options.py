@@ -1,0 +1,71 @@
+"""What of the search can be chosen: the sampler and the head, the whole way from the command line to predictions."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automl_vision.models import head_choice
+
+
+def search(command: Any, smoke: Path, out: Path, quick: tuple[str, ...], *options: str) -> dict[str, Any]:
+    result = command("search", "--data", smoke, "--out", out, *quick, "--json", *options)
+    assert result.code == 0, result.err
+    assert result.err == ""
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return report
+
+
+def test_a_searched_head_and_a_gaussian_process(command: Any, smoke: Path, quick: Any, tmp_path: Path) -> None:
+    options = ("--head", "darts", "--sampler", "gp", "--trials", "4")
+    report = search(command, smoke, tmp_path / "run", quick, *options)
+    head = report["head"]
+    assert head["kind"] == "darts"
+    assert head["adopted"] == head["reason"].startswith("mlp:")
+    assert head["search"]["epochs"][0]["alpha"] and head["search"]["choices"]
+    assert report["trials"]["sampler"] == "gp"
+    kinds = [(row["kind"], row["origin"]) for row in report["trials"]["table"]]
+    assert kinds[:2] == [("probe", "probe"), ("head", "darts")]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert head["reason"] in page.replace("&#39;", "'")
+    assert 'class="plot head_alpha' in page and 'class="plot settings_tried' in page
+    (record,) = (file for file in (tmp_path / "run" / "trials").glob("*.json") if '"darts"' in file.read_text())
+    assert json.loads(record.read_text())["notes"]["head_search"]["reason"] == head["reason"]
+    again = command("report", tmp_path / "run")
+    assert again.code == 0, again.err
+
+
+def probabilities(file: Path) -> dict[str, list[float]]:
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {row["path"]: [float(v) for k, v in row.items() if k.startswith("p:")] for row in rows}
+
+
+def test_an_adopted_head_is_shipped_and_predicts(
+    command: Any, smoke: Path, quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six images cannot show that a head is better, so that is said here; everything after it is real."""
+    from automl_vision.bundle import load_bundle
+
+    said = {"linear": 0.5, "candidate": 0.9, "gain": 0.4, "standard_error": 0.1, "folds": 5, "repeats": 2}
+    monkeypatch.setattr(head_choice, "compare_with_linear", lambda task, layers: said)
+    monkeypatch.setitem(head_choice.HEAD_KINDS, "mlp", lambda task: ((head_choice.Layer(32, "tanh"),), None))
+    report = search(command, smoke, tmp_path / "run", quick, "--head", "mlp")
+    assert report["head"]["adopted"]
+    rows = {row["kind"]: row for row in report["trials"]["table"]}
+    assert rows["head"]["state"] == "complete"
+    assert rows["finetune"]["hyperparameters"]["head"] == "mlp:32-tanh"
+    bundle = load_bundle(tmp_path / "run" / "model.pt")
+    shipped = report["model"]["head"]
+    assert bundle.head == shipped == ("linear" if report["model"]["kind"] == "probe" else "mlp:32-tanh")
+    paths = [smoke / name for name in probabilities(tmp_path / "run" / "predictions_test.csv")]
+    result = command("predict", tmp_path / "run" / "model.pt", *paths, "--format", "json", "--device", "cpu")
+    assert result.code == 0, result.err
+    predicted = [json.loads(line)["probabilities"] for line in result.lines()]
+    tested = list(probabilities(tmp_path / "run" / "predictions_test.csv").values())
+    assert np.allclose([list(each.values()) for each in predicted], tested, atol=1e-6)
