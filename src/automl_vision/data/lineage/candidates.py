@@ -26,7 +26,7 @@ _LAID, _LAID_COSINE = 4, 0.35
 #: Of a picture that nothing was joined to, or half as many as is usual: neighbours that are looked through; groups
 #: among them that it is held against, each by the member it is most like; and those it is compared with in all ways, if
 #: they are as alike as that.
-_SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE = 64, 16, 3, 0.45
+_SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE = 48, 8, 2, 0.5
 
 
 @dataclass(frozen=True)
