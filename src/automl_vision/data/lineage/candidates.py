@@ -94,9 +94,10 @@ def second_candidates(rows: NDArray[np.int64], views: Floats, root: NDArray[np.i
     lone = np.flatnonzero(members[root[rows]] <= max(1.0, usual / 2))
     found: dict[tuple[int, int], Candidate] = {}
     for at, near, cosine in nearest_of(views, lone, _SEEN_AGAIN):
-        near, cosine = near[root[rows[near]] != root[rows[at]]], cosine[root[rows[near]] != root[rows[at]]]
-        groups, firsts = np.unique(root[rows[near]], return_index=True)
-        for place, nth in enumerate(np.sort(firsts)[: min(len(groups), _HELD_AGAINST)].tolist()):
+        apart = root[rows[near]] != root[rows[at]]
+        near, cosine = near[apart], cosine[apart]
+        firsts = np.unique(root[rows[near]], return_index=True)[1]
+        for place, nth in enumerate(np.sort(firsts)[:_HELD_AGAINST].tolist()):
             a, b = int(rows[at]), int(rows[near[nth]])
             depth: Depth = "again" if place < _ALL_WAYS and cosine[nth] >= _ALL_WAYS_COSINE else "points"
             pair = (min(a, b), max(a, b))

@@ -118,7 +118,7 @@ def _colours_at_the_rim(values: NDArray[np.int16]) -> list[NDArray[np.int16]]:
 def _rest(values: NDArray[np.int16], colour: NDArray[np.int16]) -> NDArray[np.uint8] | None:
     """(h, w) 1 inside of the convex shape that a fill of this colour leaves; None where it leaves no such shape."""
     fill = _reached_from_rim(np.abs(values - colour).max(axis=2) <= _FILL)
-    if not _LEAST <= float(fill.mean()) <= _MOST or _step_at(values, fill, colour) < _STEP:
+    if not _LEAST <= float(fill.mean()) <= _MOST or step_at(values, fill, colour) < _STEP:
         return None
     content = cv2.morphologyEx((~fill).astype(np.uint8), cv2.MORPH_OPEN, _AROUND)  # ringing of JPEG
     outlines, _ = cv2.findContours(content, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -139,7 +139,14 @@ def _reached_from_rim(like: Mask) -> Mask:
     return np.isin(regions, at[at > 0])
 
 
-def _step_at(values: NDArray[np.int16], fill: Mask, colour: NDArray[np.int16]) -> float:
+def step_at(values: NDArray[np.int16], fill: Mask, colour: NDArray[np.int16]) -> float:
+    """Grey levels by which a picture differs from the colour of a fill beside it, on average; 0 where nothing is.
+
+    Args:
+        values: (h, w, 3) RGB.
+        fill: (h, w).
+        colour: (3) of the fill.
+    """
     region = fill.astype(np.uint8)
     near, far = (cv2.dilate(region, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
     ring = far & ~near

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_vision.data.lineage.fills import step_at
+
 Pixels = NDArray[np.uint8]
 
 #: Longer side in pixels at which traces are sought.
@@ -85,7 +87,9 @@ def _cut_by(small: Pixels, colour: NDArray[np.int16]) -> bool:
     if float((drawn != content).sum()) > _CROOKED * float(fill.sum()):
         return False
     black = int(colour.max()) < _BLACK
-    return _edges_are_cuts(polygon, content.shape, black=black) and _step_at(small, fill, colour) > _STEP
+    return (
+        _edges_are_cuts(polygon, content.shape, black=black) and step_at(small.astype(np.int16), fill, colour) > _STEP
+    )
 
 
 def _even(small: Pixels, fill: NDArray[np.bool_]) -> bool:
@@ -133,13 +137,6 @@ def _of_parallelogram(angles: NDArray[np.float64]) -> bool:
     if len(angles) == 2:
         return bool(parallel[0, 1] or apart[0, 1] >= 90.0 - _PARALLEL)
     return bool((parallel.sum(axis=1) <= 2).all() and len(np.unique(parallel, axis=0)) == 2)
-
-
-def _step_at(small: Pixels, fill: NDArray[np.bool_], colour: NDArray[np.int16]) -> float:
-    region = fill.astype(np.uint8)
-    near, far = (cv2.dilate(region, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
-    ring = far & ~near
-    return float(np.abs(small[ring].astype(np.int16) - colour).max(axis=1).mean()) if ring.any() else 0.0
 
 
 def repeated(small: Pixels) -> bool:
