@@ -30,7 +30,7 @@ FACT_COLUMNS: dict[str, str] = {
 
 #: Number of the way in which pictures are compared. To be raised when it or `Compared` changes: what another way left
 #: is not read, but compared again.
-METHOD = 3
+METHOD = 4
 
 
 def _no_rows() -> NDArray[np.int64]:

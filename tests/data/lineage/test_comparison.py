@@ -23,6 +23,7 @@ from automl_vision.data.facts import Compared
 from automl_vision.data.lineage import candidates, comparison, picking, sight
 from automl_vision.data.lineage.comparison import compare
 from automl_vision.data.lineage.comparison_cache import FILE, comparison_cache
+from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.neighbours import nearest_pairs
 from automl_vision.data.lineage.sight import Sight
 
@@ -314,6 +315,21 @@ def test_what_resembles_its_nearest_far_more_than_all_others_is_named() -> None:
     manifest = make_manifest([f"a/{name}.png" for name in WORDS])
     sight = Sight(strangers(60).__getitem__, None, 1, -1.0)
     assert compare(manifest, make_facts(manifest), FULL, sight).resembling.tolist() == [], "thumbnails cannot tell"
+
+
+def test_what_resembles_a_group_that_lost_a_copy_a_little_is_named() -> None:
+    random = np.random.default_rng(1)
+    features = random.normal(size=(1, 65, 256)).astype(np.float32)
+    root = np.array([*np.repeat(np.arange(0, 63, 3), 3), 63, 64])
+    root[62] = 62  # twenty groups of three, and one of two
+    features[0, 63] += 0.4 * features[0, 60]
+    features[0, 64] += 0.4 * features[0, 0]
+    near, rows = nearest_pairs(features), np.arange(65)
+    assert near.nearest[[63, 64]].max() < comparison._STANDS_OUT_COSINE
+    named = comparison._resembling(rows, near, GroupSizes.of(root, rows)).tolist()
+    assert 63 in named
+    assert 64 not in named, "that group has all its copies"
+    assert comparison._resembling(rows, near, GroupSizes.of(np.arange(65), rows)).tolist() == []
 
 
 def test_what_key_points_do_not_find_is_laid_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def plausible(onto: Map, height: int, width: int) -> bool:
     if any(each is None for each in local):
         return False
     values = np.array([np.linalg.svd(each, compute_uv=False) for each in local if each is not None])
-    signs = {float(np.sign(np.linalg.det(each))) for each in local if each is not None}
+    signs = {float(np.sign(_area(each))) for each in local if each is not None}
     areas = values.prod(axis=1)
     return bool(
         len(signs) == 1
@@ -174,6 +174,11 @@ def plausible(onto: Map, height: int, width: int) -> bool:
         and values[-1].max() / values[-1].min() <= _ANISOTROPY
         and areas.max() / areas.min() <= _FORESHORTENING**2
     )
+
+
+def _area(linear: Map) -> float:
+    """Determinant; numpy's warns of what is nearly 0."""
+    return float(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
 
 
 def _linear_at(onto: Map, x: float, y: float) -> Map | None:
@@ -212,7 +217,7 @@ def _by_sign(values: Floats) -> tuple[Floats, ...]:
     kept, changed = plain + mirrored, plain - mirrored
     other_kept, other_changed = inverted + both, inverted - both
     parts = (kept + other_kept, changed + other_changed, kept - other_kept, changed - other_changed)
-    return tuple(each / np.float32(2.0) for each in parts)
+    return tuple(np.asarray(each / 2.0, dtype=np.float32) for each in parts)
 
 
 def _matches(likeness: Floats) -> NDArray[np.int64]:
