@@ -1,8 +1,8 @@
 """What the comparison keeps of one picture: grey levels at one size, and key points; in a few guises.
 
 A copy may be changed so that the pictures as they are have little in common: filled corners and erased rectangles
-(`bare` is without them), or grey levels that were turned upside down above a threshold, spread evenly, or drowned in
-noise and fog (`GUISES`).
+(`bare` is without them), or grey levels that were turned upside down above a threshold, or spread evenly
+(`GUISES`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from automl_vision.data.lineage.overlay import Bank, Contrast
 
 Grey = NDArray[np.uint8]
 #: What is compared of a picture: its grey levels, or what `GUISES` makes of them.
-Guise = Literal["grey", "edges", "spread", "soft"]
+Guise = Literal["grey", "edges", "spread"]
 GUISE_NAMES: tuple[Guise, ...] = get_args(Guise)
 
 #: Sides up to which a picture is tiny, in pixels of the file.
@@ -45,9 +45,8 @@ _MEDIAN = 3
 _COLOURS = 4
 #: Blur in pixels before steps are measured, and the step that counts as much as all below it.
 _EDGE_BLUR, _FAINT_EDGE = 1.0, 6.0
-#: Blur in pixels before grey levels are spread, which would lift noise out of the dark, and of a picture that may be
-#: drowned in noise.
-_SPREAD_BLUR, _SOFT_BLUR = 1.0, 2.0
+#: Blur in pixels before grey levels are spread, which would lift noise out of the dark.
+_SPREAD_BLUR = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,7 @@ def _spread(grey: Grey) -> Grey:
     return _as_grey(cv2.equalizeHist(cv2.GaussianBlur(grey, (0, 0), _SPREAD_BLUR)))
 
 
-def _soft(grey: Grey) -> Grey:
-    """What is large in it."""
-    return _as_grey(cv2.GaussianBlur(grey, (0, 0), _SOFT_BLUR))
-
-
-GUISES: dict[Guise, Callable[[Grey], Grey]] = {"edges": _edges, "spread": _spread, "soft": _soft}
+GUISES: dict[Guise, Callable[[Grey], Grey]] = {"edges": _edges, "spread": _spread}
 
 
 class Ground:

@@ -48,14 +48,13 @@ _GREY = _Rule(8.0, 3.0, 0.25, ((0.8, 0.82, 15.0), (0.95, 0.92, 8.0), (0.7, 0.9, 
 _TINY = _Rule(14.0, 3.0, 0.85, ((0.97, 0.95, 15.0),))
 #: Drawings in one style have edges in common, and large parts.
 _EDGES = _Rule(16.0, 8.0, 0.25, ((0.9, 0.9, 15.0),), (0.8, 0.7))
-_RULES: dict[Guise, _Rule] = {"grey": _GREY, "edges": _EDGES, "spread": _EDGES, "soft": _EDGES}
+_RULES: dict[Guise, _Rule] = {"grey": _GREY, "edges": _EDGES, "spread": _EDGES}
 
 #: What was registered, in words.
 _SAID: dict[Guise, str] = {
     "grey": "registered",
     "edges": "edges registered",
     "spread": "grey levels spread evenly registered",
-    "soft": "blurred pictures registered",
 }
 
 #: Without matches: the share of one of the two that the other must cover; pixels within which it lies as a flip or a
@@ -179,8 +178,7 @@ def look_again(ground: Ground, second: Picture, found: Registration) -> Registra
     """Lay the pictures over each other also the other way round, and in other guises.
 
     What is laid over what makes a difference where the two have little in common. Edges tell where a picture was
-    turned upside down above a threshold; grey levels spread evenly, where a dim one was brightened; blurred ones, where
-    there is noise.
+    turned upside down above a threshold; grey levels spread evenly, where a dim one was brightened.
 
     Args:
         ground: the first picture.
@@ -196,7 +194,6 @@ def look_again(ground: Ground, second: Picture, found: Registration) -> Registra
     tries: tuple[Callable[[], Registration], ...] = (
         lambda: lay_over(other, ground.picture, found.turned_round()).turned_round(),
         lambda: _by_points_in("spread", ground.picture, second),
-        lambda: _by_points_in("soft", ground.picture, second),
         lambda: _over_edges(ground, second),
         lambda: _over_edges(other, ground.picture).turned_round(),
     )
