@@ -545,8 +545,10 @@ def _extensions(scene: _Scene) -> Iterator[Finding]:
 def _modes(scene: _Scene) -> Iterator[Finding]:
     """A file type that nearly all of one class and nearly nobody else has gives the class away."""
     usable = scene.facts.usable
-    family = scene.facts.table["mode"].map(_MODE_FAMILIES).fillna("colour").to_numpy(dtype=object)
-    table = pd.crosstab(scene.manifest.labels[usable], family[usable])
+    family = scene.facts.table["mode"].map(_MODE_FAMILIES).fillna("colour").to_numpy(dtype=object)[usable]
+    if len(set(family)) < 2:
+        return
+    table = pd.crosstab(scene.manifest.labels[usable], family)
     inside = table.div(table.sum(axis=1), axis=0)
     others = table.sum(axis=0) - table
     outside = others.div(others.sum(axis=1).clip(lower=1), axis=0)

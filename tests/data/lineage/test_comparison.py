@@ -427,20 +427,28 @@ def test_renamed_files_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not counted
 
 
+@pytest.fixture(scope="module")
+def sound_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[str, object]]:
+    """The file that comparing `pictures` left, and what it found."""
+    folder = tmp_path_factory.mktemp("sound")
+    with comparison_cache(folder, "test", []) as cache:
+        found = compared(cache=cache).to_dict()
+    return (folder / FILE).read_bytes(), found
+
+
 @given(st.integers(0, 10**9), st.binary(min_size=1, max_size=200))
 @settings(max_examples=10, deadline=None)
-def test_a_damaged_cache_changes_no_result(tmp_path_factory: pytest.TempPathFactory, at: int, scribble: bytes) -> None:
-    images, notes = pictures(), []
-    folder = tmp_path_factory.mktemp("cache")
-    with comparison_cache(folder, "test", notes) as cache:
-        first = compared(images=images, cache=cache).to_dict()
-    file = folder / FILE
-    content = bytearray(file.read_bytes())
+def test_a_damaged_cache_changes_no_result(
+    tmp_path_factory: pytest.TempPathFactory, sound_cache: tuple[bytes, dict[str, object]], at: int, scribble: bytes
+) -> None:
+    sound, found = sound_cache
+    content = bytearray(sound)
     start = at % len(content)
     content[start : start + len(scribble)] = scribble
-    file.write_bytes(content)
-    with comparison_cache(folder, "test", notes) as cache:
-        assert compared(images=images, cache=cache).to_dict() == first
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / FILE).write_bytes(content)
+    with comparison_cache(folder, "test", []) as cache:
+        assert compared(cache=cache).to_dict() == found
 
 
 def test_a_comparison_that_is_stopped_leaves_the_threads_of_others_alone() -> None:

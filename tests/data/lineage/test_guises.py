@@ -19,8 +19,8 @@ def solarized(image: np.ndarray, threshold: int) -> np.ndarray:
 
 def in_all_ways(first: np.ndarray, second: np.ndarray) -> Registration:
     one, other = (describe_picture(np.ascontiguousarray(image)) for image in (first, second))
-    found = register(one, other)
-    return look_again(Ground(one), other, lay_over(Ground(one), other, found))
+    ground = Ground(one)
+    return look_again(ground, other, lay_over(ground, other, register(one, other)))
 
 
 @pytest.mark.parametrize("threshold", [96, 128, 160])
@@ -35,8 +35,9 @@ def test_only_the_edges_tell() -> None:
     told = []
     for seed in range(6):
         one, other = describe_picture(scene(seed)), describe_picture(solarized(scene(seed), 128))
-        grey = lay_over(Ground(one), other, register(one, other))
-        found = look_again(Ground(one), other, grey)
+        ground = Ground(one)
+        grey = lay_over(ground, other, register(one, other))
+        found = look_again(ground, other, grey)
         assert found.same
         told.append(found.guise == "edges" and not grey.same)
     assert any(told), "else this test would test something else"
@@ -45,8 +46,10 @@ def test_only_the_edges_tell() -> None:
 @pytest.mark.parametrize("make", [scene, drawing])
 def test_strangers_have_other_edges(make) -> None:
     pictures = [describe_picture(make(seed)) for seed in range(8)]
-    for first, second in combinations(pictures, 2):
-        assert not look_again(Ground(first), second, register(first, second)).same
+    grounds = [Ground(each) for each in pictures]
+    for first, second in combinations(range(8), 2):
+        found = register(pictures[first], pictures[second])
+        assert not look_again(grounds[first], pictures[second], found).same
 
 
 def test_nobody_asks_for_the_edges_of_tiny_pictures() -> None:
