@@ -43,15 +43,12 @@ class GroupSizes:
     @property
     def short(self) -> NDArray[np.bool_]:
         """(N) rows of groups of two and more that are smaller than is usual."""
-        known = self.usual is not None
-        return np.asarray(self.may_grow & (self.members > 1) & known, dtype=np.bool_)
+        return np.asarray((self.members > 1) & (self.members < (self.usual or 0)), dtype=np.bool_)
 
     @property
     def may_grow(self) -> NDArray[np.bool_]:
-        """(N) rows of groups that may have lost a copy: all that are not as large as is usual."""
-        if self.usual is None:
-            return np.ones(len(self.members), dtype=np.bool_)
-        return np.asarray(self.members < self.usual, dtype=np.bool_)
+        """(N) rows of groups that may have lost a copy: all that do not have the usual size."""
+        return np.asarray(self.members != self.usual, dtype=np.bool_)
 
 
 def _usual(sizes: NDArray[np.int64]) -> int | None:
