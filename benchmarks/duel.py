@@ -8,6 +8,8 @@ second process looks at the test images, once. `ours` is the command line; what 
 the training images. A result that is in the JSON file already is not measured again, so a broken-off run goes on. The
 arms take turns on every data set, so that what else the machine does hits all of them.
 
+With `--clock cpu` budgets are CPU seconds (benchmarks/cpu_clock.py): for machines with other work, to compare arms.
+
 An arm that leaves no model is counted as guessing. A difference is paired: same data set, size, budget, seed. Its
 interval is a bootstrap over (data set, seed).
 """
@@ -41,6 +43,8 @@ BUDGETS = (20.0, 60.0, 600.0)
 SIZES = (60, 200, 600, 1_000)
 #: An arm is killed when it takes this many times its budget and a minute.
 PATIENCE = 3.0
+#: name -> the program that runs an arm on that clock.
+CLOCKS: dict[str, tuple[str, ...]] = {"wall": (), "cpu": (str(HERE / "cpu_clock.py"),)}
 RESAMPLES = 2_000
 OURS = "ours"
 
@@ -64,7 +68,8 @@ class Result:
         arm: a name of `ARMS`.
         accuracy: on the test images; that of guessing where there is no model.
         n: number of test images.
-        wall_seconds, cpu_seconds: of the process that trained.
+        seconds: of the process that trained, on the clock that the budget is counted by.
+        wall_seconds, cpu_seconds: of the same.
         load: of the machine, one-minute average, when it began.
         about: what the arm says of itself; "error" where it left no model.
     """
@@ -76,6 +81,7 @@ class Result:
     arm: str
     accuracy: float
     n: int
+    seconds: float
     wall_seconds: float
     cpu_seconds: float
     load: float
@@ -95,6 +101,7 @@ class Job:
     cell: Cell
     device: str
     out: Path
+    clock: str = "wall"
 
 
 @dataclass(frozen=True)
@@ -123,11 +130,11 @@ def _ours(*program: str, training: str = "") -> Arm:
         options = ["--data", job.folders.data, "--config", config, "--out", job.out / "run", "--quiet"]
         options += ["--budget", f"{job.cell.budget:g}s", "--backbones", BACKBONE, "--device", job.device]
         options += ["--seed", job.cell.seed, "--cache-dir", job.out / "cache"]
-        return [*_python(program or ("-m", "automl_vision")), "search", *map(str, options)]
+        return [*_python(job, program or ("-m", "automl_vision")), "search", *map(str, options)]
 
     def test(job: Job) -> list[str]:
         options = ["--data", job.folders.others, "--include-seen", "--json", "--device", job.device]
-        return [*_python(("-m", "automl_vision")), "evaluate", *map(str, [job.out / "run" / "model.pt", *options])]
+        return [sys.executable, "-m", "automl_vision", "evaluate", *map(str, [job.out / "run" / "model.pt", *options])]
 
     def figures(said: dict[str, Any]) -> tuple[float, int]:
         return float(said["accuracy"]["value"]), int(said["n"])
@@ -161,11 +168,11 @@ def _rival(name: str) -> Arm:
     def train(job: Job) -> list[str]:
         options = ["--data", job.folders.data / "train", "--out", job.out / "model.pt", "--budget", job.cell.budget]
         options += ["--seed", job.cell.seed, "--device", job.device]
-        return [*_python((str(HERE / "run_rival.py"),)), "train", name, *map(str, options)]
+        return [*_python(job, (str(HERE / "run_rival.py"),)), "train", name, *map(str, options)]
 
     def test(job: Job) -> list[str]:
         options = [job.out / "model.pt", "--data", job.folders.others, "--device", job.device]
-        return [*_python((str(HERE / "run_rival.py"),)), "test", *map(str, options)]
+        return [sys.executable, str(HERE / "run_rival.py"), "test", *map(str, options)]
 
     def figures(said: dict[str, Any]) -> tuple[float, int]:
         return float(said["accuracy"]), int(said["n"])
@@ -177,8 +184,8 @@ def _rival(name: str) -> Arm:
     return Arm(train, test, figures, about)
 
 
-def _python(program: Sequence[str]) -> list[str]:
-    return [sys.executable, *program]
+def _python(job: Job, program: Sequence[str]) -> list[str]:
+    return [sys.executable, *CLOCKS[job.clock], *program]
 
 
 _ABLATED = str(HERE / "ablations.py")
@@ -196,7 +203,8 @@ ARMS: dict[str, Arm] = {
 def measure(name: str, job: Job, load: float) -> Result:
     """Train and test one arm in one cell."""
     arm, cell = ARMS[name], job.cell
-    ended = run_timed(arm.train(job), kill_after=PATIENCE * cell.budget + 60)
+    by_wall = job.clock == "wall"
+    ended = run_timed(arm.train(job), kill_after=PATIENCE * cell.budget + 60 if by_wall else math.inf)
     if ended.code:
         guess = 1 / len(list(job.folders.others.iterdir()))
         accuracy, n = guess, len(list(job.folders.others.rglob("*.png")))
@@ -214,6 +222,7 @@ def measure(name: str, job: Job, load: float) -> Result:
         arm=name,
         accuracy=accuracy,
         n=n,
+        seconds=round(ended.wall_seconds, 2) if by_wall else float(ended.err.split()[-1]),
         wall_seconds=round(ended.wall_seconds, 2),
         cpu_seconds=round(ended.cpu_seconds, 2),
         load=round(load, 2),
@@ -222,7 +231,7 @@ def measure(name: str, job: Job, load: float) -> Result:
 
 
 def duel(
-    cells: Sequence[Cell], arms: Sequence[str], known: Sequence[Result], test: int, device: str
+    cells: Sequence[Cell], arms: Sequence[str], known: Sequence[Result], *, test: int, device: str, clock: str
 ) -> Iterator[Result]:
     """Measure what is not known yet; each result is yielded as it comes."""
     done = {(each.cell, each.arm) for each in known}
@@ -236,7 +245,7 @@ def duel(
             for name in waiting:
                 out = Path(made) / name
                 out.mkdir()
-                yield measure(name, Job(folders, cell, device, out), os.getloadavg()[0])
+                yield measure(name, Job(folders, cell, device, out, clock), os.getloadavg()[0])
 
 
 def _rotated(arms: Sequence[str], by: int) -> list[str]:
@@ -321,7 +330,7 @@ def _budgets(results: Sequence[Result], arms: Sequence[str]) -> str:
     lines = ["| arm | n | most over the budget, s | without a model | CPU seconds per second |", "|---" * 5 + "|"]
     for name in arms:
         mine = [each for each in results if each.arm == name]
-        over = max(each.wall_seconds - each.budget for each in mine)
+        over = max(each.seconds - each.budget for each in mine)
         failed = sum("error" in each.about for each in mine)
         cores = sum(each.cpu_seconds for each in mine) / sum(each.wall_seconds for each in mine)
         lines.append(f"| {name} | {len(mine)} | {over:+.1f} | {failed} | {cores:.2f} |")
@@ -363,20 +372,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--test", type=int, default=2_000, help="test images at most (digits has 1,797 in all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what the budgets are counted by")
     parser.add_argument("--json", type=Path, required=True, help="results; what is there already is kept")
     options = parser.parse_args(arguments)
     results = read_results(options.json)
-    about = machine() | {"test": options.test, "device": options.device}
+    settings = {"test": options.test, "device": options.device, "clock": options.clock}
+    about = machine() | settings
     cells = [
         Cell(images, size, budget, seed)
         for seed in range(options.seeds)
         for budget in options.budgets
         for images, size in options.cells
     ]
-    for result in duel(cells, options.arms, results, options.test, options.device):
+    for result in duel(cells, options.arms, results, **settings):
         results.append(result)
         _write(options.json, about, results)
-        line = f"{result.cell} {result.arm}: {result.accuracy:.3f} of {result.n}, {result.wall_seconds} s"
+        line = f"{result.cell} {result.arm}: {result.accuracy:.3f} of {result.n}, {result.seconds} s"
         print(f"{line}{' NO MODEL' if 'error' in result.about else ''}", file=sys.stderr, flush=True)
     print(tables(results))
 

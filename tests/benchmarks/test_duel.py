@@ -217,7 +217,16 @@ def test_prune_only_never_goes_back(search_without: list[Trial]) -> None:
 def result(
     arm: str, accuracy: float, *, images: str = "digits", seed: int = 0, size: int = 60, **more: object
 ) -> Result:
-    values = {"budget": 20.0, "n": 500, "wall_seconds": 19.0, "cpu_seconds": 30.0, "load": 1.0, "about": {}, **more}
+    values = {
+        "budget": 20.0,
+        "n": 500,
+        "seconds": 19.0,
+        "wall_seconds": 19.0,
+        "cpu_seconds": 30.0,
+        "load": 1.0,
+        "about": {},
+        **more,
+    }
     return Result(images=images, size=size, seed=seed, arm=arm, accuracy=accuracy, **values)  # type: ignore[arg-type]
 
 
@@ -259,7 +268,7 @@ def test_an_interval_holds_its_mean_and_turns_round(pairs: list[tuple[float, flo
 
 
 def test_the_tables_name_every_arm_and_who_was_late() -> None:
-    late = result("bit", 0.1, wall_seconds=27.0, about={"error": "out of luck"})
+    late = result("bit", 0.1, seconds=27.0, about={"error": "out of luck"})
     text = tables([result("ours", 0.8), late])
     assert "| digits 60, 20 s (1) | 0.800 | 0.100 |" in text
     assert "| bit | +0.700 [+0.700, +0.700]; 1 better, 0 equal, 0 worse |" in text
@@ -322,11 +331,25 @@ def test_an_arm_without_a_model_counts_as_guessing(tmp_path: Path) -> None:
     assert first.about == {"error": "exit code 5"}
 
 
+@pytest.mark.usefixtures("arms")
+def test_on_the_clock_of_cpu_seconds_the_program_says_how_many_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import sys; print('a warning', file=sys.stderr); print('12.50', file=sys.stderr)"
+    monkeypatch.setitem(ARMS, "ours", replace(ARMS["ours"], train=lambda _job: [sys.executable, "-c", program]))
+    file = tmp_path / "duel.json"
+    duel.main([*OPTIONS, "--arms", "ours", "--clock", "cpu", "--json", str(file)])
+    assert {each.seconds for each in read_results(file)} == {12.5}
+    assert all(each.wall_seconds < 12.5 for each in read_results(file))
+    assert json.loads(file.read_text())["machine"]["clock"] == "cpu"
+
+
 def test_every_arm_is_told_the_same_images_budget_seed_and_device(tmp_path: Path) -> None:
     folders = write_folders(pool(), tmp_path / "set", size=10, test=8, seed=0)
     job = duel.Job(folders, Cell("digits", 10, 45.0, 7), "cpu", tmp_path)
     for name, arm in ARMS.items():
         line = arm.train(job)
+        assert arm.train(replace(job, clock="cpu")) == [line[0], str(duel.HERE / "cpu_clock.py"), *line[1:]]
         told = dict(pairwise(line))
         data = Path(told["--data"])
         assert (data if data.name == "train" else data / "train") == folders.data / "train", name
