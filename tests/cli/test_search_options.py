@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import BY_NAMES
 
 from automl_vision.models import head_choice
 
@@ -38,6 +39,36 @@ def test_a_searched_head_and_a_gaussian_process(command: Any, smoke: Path, quick
     assert json.loads(record.read_text())["notes"]["head_search"]["reason"] == head["reason"]
     again = command("report", tmp_path / "run")
     assert again.code == 0, again.err
+
+
+def test_one_recipe_is_trained_tested_and_reported_as_it_was_given(
+    command: Any, smoke: Path, quick: Any, tmp_path: Path
+) -> None:
+    given = {
+        "epochs": 2,
+        "optimizer": "adam",
+        "learning_rate": 0.5,
+        "weight_decay": 0.5,
+        "momentum": 0.3,
+        "schedule": "constant",
+        "warmup_fraction": 0.6,
+        "label_smoothing": 0.6,
+        "clip_norm": 0.25,
+        "gradient_accumulation": 2,
+        "patience": 7,
+        "min_improvement": 0.5,
+        "layer_decay": 0.2,
+    }
+    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    options = (*flags, "--batch-size", "auto", "--no-head-from-probe", "--no-ema", "--seed", "9", *BY_NAMES)
+    report = search(command, smoke, tmp_path / "run", quick, *options, "--precision", "bfloat16")
+    (row,) = report["trials"]["table"]
+    asked = given | {"batch_size": 16, "head_from_probe": False, "ema": False, "seed": 9}
+    assert asked.items() <= row["hyperparameters"].items()
+    assert asked.items() <= report["model"]["recipe"].items()
+    assert (report["model"]["kind"], row["epochs"], report["budget_seconds"]) == ("finetune", 2, None)
+    assert report["environment"]["precision"] == "bfloat16"
+    assert "head_from_probe = false" in (tmp_path / "run" / "config.toml").read_text()
 
 
 def probabilities(file: Path) -> dict[str, list[float]]:

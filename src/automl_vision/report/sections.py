@@ -65,9 +65,14 @@ def head_section(trials: list[Trial]) -> dict[str, Any] | None:
     return {**about, **trial.notes["head_search"]}
 
 
+def _micro_batch(trial: Trial) -> dict[str, Any]:
+    """Images at once, where memory had no room for the batch of the recipe."""
+    return {key: value for key, value in trial.notes.items() if key == "micro_batch"}
+
+
 #: What a row of the table of trials says of its settings, by kind.
 _SETTINGS: dict[str, Callable[[Trial], dict[str, Any]]] = {
-    "finetune": lambda trial: trial.recipe.to_dict(),
+    "finetune": lambda trial: trial.recipe.to_dict() | _micro_batch(trial),
     "probe": lambda trial: dict(trial.notes),
     "head": lambda trial: {"head": trial.notes.get("head_search", {}).get("candidate", "")},
 }

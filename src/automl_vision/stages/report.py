@@ -77,6 +77,7 @@ def _inputs(
         trials=trials_section(searched.search.trials)
         | {
             "sampler": searched.search.task.sampler,
+            **({"one_recipe": True} if searched.search.task.one_recipe else {}),
             "importance": importances(searched.search.space, searched.search.trials),
         },
         head=head_section(searched.search.trials),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from automl_vision import run_dir
 from automl_vision.bundle import save_bundle
+from automl_vision.config import TrainingSettings
 from automl_vision.data.preparation import Prepared
 from automl_vision.events import TrialChanged
 from automl_vision.executors import EXECUTORS
@@ -27,7 +29,11 @@ from automl_vision.stages.finish import bundle_of
 from automl_vision.stages.impact import impact_images, impact_seconds
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.reserve import seconds_to_report
+from automl_vision.training.batch_size import effective_batch
 from automl_vision.training.loop import TrainingData
+
+#: The batch size that follows from the number of images.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,11 @@ class Searched:
     search: Search
     runner: TrialRunner
     stop_reason: str
+
+    @property
+    def candidates(self) -> list[Trial]:
+        """The trials of which the best becomes the model."""
+        return self.search.task.candidates(self.search.trials)
 
 
 def objective_of(context: RunContext, prepared: Prepared) -> str:
@@ -71,7 +82,9 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
         seconds_left=time_left,
         interrupted=lambda: context.stop.requested,
     )
-    keeper = _Keeper(context, prepared, runner)
+    if search.task.one_recipe:
+        context.note(_one_recipe(search.task))
+    keeper = _Keeper(context, prepared, runner, search.task)
     for event in search:
         if isinstance(event, SearchEnded):
             return Searched(search, runner, event.reason)
@@ -102,13 +115,14 @@ class _Keeper:
     context: RunContext
     prepared: Prepared
     runner: TrialRunner
+    task: SearchTask
     shipped: Trial | None = None
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
         """Take one change of one trial."""
         if trial.state in ("stopped", "failed"):
             self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
-        best = best_trial(trials)
+        best = best_trial(self.task.candidates(trials))
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
         if trial.state == "running" and not trial.epochs:
             return
@@ -117,7 +131,7 @@ class _Keeper:
         )
         self.context.run.note_spent(self.context.clock.elapsed)
         if trial.state != "running":
-            self.runner.files.prune(trials)
+            self.runner.files.prune(trials, self.context.settings.output.kept_checkpoints)
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
 
@@ -170,14 +184,29 @@ def _unless_stopped(context: RunContext, seconds_left: Callable[[], float]) -> C
     return ask
 
 
+def pinned(training: TrainingSettings, n_train: int) -> dict[str, Any]:
+    """Fields of every recipe that the settings give, "auto" made a number."""
+    given = {name: value for name, value in vars(training).items() if value is not None}
+    if given.get("batch_size") == AUTO:
+        given["batch_size"] = max(1, effective_batch(n_train) // given.get("gradient_accumulation", 1))
+    return given
+
+
+def _one_recipe(task: SearchTask) -> str:
+    """What happens to the one recipe that the user asked for."""
+    probe = "a linear probe is a baseline, and no candidate" if task.needs_probes else "nothing else is trained"
+    return f"One recipe was asked for: it is trained as it was given, and it is the model; {probe}."
+
+
 def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
     settings = context.settings
+    n_train = len(prepared.split.rows("train"))
     return SearchTask(
         backbones=plan.backbones,
         pretrained=plan.pretrained,
         resolutions=plan.resolutions,
-        fixed={name: value for name, value in vars(settings.training).items() if value is not None},
-        n_train=len(prepared.split.rows("train")),
+        fixed=pinned(settings.training, n_train),
+        n_train=n_train,
         n_val=len(prepared.split.rows("val")),
         gmacs=lambda name: backbone(name).gmacs,
         sampler=sampler_for(settings.search.sampler),
