@@ -241,6 +241,17 @@ def test_test_and_validation_must_leave_something_to_train_on() -> None:
     assert "leave nothing to train on" in complaint(split__test=0.5, split__val=0.5)
 
 
+def test_a_time_of_their_own_needs_backbones_and_no_budget() -> None:
+    each = {"search.budget_per_backbone": "2m", "search.backbones": ["a", "b", "a"]}
+    value = load_settings(overrides=each)
+    assert (value.seconds_per_backbone, value.budget_seconds) == (120, 240)
+    assert Settings().seconds_per_backbone is None
+    assert "name search.backbones" in complaint(search__budget_per_backbone="2m")
+    assert "exclude each other" in complaint(
+        search__budget_per_backbone="2m", search__budget="9m", search__backbones=["a"]
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [

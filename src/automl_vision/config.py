@@ -104,6 +104,12 @@ class SearchSettings:
         "Wall-clock budget from start to report: 90s, 10m, 1h30m (empty: 10m, or none where trials is set).",
         OPTIONAL_DURATION,
     )
+    budget_per_backbone: str = _setting(
+        "",
+        "Instead of a budget: the same search time for each of the named backbones, one after the other; preparing the "
+        "images, testing and the report come on top.",
+        OPTIONAL_DURATION,
+    )
     trials: int = _setting(
         0,
         "Stop after this many fine-tunes (0: the budget decides). 1 with values of [training]: that one recipe is "
@@ -227,10 +233,21 @@ class Settings:
 
     @property
     def budget_seconds(self) -> float:
-        """The budget in seconds; infinity where only the number of trials ends the search."""
+        """The budget in seconds; infinity where only the number of trials ends the search.
+
+        Where each backbone has a time of its own, that of all together.
+        """
+        if self.seconds_per_backbone is not None:
+            return self.seconds_per_backbone * len(set(self.search.backbones))
         if self.search.budget:
             return parse_duration(self.search.budget)
         return math.inf if self.search.trials else parse_duration(DEFAULT_BUDGET)
+
+    @property
+    def seconds_per_backbone(self) -> float | None:
+        """Search time of each backbone in seconds; None where they share the budget."""
+        each = self.search.budget_per_backbone
+        return parse_duration(each) if each else None
 
 
 TABLES: dict[str, type[Any]] = {
@@ -364,10 +381,18 @@ def _merge(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _across_tables(tables: Mapping[str, Any]) -> list[str]:
-    split = tables["split"]
-    if split.test + split.val >= 1:
-        return [f"split.test + split.val leave nothing to train on, got {split.test} + {split.val}"]
-    return []
+    split, search = tables["split"], tables["search"]
+    checks = {
+        f"split.test + split.val leave nothing to train on, got {split.test} + {split.val}": split.test + split.val
+        >= 1,
+        "search.budget and search.budget_per_backbone exclude each other; leave one empty": (
+            search.budget and search.budget_per_backbone
+        ),
+        "search.budget_per_backbone needs to know whose it is: name search.backbones": (
+            search.budget_per_backbone and not search.backbones
+        ),
+    }
+    return [problem for problem, is_so in checks.items() if is_so]
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -71,6 +71,35 @@ def test_one_recipe_is_trained_tested_and_reported_as_it_was_given(
     assert "head_from_probe = false" in (tmp_path / "run" / "config.toml").read_text()
 
 
+def test_backbones_side_by_side_share_one_split_and_one_look_at_the_test_set(
+    command: Any, smoke: Path, quick: Any, tmp_path: Path
+) -> None:
+    names = ["test_efficientnet", "test_resnet"]
+    options = ("--budget-per-backbone", "60s", "--backbones", ",".join(names), "--no-pretrained", *BY_NAMES)
+    result = command("search", "--data", smoke, "--out", tmp_path / "run", *quick, *options)
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["backbones"]["seconds_each"] == 60
+    table = report["backbones"]["table"]
+    assert {row["backbone"] for row in table} == set(names)
+    assert [row["winner"] for row in table] == [True, False]
+    assert table[0]["score"] >= table[1]["score"]
+    assert table[0]["backbone"] == report["model"]["backbone"]
+    assert all(row["trials"] == 2 and row["stop_reason"] == "trials" and row["seconds"] > 0 for row in table)
+    assert len(report["looks"]) == 1
+    assert "2 backbones, one after the other, each with 60 s: 120 s of search to come" in result.err
+    assert [line for line in result.err.splitlines() if line.startswith("Turn ")] == [
+        "Turn 1 of 2: test_efficientnet has 60 s.",
+        "Turn 2 of 2: test_resnet has 60 s.",
+    ]
+    (loser,) = (line for line in result.lines() if line.startswith(table[1]["backbone"]))
+    assert "not opened" in loser
+    assert "the test set was opened once, for the winner alone" in result.out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Backbones side by side" in page and page.count("not opened") == 1
+    assert set(json.loads((tmp_path / "run" / "spent.json").read_text())["by_backbone"]) == set(names)
+
+
 def probabilities(file: Path) -> dict[str, list[float]]:
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))

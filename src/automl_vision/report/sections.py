@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from automl_vision.data.preparation import Prepared
-from automl_vision.search.trial import Trial
+from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.turns import Turns
 
 
 def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
@@ -52,6 +53,31 @@ def trials_section(trials: list[Trial]) -> dict[str, Any]:
         "total": len(trials),
         **{state: states.count(state) for state in ("complete", "stopped", "paused", "failed")},
         "table": [_trial_row(trial) for trial in trials],
+    }
+
+
+def backbones_section(turns: Turns, winner: Trial) -> dict[str, Any]:
+    """Backbones side by side, best first: what each reached on validation in the same time.
+
+    Only the winner was tested; the others' test figures would cost the test set its worth.
+    """
+    table = [_backbone_row(turns, name, winner) for name in turns.task.backbones]
+    table.sort(key=lambda row: (row["winner"], row["score"] is not None, row["score"] or 0.0), reverse=True)
+    return {"seconds_each": turns.shares.seconds, "table": table}
+
+
+def _backbone_row(turns: Turns, name: str, winner: Trial) -> dict[str, Any]:
+    own = [trial for trial in turns.trials if trial.recipe.backbone == name]
+    best = best_trial(turns.task.candidates(own))
+    return {
+        "backbone": name,
+        "score": best.score if best else None,
+        "kind": best.recipe.kind if best else None,
+        "trials": len(own),
+        "failed": sum(trial.state == "failed" for trial in own),
+        "seconds": turns.shares.spent().get(name, 0.0),
+        "stop_reason": turns.reasons.get(name, "interrupted"),
+        "winner": name == winner.recipe.backbone,
     }
 
 

@@ -132,6 +132,7 @@ class Search:
         history: trials of an earlier session of the same run.
         seconds_left: seconds until the search must end; at or below 0 it ends at the next event.
         interrupted: whether the user asked to stop.
+        first_number: new trials are not numbered below it, where the run has trials of other searches.
     """
 
     def __init__(
@@ -142,11 +143,13 @@ class Search:
         *,
         seconds_left: Callable[[], float],
         interrupted: Callable[[], bool] = lambda: False,
+        first_number: int = 0,
     ) -> None:
         self.task = task
         self._executor = executor
         self._seconds_left = seconds_left
         self._interrupted = interrupted
+        self._first_number = first_number
         self._trials: dict[int, Trial] = {}
         self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
         for trial in history:
@@ -162,8 +165,7 @@ class Search:
     @property
     def space(self) -> Space:
         """The space of fine-tunes, with the head that was adopted."""
-        heads = [trial.recipe for trial in self.trials if trial.recipe.kind == "head" and trial.state == "complete"]
-        return self.task.space({recipe.backbone: recipe.head for recipe in heads})
+        return self.task.space(adopted_heads(self.trials))
 
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
         self._time = max(self._seconds_left(), 0.0)
@@ -329,7 +331,7 @@ class Search:
         return (scores[name] - statistics.fmean(scores.values())) / spread if spread and name in scores else 0.0
 
     def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str, **fields: Any) -> Trial:
-        number = max(self._trials, default=-1) + 1
+        number = max([self._first_number - 1, *self._trials]) + 1
         return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin, **fields)
 
     def _ranked_backbones(self) -> tuple[str, ...]:
@@ -417,6 +419,12 @@ class Search:
         if self.task.max_trials and len(states) >= self.task.max_trials:
             return "trials"
         return "failures" if states[-FAILURES_IN_A_ROW:] == ["failed"] * FAILURES_IN_A_ROW else ""
+
+
+def adopted_heads(trials: Sequence[Trial]) -> dict[str, str]:
+    """Backbone -> the head that was adopted besides the linear one."""
+    heads = [trial.recipe for trial in trials if trial.recipe.kind == "head" and trial.state == "complete"]
+    return {recipe.backbone: recipe.head for recipe in heads}
 
 
 def _adopted(trial: Trial) -> Trial:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.turns import Shares, TurnBegan, Turns
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
-from automl_vision.stages.impact import impact_images, impact_seconds
+from automl_vision.stages.impact import IMPACT_SHARE, impact_images, impact_seconds
 from automl_vision.stages.plan import Plan
-from automl_vision.stages.reserve import seconds_to_report
+from automl_vision.stages.reserve import report_seconds, seconds_to_report
 from automl_vision.training.batch_size import effective_batch
 from automl_vision.training.loop import TrainingData
 
@@ -41,12 +42,12 @@ class Searched:
     """What a search came to.
 
     Attributes:
-        search: all trials, and the space they are of.
+        search: all trials, and the space they are of; `Turns` where each backbone had a time of its own.
         runner: what trained them; it knows their files and their preprocessing.
         stop_reason: a key of `search.search.STOP_REASONS`.
     """
 
-    search: Search
+    search: Search | Turns
     runner: TrialRunner
     stop_reason: str
 
@@ -74,23 +75,33 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     for name in damaged:
         context.note(f"The record trials/{name} is damaged; it was set aside and its trial is lost.", warning=True)
     time_left = _TimeLeft(context, prepared, history, impact_images(context, prepared))
-    runner = _runner(context, prepared, plan, runtime, files, time_left)
-    search = Search(
-        _task(context, prepared, plan),
-        EXECUTORS["local"](runner),
-        history,
-        seconds_left=time_left,
-        interrupted=lambda: context.stop.requested,
-    )
+    shares = shares_of(context)
+    runner = _runner(context, prepared, plan, runtime, files, time_left, shares)
+    task, executor = _task(context, prepared, plan), EXECUTORS["local"](runner)
+    search: Search | Turns
+    if shares is not None:
+        search = Turns(task, executor, history, shares=shares, interrupted=lambda: context.stop.requested)
+    else:
+        search = Search(task, executor, history, seconds_left=time_left, interrupted=lambda: context.stop.requested)
     if search.task.one_recipe:
         context.note(_one_recipe(search.task))
-    keeper = _Keeper(context, prepared, runner, search.task)
+    keeper = _Keeper(context, prepared, runner, search.task, shares)
     for event in search:
         if isinstance(event, SearchEnded):
+            keeper.note_spent()
             return Searched(search, runner, event.reason)
+        if isinstance(event, TurnBegan):
+            context.note(f"Turn {event.place} of {event.of}: {event.backbone} has {max(event.seconds, 0.0):.0f} s.")
+            continue
         time_left.trials = search.trials
         keeper.take(event, search.trials)
     raise RuntimeError("a search ends with an event that says why")
+
+
+def shares_of(context: RunContext) -> Shares | None:
+    """The time of each backbone, with what earlier sessions used; None where they share the budget."""
+    each = context.settings.seconds_per_backbone
+    return None if each is None else Shares(each, context.run.turns)
 
 
 @dataclass
@@ -108,6 +119,26 @@ class _TimeLeft:
         return self.context.clock.remaining - after - impact
 
 
+def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContext:
+    """The context with a clock that gives every backbone what is left of its own time, whatever preparing took.
+
+    It is the same context where backbones share the budget.
+    """
+    shares = shares_of(context)
+    if shares is None:
+        return context
+    to_come = shares.to_come(plan.backbones)
+    measuring = IMPACT_SHARE * to_come if impact_images(context, prepared) else 0.0
+    after = report_seconds(context, prepared) + measuring
+    clock = replace(context.clock, budget=context.clock.elapsed + to_come + after)
+    context.note(
+        f"{len(plan.backbones)} backbones, one after the other, each with {shares.seconds:.0f} s: {to_come:.0f} s of "
+        f"search to come. With {context.clock.elapsed:.0f} s so far, and about {after:.0f} s for the test and the "
+        f"report, {clock.budget:.0f} s in all."
+    )
+    return replace(context, clock=clock)
+
+
 @dataclass
 class _Keeper:
     """Keeps records, disk and the model file in step with the trials, and tells what happens."""
@@ -116,6 +147,7 @@ class _Keeper:
     prepared: Prepared
     runner: TrialRunner
     task: SearchTask
+    shares: Shares | None = None
     shipped: Trial | None = None
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
@@ -129,11 +161,17 @@ class _Keeper:
         self.context.run.log(
             f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
         )
-        self.context.run.note_spent(self.context.clock.elapsed)
+        self.note_spent()
         if trial.state != "running":
             self.runner.files.prune(trials, self.context.settings.output.kept_checkpoints)
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
+
+    def note_spent(self) -> None:
+        """Record the time used, so that a run that is killed goes on with what is left."""
+        if self.shares is not None:
+            self.context.run.note_turns(self.shares.spent())
+        self.context.run.note_spent(self.context.clock.elapsed)
 
     def _ship(self, best: Trial) -> None:
         result = self.runner.files.load_result(best.number)
@@ -150,6 +188,7 @@ def _runner(
     runtime: Runtime,
     files: TrialFiles,
     time_left: _TimeLeft,
+    shares: Shares | None,
 ) -> TrialRunner:
     train, val = prepared.split.rows("train"), prepared.split.rows("val")
     data = TrainingData(
@@ -167,7 +206,7 @@ def _runner(
         runtime=runtime,
         files=files,
         weights=plan.weights,
-        seconds_left=_unless_stopped(context, time_left),
+        seconds_left=_unless_stopped(context, shares.left if shares is not None else time_left),
         history=time_left.trials,
         keeps_features=context.settings.search.head != LINEAR,
     )
