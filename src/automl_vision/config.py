@@ -215,6 +215,11 @@ class OutputSettings:
         "Keep digests of the images in model.pt, so that evaluate can tell which images the model knows; they tell "
         "whoever has an image whether it was used.",
     )
+    history: bool = _setting(
+        True,
+        "Append what each rung came to to history.jsonl in the user's state folder: recipe and figures, no path, no "
+        "class name, no picture. It stays on this machine.",
+    )
     kept_checkpoints: int = _setting(
         3, "Fine-tunes, best first, whose weights stay in the run folder; those of probes stay as well.", at_least(1)
     )

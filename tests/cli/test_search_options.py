@@ -100,6 +100,45 @@ def test_backbones_side_by_side_share_one_split_and_one_look_at_the_test_set(
     assert set(json.loads((tmp_path / "run" / "spent.json").read_text())["by_backbone"]) == set(names)
 
 
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def test_a_run_leaves_its_rungs_in_the_history_of_the_machine_and_nothing_private(
+    command: Any, smoke: Path, quick: Any, tmp_path: Path, state: Path
+) -> None:
+    for name in ("one", "two"):
+        report = search(command, smoke, tmp_path / name, quick, *BY_NAMES)
+    text = (state / "automl-vision" / "history.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["kind"], line["epoch"]) for line in lines] == [("probe", 0), ("finetune", 1)] * 2
+    assert len({line["run"] for line in lines}) == 2
+    rows = report["trials"]["table"]
+    assert [line["score"] for line in lines[2:]] == [row["score"] for row in rows]
+    assert lines[3]["recipe"] == rows[1]["hyperparameters"]
+    counts = report["data"]["class_counts"]
+    assert lines[0]["data"]["n_train"] == sum(counts["train"])
+    assert lines[0]["backbone"] == {"parameters_m": 4.65, "gmacs": 0.39, "imagenet_top1": 74.8}
+    private = [str(tmp_path), str(smoke), smoke.name, "circle", "square", "triangle"]
+    assert [word for word in private if word in text] == []
+
+
+def test_without_a_history_none_is_written(command: Any, smoke: Path, quick: Any, tmp_path: Path, state: Path) -> None:
+    search(command, smoke, tmp_path / "run", quick, *BY_NAMES, "--no-history")
+    assert not state.exists()
+
+
+def test_a_history_that_cannot_be_written_is_said_once_and_costs_nothing(
+    command: Any, smoke: Path, quick: Any, tmp_path: Path, state: Path
+) -> None:
+    state.write_text("a file where the folder should be")
+    result = command("search", "--data", smoke, "--out", tmp_path / "run", *quick, *BY_NAMES)
+    assert result.code == 0
+    assert result.err.count("history.jsonl is not written on") == 1
+
+
 def probabilities(file: Path) -> dict[str, list[float]]:
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))

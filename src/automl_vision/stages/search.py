@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
 from automl_vision.models.heads import LINEAR
 from automl_vision.runtime import Runtime
+from automl_vision.search.history_file import History, RunFacts, history_file
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
 from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
@@ -85,7 +88,7 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
         search = Search(task, executor, history, seconds_left=time_left, interrupted=lambda: context.stop.requested)
     if search.task.one_recipe:
         context.note(_one_recipe(search.task))
-    keeper = _Keeper(context, prepared, runner, search.task, shares)
+    keeper = _Keeper(context, prepared, runner, search.task, shares, _history(context, runner, history))
     for event in search:
         if isinstance(event, SearchEnded):
             keeper.note_spent()
@@ -148,6 +151,7 @@ class _Keeper:
     runner: TrialRunner
     task: SearchTask
     shares: Shares | None = None
+    history: History | None = None
     shipped: Trial | None = None
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
@@ -162,6 +166,7 @@ class _Keeper:
             f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
         )
         self.note_spent()
+        self._remember(trial)
         if trial.state != "running":
             self.runner.files.prune(trials, self.context.settings.output.kept_checkpoints)
         if best is not None and best.state != "running" and best != self.shipped:
@@ -172,6 +177,17 @@ class _Keeper:
         if self.shares is not None:
             self.context.run.note_turns(self.shares.spent())
         self.context.run.note_spent(self.context.clock.elapsed)
+
+    def _remember(self, trial: Trial) -> None:
+        """Add to the history of this machine; a run does not depend on it."""
+        if self.history is None:
+            return
+        try:
+            self.history.take(trial, _descriptors(trial.recipe.backbone))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self.context.note(f"The history {self.history.file} is not written on: {reason}.", warning=True)
+            self.history = None
 
     def _ship(self, best: Trial) -> None:
         result = self.runner.files.load_result(best.number)
@@ -210,6 +226,35 @@ def _runner(
         history=time_left.trials,
         keeps_features=context.settings.search.head != LINEAR,
     )
+
+
+def _history(context: RunContext, runner: TrialRunner, trials: list[Trial]) -> History | None:
+    """Where rungs are recorded beyond this run; None where the user wants none."""
+    if not context.settings.output.history:
+        return None
+    name = context.run.about.get("history") or secrets.token_hex(8)
+    context.run.add_about(history=name)  # a resumed run is the same run
+    labels = runner.data.train_labels.numpy()
+    counts = np.bincount(labels)
+    facts = RunFacts(
+        run=name,
+        objective=runner.objective,
+        data={
+            "n_train": len(labels),
+            "n_val": len(runner.data.val_labels),
+            "n_classes": runner.data.num_classes,
+            "imbalance": float(counts.max() / counts[counts > 0].min()),
+        },
+        device=runner.runtime.device.type,
+        precision=runner.runtime.amp_dtype or "float32",
+        version=version("automl-vision"),
+    )
+    return History(history_file(), facts, trials)
+
+
+def _descriptors(name: str) -> dict[str, float | None]:
+    row = backbone(name)
+    return {"parameters_m": row.parameters_m, "gmacs": row.gmacs, "imagenet_top1": row.imagenet_top1}
 
 
 def _unless_stopped(context: RunContext, seconds_left: Callable[[], float]) -> Callable[[], float]:
