@@ -87,10 +87,10 @@ def test_backbones_side_by_side_share_one_split_and_one_look_at_the_test_set(
     assert table[0]["backbone"] == report["model"]["backbone"]
     assert all(row["trials"] == 2 and row["stop_reason"] == "trials" and row["seconds"] > 0 for row in table)
     assert len(report["looks"]) == 1
-    assert "2 backbones, one after the other, each with 60 s: 120 s of search to come" in result.err
+    assert "2 backbones, one after the other, each with 1 min: 2 min of search to come" in result.err
     assert [line for line in result.err.splitlines() if line.startswith("Turn ")] == [
-        "Turn 1 of 2: test_efficientnet has 60 s.",
-        "Turn 2 of 2: test_resnet has 60 s.",
+        "Turn 1 of 2: test_efficientnet has 1 min.",
+        "Turn 2 of 2: test_resnet has 1 min.",
     ]
     (loser,) = (line for line in result.lines() if line.startswith(table[1]["backbone"]))
     assert "not opened" in loser

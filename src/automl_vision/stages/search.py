@@ -20,6 +20,7 @@ from automl_vision.executors import EXECUTORS
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
 from automl_vision.models.heads import LINEAR
+from automl_vision.report.html import duration
 from automl_vision.runtime import Runtime
 from automl_vision.search.history_file import History, RunFacts, history_file
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
@@ -94,7 +95,9 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
             keeper.note_spent()
             return Searched(search, runner, event.reason)
         if isinstance(event, TurnBegan):
-            context.note(f"Turn {event.place} of {event.of}: {event.backbone} has {max(event.seconds, 0.0):.0f} s.")
+            if event.seconds > 0:
+                left = duration(event.seconds)
+                context.note(f"Turn {event.place} of {event.of}: {event.backbone} has {left}.")
             continue
         time_left.trials = search.trials
         keeper.take(event, search.trials)
@@ -135,9 +138,9 @@ def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContex
     after = report_seconds(context, prepared) + measuring
     clock = replace(context.clock, budget=context.clock.elapsed + to_come + after)
     context.note(
-        f"{len(plan.backbones)} backbones, one after the other, each with {shares.seconds:.0f} s: {to_come:.0f} s of "
-        f"search to come. With {context.clock.elapsed:.0f} s so far, and about {after:.0f} s for the test and the "
-        f"report, {clock.budget:.0f} s in all."
+        f"{len(plan.backbones)} backbones, one after the other, each with {duration(shares.seconds)}: "
+        f"{duration(to_come)} of search to come. With {duration(context.clock.elapsed)} so far, and about "
+        f"{duration(after)} for the test and the report, {duration(clock.budget)} in all."
     )
     return replace(context, clock=clock)
 
