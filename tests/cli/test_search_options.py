@@ -109,6 +109,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_leaves_its_rungs_in_the_history_of_the_machine_and_nothing_private(
     command: Any, smoke: Path, quick: Any, tmp_path: Path, state: Path
 ) -> None:
+    from automl_vision.bundle import load_bundle
+
     for name in ("one", "two"):
         report = search(command, smoke, tmp_path / name, quick, *BY_NAMES)
     text = (state / "automl-vision" / "history.jsonl").read_text()
@@ -118,6 +120,8 @@ def test_a_run_leaves_its_rungs_in_the_history_of_the_machine_and_nothing_privat
     rows = report["trials"]["table"]
     assert [line["score"] for line in lines[2:]] == [row["score"] for row in rows]
     assert lines[3]["recipe"] == rows[1]["hyperparameters"]
+    shipped = load_bundle(tmp_path / "two" / "model.pt").provenance
+    assert (report["model"]["kind"], shipped["trial"]) == ("finetune", 1)  # one recipe was asked for: it is the model
     counts = report["data"]["class_counts"]
     assert lines[0]["data"]["n_train"] == sum(counts["train"])
     assert lines[0]["backbone"] == {"parameters_m": 4.65, "gmacs": 0.39, "imagenet_top1": 74.8}
