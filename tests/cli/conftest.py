@@ -16,6 +16,14 @@ from make_smoke_data import make_smoke_data
 
 Command = Callable[..., Result]
 
+#: What a search imports: the command, and what it imports only when it needs it, which takes seconds.
+SERVED = [
+    *("command", "automl_vision.cli.app", "automl_vision.cli.progress", "automl_vision.cli.result"),
+    *("automl_vision.pipeline", "automl_vision.data.lineage.comparison"),
+    *("timm", "optuna.storages._rdb.storage", "alembic.migration", "sqlalchemy.dialects.sqlite"),
+    *("matplotlib.backends.backend_svg", "pyarrow.parquet"),
+]
+
 
 @pytest.fixture
 def command() -> Command:
@@ -114,9 +122,7 @@ class Running:
 def server() -> Any:
     """Processes are forked from one that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["command", "automl_vision.cli.app", "automl_vision.pipeline", "automl_vision.cli.progress"]
-    )
+    context.set_forkserver_preload(SERVED)
     return context
 
 

@@ -232,6 +232,21 @@ def test_lone_images_that_may_be_missed_copies_are_told_with_their_reason() -> N
     assert checked.eligible[[5, 7]].all()
 
 
+def test_groups_that_lost_a_copy_are_told_and_not_tested_on() -> None:
+    manifest = make_manifest([f"a/p{chr(97 + i // 26)}{chr(97 + i % 26)}.jpg" for i in range(34)])
+    pairs = [(first, first + more, True) for first in range(0, 33, 3) for more in (1, 2)]
+    found = make_compared(*pairs[:-1], original=dict.fromkeys(range(0, 33, 3), 0.999))
+    checked = audit(manifest, make_facts(manifest, compared=found), DataSettings(lineage="full"))
+    assert messages(checked, "groups_lost_a_copy") == [
+        "1 group is smaller than nearly all others: a copy was probably missed, and its original is not tested on"
+    ]
+    assert messages(checked, "group_lost_a_copy") == [
+        "2 files show this picture, where nearly all that have copies have 3: a copy was probably missed"
+    ]
+    assert not checked.eligible[30]
+    assert checked.eligible[0]
+
+
 def test_pairs_that_were_left_are_counted() -> None:
     manifest = make_manifest(PLAIN)
     facts = make_facts(manifest, compared=make_compared(left=7, barren=192))

@@ -29,7 +29,7 @@ def choose(kind: str, features: Any, labels: Any, **changes: Any) -> HeadChoice:
 def short_training() -> Iterator[None]:
     """These features need no more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_choice, "STEPS", 120)
+        patch.setattr(head_choice, "STEPS", 80)
         yield
 
 

@@ -236,7 +236,7 @@ def small_network(_runner: TrialRunner, recipe: Recipe) -> Classifier:
 @pytest.fixture
 def on_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[TrialRunner, Images]]:
     """A runner whose network passes features on; `on_features(features, labels)`."""
-    monkeypatch.setattr(head_choice, "STEPS", 120)
+    monkeypatch.setattr(head_choice, "STEPS", 80)
 
     def make(features: Any, labels: Any, **changes: Any) -> tuple[TrialRunner, Images]:
         images = Images(features, labels)

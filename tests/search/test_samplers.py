@@ -5,7 +5,9 @@ import math
 import pickle
 import sqlite3
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -39,12 +41,34 @@ def tried(number: int, point: dict[str, Any], score: float | None, **fields: Any
     return finetune(number, scores, parameters=point, recipe=SPACE.recipe(point, epochs=12), **fields)
 
 
-def history(sampler: str, length: int, score: Callable[[dict[str, Any]], float] = lambda point: 0.5) -> list[Trial]:
-    trials: list[Trial] = []
-    for number in range(length):
+Score = Callable[[dict[str, Any]], float]
+
+
+def even(point: dict[str, Any]) -> float:
+    """All are equally good."""
+    return 0.5
+
+
+def smoothing(point: dict[str, Any]) -> float:
+    """The more label smoothing the better."""
+    return float(point["label_smoothing"])
+
+
+def go_on(trials: list[Trial], sampler: str, length: int, score: Score = even) -> list[Trial]:
+    """Add what the sampler proposes on what there is, until there are so many trials."""
+    for number in range(len(trials), length):
         point = propose(sampler, SPACE, trials, seed=3)
         trials.append(tried(number, point, score(point), origin=sampler))
     return trials
+
+
+#: What `history` has made so far: a longer one begins with a shorter one.
+_HISTORIES: dict[tuple[str, Score], list[Trial]] = defaultdict(list)
+
+
+def history(sampler: str, length: int, score: Score = even) -> list[Trial]:
+    """So many trials, each proposed by the sampler on those before it; made once for all tests."""
+    return go_on(_HISTORIES[sampler, score], sampler, length, score)[:length]
 
 
 def in_every_state(trials: Sequence[Trial]) -> list[Trial]:
@@ -66,7 +90,7 @@ def test_the_setting_offers_what_there_is() -> None:
 
 @every_sampler
 def test_proposals_lie_inside_the_space(sampler: str) -> None:
-    trials = history(sampler, 20, lambda point: point["label_smoothing"])
+    trials = history(sampler, 20, smoothing)
     assert all(SPACE.contains(trial.parameters) for trial in trials)
     assert all(trial.recipe.batch_size == 16 for trial in trials)
     assert {trial.recipe.optimizer for trial in trials} == {"adamw", "sgd"}
@@ -96,7 +120,7 @@ def test_a_resumed_search_proposes_what_an_undisturbed_one_does(sampler: str, tm
 
 @every_sampler
 def test_a_history_in_every_state_is_learned_from(sampler: str) -> None:
-    trials = in_every_state(history(sampler, 18, lambda point: point["label_smoothing"]))
+    trials = in_every_state(history(sampler, 18, smoothing))
     proposal = propose(sampler, SPACE, trials, seed=0)
     assert SPACE.contains(proposal)
     assert proposal == propose(sampler, SPACE, list(trials), seed=0)
@@ -117,7 +141,7 @@ def test_nothing_of_a_trial_is_unpickled(sampler: str, tmp_path: Path) -> None:
     """Optuna's CMA-ES keeps its state as a pickle in the attributes of a trial, and loads what it finds there."""
     mark = tmp_path / "loaded"
     attributes = {"cma:generation": 0, "cma:optimizer:0": pickle.dumps(Bomb(mark)).hex()}
-    trials = history(sampler, 12, lambda point: point["label_smoothing"])
+    trials = history(sampler, 12, smoothing)
     poisoned = [trial.replace(notes={**trial.notes, **attributes}) for trial in trials]
     assert propose(sampler, SPACE, poisoned, seed=0) == propose(sampler, SPACE, trials, seed=0)
     assert not mark.exists()
@@ -128,7 +152,8 @@ def test_nothing_is_said_on_the_way(sampler: str, capfd: pytest.CaptureFixture[s
     """Neither Python nor Optuna warns: a warning of Optuna says that it fell back to chance."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        propose(sampler, SPACE, in_every_state(history(sampler, 12)), seed=0)
+        trials = go_on([], sampler, 12)
+        propose(sampler, SPACE, in_every_state(trials), seed=0)
     assert not caught
     assert capfd.readouterr() == ("", "")
 
@@ -219,6 +244,7 @@ def accuracy(point: dict[str, Any]) -> float:
     return max(0.0, 0.9 - 0.3 * distance - 0.2 * (point["optimizer"] == "sgd"))
 
 
+@cache
 def late_scores(sampler: str) -> float:
     """Mean score of the trials after the twelfth."""
     scores: list[float] = []
@@ -283,7 +309,7 @@ def test_importance_names_the_setting_that_decides() -> None:
 
 
 def test_importance_of_few_trials_is_not_said() -> None:
-    trials = history("random", ENOUGH_TRIALS, lambda point: point["label_smoothing"])
+    trials = history("random", ENOUGH_TRIALS, smoothing)
     assert importances(SPACE, trials)
     assert importances(SPACE, trials[1:]) == {}
     assert importances(SPACE, in_every_state(trials)) == {}

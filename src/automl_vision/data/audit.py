@@ -58,6 +58,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "perhaps_same_picture": ("info", "nothing: it only trains; a group column settles it"),
     "perhaps_missed_copies": ("info", "nothing: they only train; a column is_augmented or --original-regex settles it"),
     "perhaps_missed_copy": ("info", "nothing: it only trains; a column is_augmented or --original-regex settles it"),
+    "groups_lost_a_copy": ("info", "nothing: they only train; a column is_augmented or --original-regex settles it"),
+    "group_lost_a_copy": ("info", "nothing: it only trains; a column is_augmented or --original-regex settles it"),
     "less_similar_left": ("info", "nothing; name groups with a group column where you know of more copies"),
     "not_compared": ("warning", "give a longer --budget, or name groups with a group column"),
     "too_small_to_compare": ("warning", "name groups with a group column or --group-regex"),
@@ -380,6 +382,7 @@ def _compared(scene: _Scene) -> Iterator[Finding]:
     yield from _named_by_pixels(scene, seen)
     yield from _marked(scene, seen)
     yield from _missed(scene, seen)
+    yield from _lost_copies(scene)
     if seen.left:
         yield _finding(
             "less_similar_left",
@@ -436,6 +439,20 @@ def _missed(scene: _Scene, seen: Compared) -> Iterator[Finding]:
         why = "too plain to be recognised" if row in plain else why
         why = "resembles its nearest image as a copy does" if row in resembling else why
         yield _finding("perhaps_missed_copy", f"{why}, in a folder with many copies", row)
+
+
+def _lost_copies(scene: _Scene) -> Iterator[Finding]:
+    short = scene.lineage.short
+    if short:
+        yield _finding(
+            "groups_lost_a_copy",
+            "1 group is smaller than nearly all others: a copy was probably missed, and its original is not tested on"
+            if len(short) == 1
+            else f"{len(short)} groups are smaller than nearly all others: a copy of each was probably missed, and "
+            "their originals are not tested on",
+        )
+    for row, why in short.items():
+        yield _finding("group_lost_a_copy", f"{why}: a copy was probably missed", row)
 
 
 def _contradicted(manifest: Manifest, seen: Compared) -> Iterator[Finding]:
@@ -528,8 +545,10 @@ def _extensions(scene: _Scene) -> Iterator[Finding]:
 def _modes(scene: _Scene) -> Iterator[Finding]:
     """A file type that nearly all of one class and nearly nobody else has gives the class away."""
     usable = scene.facts.usable
-    family = scene.facts.table["mode"].map(_MODE_FAMILIES).fillna("colour").to_numpy(dtype=object)
-    table = pd.crosstab(scene.manifest.labels[usable], family[usable])
+    family = scene.facts.table["mode"].map(_MODE_FAMILIES).fillna("colour").to_numpy(dtype=object)[usable]
+    if len(set(family)) < 2:
+        return
+    table = pd.crosstab(scene.manifest.labels[usable], family)
     inside = table.div(table.sum(axis=1), axis=0)
     others = table.sum(axis=0) - table
     outside = others.div(others.sum(axis=1).clip(lower=1), axis=0)

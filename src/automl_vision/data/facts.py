@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ FACT_COLUMNS: dict[str, str] = {
 
 #: Number of the way in which pictures are compared. To be raised when it or `Compared` changes: what another way left
 #: is not read, but compared again.
-METHOD = 3
+METHOD = 4
 
 
 def _no_rows() -> NDArray[np.int64]:
@@ -172,10 +173,12 @@ class Facts:
         compared = self.compared.take(rows, len(self)) if self.compared else None
         return Facts(self.table.iloc[rows].reset_index(drop=True), compared)
 
-    @property
+    @cached_property
     def usable(self) -> NDArray[np.bool_]:
-        """(N) True where the image decoded."""
-        return np.asarray(self.table["fault"] == "", dtype=np.bool_)
+        """(N) True where the image decoded; not to be changed."""
+        usable = np.array(self.table["fault"] == "", dtype=np.bool_)
+        usable.flags.writeable = False
+        return usable
 
     @property
     def taken(self) -> NDArray[np.float64] | None:

@@ -24,6 +24,7 @@ SUMMED_UP: dict[str, str] = {
     "same_picture": "same_pictures",
     "perhaps_same_picture": "perhaps_same_pictures",
     "perhaps_missed_copy": "perhaps_missed_copies",
+    "group_lost_a_copy": "groups_lost_a_copy",
 }
 
 _SEVERITIES = ("error", "warning", "info")

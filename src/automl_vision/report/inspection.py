@@ -223,6 +223,16 @@ def _perhaps_missed(seen: _Seen) -> Iterator[str]:
         )
 
 
+def _lost_copies(seen: _Seen) -> Iterator[str]:
+    n = len(seen.prepared.audit.lineage.short)
+    if n:
+        which, have = ("One group", "has") if n == 1 else (f"{n:,} groups", "have")
+        yield (
+            f"{which} with an original {have} fewer copies than nearly all others: one was probably missed, and the "
+            "original only trains. A column is_augmented or --original-regex settles it."
+        )
+
+
 def _unreadable(seen: _Seen) -> Iterator[str]:
     bad, total = seen.count("quarantine"), len(seen.prepared.manifest)
     if bad > UNREADABLE_LIMIT * total:
@@ -284,6 +294,7 @@ DOUBTS: tuple[_Check, ...] = (
     _unsure,
     _barred,
     _perhaps_missed,
+    _lost_copies,
     _rare_in_test,
     _unreadable,
 )
@@ -293,7 +304,8 @@ UNCHECKED: tuple[_Check, ...] = (_names_only, _no_names, _no_time, _left, _too_l
 TOLD = frozenset(
     {
         *("class_counts", "label_conflict", "unsure_groups", "perhaps_same_pictures", "many_unreadable"),
-        *("not_compared", "less_similar_left", "perhaps_missed_copies", "too_small_to_compare", "too_plain_to_compare"),
+        *("not_compared", "less_similar_left", "perhaps_missed_copies", "groups_lost_a_copy", "too_small_to_compare"),
+        "too_plain_to_compare",
     }
 )
 

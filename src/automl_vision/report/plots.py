@@ -19,6 +19,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -53,6 +54,9 @@ _COLOURS = {"adamw": _ACCENT, "sgd": _SECOND}
 
 _STYLE: Any = {
     "text.parse_math": False,
+    "figure.facecolor": "none",
+    "figure.edgecolor": "none",
+    "axes.facecolor": "none",
     "svg.fonttype": "none",
     "svg.hashsalt": "automl-vision",
     "font.family": "sans-serif",
@@ -116,7 +120,9 @@ _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 
 def _rendered(figure: Figure, title: str) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    # `savefig` would go through the whole drawing once before, for a layout that is made while drawing anyway.
+    undated = {"Date": None, "Creator": None}
+    FigureCanvasSVG(figure).print_svg(stream, metadata=undated)  # type: ignore[no-untyped-call]  # matplotlib has no types
     svg = _for_page(stream.getvalue().decode("utf-8"), title)
     if len(svg.encode("utf-8")) <= LARGEST_SVG:
         return svg

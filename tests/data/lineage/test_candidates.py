@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from automl_vision.data.lineage import candidates
-from automl_vision.data.lineage.candidates import second_candidates
+from automl_vision.data.lineage.candidates import Candidate
+from automl_vision.data.lineage.group_sizes import GroupSizes
 
 RNG = np.random.default_rng(0)
 
@@ -15,6 +16,10 @@ def views_and_root(groups: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors of rows, and what each row is joined to."""
     root = np.array([groups.index(group) for group in groups])
     return RNG.normal(size=(1, len(groups), 16)).astype(np.float32), root
+
+
+def second_candidates(rows: np.ndarray, views: np.ndarray, root: np.ndarray) -> list[Candidate]:
+    return candidates.second_candidates(rows, views, root, GroupSizes.of(root, np.arange(len(root))))
 
 
 def test_only_what_nothing_was_joined_to_is_looked_at_again() -> None:
@@ -60,3 +65,21 @@ def test_what_hardly_resembles_is_compared_by_points_alone() -> None:
     found = second_candidates(np.arange(30), views, root)
     assert found
     assert {each.depth for each in found} == {"points"}
+
+
+def test_where_most_groups_have_all_their_copies_only_the_others_are_asked() -> None:
+    root = np.array([*np.repeat(np.arange(12) * 4, 4), 48, 48, 50, 51])  # twelve groups of four, a pair, two alone
+    views = RNG.normal(size=(1, len(root), 16)).astype(np.float32)
+    views[0, [48, 50]] = views[0, 51] + 0.5 * views[0, [48, 50]]
+    found = second_candidates(np.arange(len(root)), views, root)
+    assert {row for each in found for row in each.pair} <= {48, 49, 50, 51}
+    assert {each.depth for each in found if each.pair == (48, 51)} == {"again"}
+
+
+def test_what_resembles_groups_that_lost_a_copy_a_little_is_compared_in_all_ways_with_two_of_them() -> None:
+    root = np.array([*np.repeat(np.arange(12) * 4, 4), *np.repeat([48, 50, 52], 2), 54])
+    views = RNG.normal(size=(1, len(root), 400)).astype(np.float32)
+    views[0, [48, 50, 52]] = views[0, 54] + np.float32([[1.0], [1.5], [2.2]]) * views[0, [48, 50, 52]]
+    found = {each.pair: each.depth for each in second_candidates(np.arange(len(root)), views, root)}
+    assert found[(48, 54)] == found[(50, 54)] == "again"
+    assert found[(52, 54)] == "points"

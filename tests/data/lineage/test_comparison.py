@@ -23,6 +23,7 @@ from automl_vision.data.facts import Compared
 from automl_vision.data.lineage import candidates, comparison, picking, sight
 from automl_vision.data.lineage.comparison import compare
 from automl_vision.data.lineage.comparison_cache import FILE, comparison_cache
+from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.neighbours import nearest_pairs
 from automl_vision.data.lineage.sight import Sight
 
@@ -316,6 +317,21 @@ def test_what_resembles_its_nearest_far_more_than_all_others_is_named() -> None:
     assert compare(manifest, make_facts(manifest), FULL, sight).resembling.tolist() == [], "thumbnails cannot tell"
 
 
+def test_what_resembles_a_group_that_lost_a_copy_a_little_is_named() -> None:
+    random = np.random.default_rng(1)
+    features = random.normal(size=(1, 65, 256)).astype(np.float32)
+    root = np.array([*np.repeat(np.arange(0, 63, 3), 3), 63, 64])
+    root[62] = 62  # twenty groups of three, and one of two
+    features[0, 63] += 0.4 * features[0, 60]
+    features[0, 64] += 0.4 * features[0, 0]
+    near, rows = nearest_pairs(features), np.arange(65)
+    assert near.nearest[[63, 64]].max() < comparison._STANDS_OUT_COSINE
+    named = comparison._resembling(rows, near, GroupSizes.of(root, rows)).tolist()
+    assert 63 in named
+    assert 64 not in named, "that group has all its copies"
+    assert comparison._resembling(rows, near, GroupSizes.of(np.arange(65), rows)).tolist() == []
+
+
 def test_what_key_points_do_not_find_is_laid_over(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [clouds(seed) for seed in range(6)]
     images += [np.ascontiguousarray(warped(images[0], tilting())[:, ::-1]), 255 - images[1]]
@@ -411,20 +427,28 @@ def test_renamed_files_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not counted
 
 
+@pytest.fixture(scope="module")
+def sound_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[str, object]]:
+    """The file that comparing `pictures` left, and what it found."""
+    folder = tmp_path_factory.mktemp("sound")
+    with comparison_cache(folder, "test", []) as cache:
+        found = compared(cache=cache).to_dict()
+    return (folder / FILE).read_bytes(), found
+
+
 @given(st.integers(0, 10**9), st.binary(min_size=1, max_size=200))
 @settings(max_examples=10, deadline=None)
-def test_a_damaged_cache_changes_no_result(tmp_path_factory: pytest.TempPathFactory, at: int, scribble: bytes) -> None:
-    images, notes = pictures(), []
-    folder = tmp_path_factory.mktemp("cache")
-    with comparison_cache(folder, "test", notes) as cache:
-        first = compared(images=images, cache=cache).to_dict()
-    file = folder / FILE
-    content = bytearray(file.read_bytes())
+def test_a_damaged_cache_changes_no_result(
+    tmp_path_factory: pytest.TempPathFactory, sound_cache: tuple[bytes, dict[str, object]], at: int, scribble: bytes
+) -> None:
+    sound, found = sound_cache
+    content = bytearray(sound)
     start = at % len(content)
     content[start : start + len(scribble)] = scribble
-    file.write_bytes(content)
-    with comparison_cache(folder, "test", notes) as cache:
-        assert compared(images=images, cache=cache).to_dict() == first
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / FILE).write_bytes(content)
+    with comparison_cache(folder, "test", []) as cache:
+        assert compared(cache=cache).to_dict() == found
 
 
 def test_a_comparison_that_is_stopped_leaves_the_threads_of_others_alone() -> None:

@@ -114,5 +114,6 @@ def test_strangers_with_the_same_fills_stay_strangers() -> None:
         pictures = [describe_picture(erased(turned(scene(seed), 20, fill)[0], fill)[0]) for seed in range(5)]
         assert all(each.bare is not None for each in pictures)
         for at, first in enumerate(pictures):
+            ground = Ground(first)
             for second in pictures[:at]:
-                assert not lay_over(Ground(first), second, register(first, second)).same
+                assert not lay_over(ground, second, register(first, second)).same

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -368,3 +370,26 @@ def test_a_class_that_would_be_left_with_too_few_originals_is_trusted() -> None:
     lineage = hundred(looked=30, unseen=list(range(40, 99)), of_b=14)
     assert lineage.doubtful == tuple(range(40, 86))
     assert not lineage.barred[86:].any()
+
+
+def families(*sizes: int, **columns) -> Lineage:
+    """Pictures with their copies, the first of each named the original by pixels; and two alone."""
+    starts = np.cumsum([0, *sizes])
+    paths = [f"a/p{chr(97 + i // 26)}{chr(97 + i % 26)}.jpg" for i in range(int(starts[-1]) + 2)]
+    manifest = make_manifest(paths, **columns)
+    pairs = [(first, row, True) for first, last in pairwise(starts.tolist()) for row in range(first + 1, last)]
+    found = make_compared(*pairs, original=dict.fromkeys(starts[:-1].tolist(), 0.999))
+    return trace_lineage(manifest, make_facts(manifest, compared=found), FULL)
+
+
+def test_the_original_of_a_group_that_is_smaller_than_nearly_all_others_is_barred() -> None:
+    lineage = families(*[4] * 11, 3)
+    assert lineage.short == {44: "3 files show this picture, where nearly all that have copies have 4"}
+    assert np.flatnonzero(lineage.barred).tolist() == [44]
+    assert lineage.role[44] == "original", "it is one, but a copy of it may be trained on"
+
+
+def test_where_sizes_vary_or_the_user_says_what_is_an_original_nothing_is_barred() -> None:
+    assert families(*[4] * 5, *[3] * 5, *[2] * 5).short == {}
+    said = tuple(None if row != 44 else False for row in range(49))
+    assert families(*[4] * 11, 3, is_augmented=said).short == {}

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import clouds, scene
 
-from automl_vision.data.lineage.keypoints import VARIANTS, find_points, fits, plausible
+from automl_vision.data.lineage.keypoints import (
+    VARIANTS,
+    _likeness_in_all_variants,
+    find_points,
+    fits,
+    plausible,
+)
 
 HEIGHT, WIDTH = 120, 200
 
@@ -22,6 +30,29 @@ def horizon(x: float, y: float) -> np.ndarray:
 def test_variants_undo_themselves() -> None:
     for order in VARIANTS.values():
         assert np.array_equal(order[order], np.arange(128))
+
+
+@settings(deadline=None, max_examples=25)
+@given(ours=st.integers(1, 400), theirs=st.integers(1, 400), seed=st.integers(0, 2**32 - 1))
+def test_likeness_in_sums_and_differences_is_that_of_each_variant(ours: int, theirs: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    first, second = (random.random((count, 128), dtype=np.float32) for count in (ours, theirs))
+    found = {name: each.copy() for name, each in _likeness_in_all_variants(first, second).items()}
+    assert list(found) == list(VARIANTS)
+    for name, order in VARIANTS.items():
+        assert np.allclose(found[name], first @ second[:, order].T, rtol=1e-5)
+
+
+def test_threads_do_not_write_into_each_others_likeness() -> None:
+    random = np.random.default_rng(0)
+    pairs = [tuple(random.random((200, 128), dtype=np.float32) for _ in range(2)) for _ in range(40)]
+
+    def plain(pair: tuple[np.ndarray, ...]) -> bool:
+        likeness = _likeness_in_all_variants(*pair)
+        return all(np.allclose(likeness["plain"], pair[0] @ pair[1].T, rtol=1e-5) for _ in range(5))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(plain, pairs))
 
 
 @given(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from automl_vision.data.lineage import cells, neighbours
-from automl_vision.data.lineage.neighbours import nearest_of, nearest_pairs, thumbnails, turned
+from automl_vision.data.lineage.neighbours import Nearest, nearest_of, nearest_pairs, thumbnails, turned
 
 
 def features(n: int, seed: int = 0) -> np.ndarray:
@@ -72,12 +72,20 @@ def test_above_the_limit_copies_are_still_found(monkeypatch: pytest.MonkeyPatch)
     assert (np.abs(found.nearest - exact.nearest) < 1e-5).mean() > 0.95
 
 
+def standing_out(near: Nearest) -> np.ndarray:
+    return near.standing_out(np.arange(len(near.nearest)), near.nearest)
+
+
+def test_what_has_no_others_does_not_stand_out() -> None:
+    assert not standing_out(nearest_pairs(features(3))).any()
+
+
 def test_above_the_limit_a_sample_tells_what_stands_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "CELL", 30)
     views, _ = with_copies(3_000)
-    exact = nearest_pairs(views).standing_out
+    exact = standing_out(nearest_pairs(views))
     monkeypatch.setattr(neighbours, "_EXACT", 100)
-    sampled = nearest_pairs(views).standing_out
+    sampled = standing_out(nearest_pairs(views))
     assert np.isfinite(sampled).all()
     assert np.abs(sampled / exact - 1).mean() < 0.05
 

@@ -137,7 +137,10 @@ def test_two_blobs_on_black_are_not_each_others_copies() -> None:
     for _ in range(8):
         spots = [(*rng.integers(40, 160, 2).tolist(), int(rng.integers(15, 40))) for _ in range(2)]
         pictures.append(describe_picture(blobs(*spots)))
-    found = [lay_over(Ground(a), b, register(a, b)) for a, b in combinations(pictures, 2)]
+    grounds = [Ground(each) for each in pictures]
+    found = [
+        lay_over(grounds[a], pictures[b], register(pictures[a], pictures[b])) for a, b in combinations(range(8), 2)
+    ]
     assert not any(each.same for each in found)
 
 
@@ -154,8 +157,9 @@ def test_two_squares_in_other_places_and_colours_are_not_each_others_copies() ->
         side = 60 + 9 * at
         colour = tuple(int(each) for each in rng.integers(40, 256, 3))
         pictures.append(describe_picture(square(*rng.integers(5, 190 - side, 2).tolist(), side, colour, 60 + 12 * at)))
-    for first, second in combinations(pictures, 2):
-        found = lay_over(Ground(first), second, register(first, second))
+    grounds = [Ground(each) for each in pictures]
+    for first, second in combinations(range(8), 2):
+        found = lay_over(grounds[first], pictures[second], register(pictures[first], pictures[second]))
         assert not found.same, found
         assert not found.perhaps, found
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.facts import Facts
 from automl_vision.data.lineage.evidence import Evidence
+from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.names import SIBLING_HINT
 from automl_vision.data.lineage.neighbours import Floats, Nearest, nearest_of
 
@@ -25,8 +26,8 @@ DEPTHS: tuple[Depth, ...] = get_args(Depth)
 _LAID, _LAID_COSINE = 4, 0.35
 #: Of a picture that nothing was joined to, or half as many as is usual: neighbours that are looked through; groups
 #: among them that it is held against, each by the member it is most like; and those it is compared with in all ways, if
-#: they are as alike as that.
-_SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE = 48, 8, 2, 0.5
+#: they are as alike as that. Of groups that have lost a copy, it is compared so with as many more, if at all alike.
+_SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE, _SHORT_COSINE = 48, 8, 2, 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -78,29 +79,36 @@ def _neighbours(rows: NDArray[np.int64], found: Nearest) -> Iterator[Candidate]:
         yield Candidate((min(a, b), max(a, b)), cosine, hint=False, depth="laid" if near else "points")
 
 
-def second_candidates(rows: NDArray[np.int64], views: Floats, root: NDArray[np.int64]) -> list[Candidate]:
+def second_candidates(
+    rows: NDArray[np.int64], views: Floats, root: NDArray[np.int64], sizes: GroupSizes
+) -> list[Candidate]:
     """What pictures that nothing was joined to, or few, are held against, the most alike first.
 
     A copy that resembles its original little may resemble dozens of others more. Most of those are joined by now, and
-    a group needs to be asked once.
+    a group needs to be asked once; one that has all its copies needs not be asked.
 
     Args:
         rows: (n) of different pictures.
         views: (V, n, D) their descriptors.
         root: of all rows: what each is joined to.
+        sizes: of what is joined.
     """
-    members = np.bincount(root[rows], minlength=len(root))
+    members = sizes.members[rows]
     usual = float(np.median(members[members > 1])) if (members > 1).any() else 1.0
-    lone = np.flatnonzero(members[root[rows]] <= max(1.0, usual / 2))
+    lone = np.flatnonzero(members <= max(1.0, usual / 2))
+    short, may_grow = sizes.short, sizes.may_grow
     found: dict[tuple[int, int], Candidate] = {}
     for at, near, cosine in nearest_of(views, lone, _SEEN_AGAIN):
-        apart = root[rows[near]] != root[rows[at]]
+        apart = (root[rows[near]] != root[rows[at]]) & may_grow[rows[near]]
         near, cosine = near[apart], cosine[apart]
-        firsts = np.unique(root[rows[near]], return_index=True)[1]
-        for place, nth in enumerate(np.sort(firsts)[:_HELD_AGAINST].tolist()):
+        firsts = np.sort(np.unique(root[rows[near]], return_index=True)[1])[:_HELD_AGAINST]
+        left = _ALL_WAYS
+        for place, nth in enumerate(firsts.tolist()):
             a, b = int(rows[at]), int(rows[near[nth]])
-            depth: Depth = "again" if place < _ALL_WAYS and cosine[nth] >= _ALL_WAYS_COSINE else "points"
-            pair = (min(a, b), max(a, b))
-            if pair not in found or depth == "again":
+            lost_one = bool(short[b]) and cosine[nth] >= _SHORT_COSINE and left > 0
+            left -= lost_one
+            again = lost_one or (place < _ALL_WAYS and cosine[nth] >= _ALL_WAYS_COSINE)
+            pair, depth = (min(a, b), max(a, b)), DEPTHS[-1 if again else 0]
+            if pair not in found or again:
                 found[pair] = Candidate(pair, float(cosine[nth]), hint=False, depth=depth)
     return sorted(found.values(), key=lambda each: (-each.cosine, each.pair))

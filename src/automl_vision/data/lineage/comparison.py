@@ -23,6 +23,7 @@ from automl_vision.data.facts import Compared, Facts
 from automl_vision.data.lineage.candidates import DEPTHS, Candidate, Depth, first_candidates, second_candidates
 from automl_vision.data.lineage.contradictions import contradicted, named_pairs
 from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes
+from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.lineage.neighbours import NEIGHBOURS, Nearest, nearest_pairs, thumbnails, turned
@@ -51,8 +52,9 @@ _PATIENCE, _PATIENCE_SHARE, _PATIENCE_PER_COPY = 64, 0.05, 0.1
 #: Share of the pictures that must have been joined before those that were not are looked at again.
 _WORTH_A_SECOND_LOOK = 0.2
 #: A picture resembles its nearest as a copy does from this cosine, and from so many standard deviations above what it
-#: has with all others. What is missed most often does (docs/LOG.md).
-_STANDS_OUT_COSINE, _STANDS_OUT = 0.45, 4.6
+#: has with all others. What is missed most often does (docs/LOG.md). Less is enough where the other belongs to a group
+#: that has lost a copy.
+_STANDS_OUT_COSINE, _STANDS_OUT, _RESEMBLES_SHORT_GROUP = 0.45, 4.6, 3.5
 
 
 def compare(
@@ -81,7 +83,8 @@ def compare(
             work = _Work(rows, pictures, pool, stop, progress)
             work.look(first_candidates(described, near, facts, others), connected(len(manifest), joined))
             if work.is_worth_a_second_look:
-                work.look_again(second_candidates(described, views, work.root))
+                sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
+                work.look_again(second_candidates(described, views, work.root, sizes))
             found = list(work.found.items())
             original = _originals(facts, others, found, pictures, pool, stop)
             names = named_pairs(joined, facts)
@@ -89,6 +92,7 @@ def compare(
     unknown = (len(rows) - len(described)) * NEIGHBOURS // 2  # about as many as there would have been
     seen = {row: pictures.appearances[row] for row in sorted(pictures.appearances)}
     plain = [row for row, each in seen.items() if each.plain and not each.tiny]
+    sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
     told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=plain)
     return replace(
         told,
@@ -98,7 +102,7 @@ def compare(
         left=work.left,
         barren=work.barren if work.left else 0,
         unseen=np.union1d(np.setdiff1d(rows, described), sorted(work.unseen)).astype(np.int64),
-        resembling=_resembling(described, near) if sight.describe is not None else _no_rows(),
+        resembling=_resembling(described, near, sizes) if sight.describe is not None else _no_rows(),
         original=original,
         marked={row: each.traces for row, each in seen.items() if each.traces},
     )
@@ -125,9 +129,14 @@ def _originals(
     return judge_groups(connected(len(facts), links), named, facts, look, pool, stop)
 
 
-def _resembling(rows: NDArray[np.int64], near: Nearest) -> NDArray[np.int64]:
-    """Rows whose nearest picture stands out from all others, as the original of a copy does."""
-    return rows[(near.nearest >= _STANDS_OUT_COSINE) & (near.standing_out >= _STANDS_OUT)]
+def _resembling(rows: NDArray[np.int64], near: Nearest, sizes: GroupSizes) -> NDArray[np.int64]:
+    """Rows with a picture that stands out from all others, as the original of a copy does."""
+    every = np.arange(len(rows))
+    alone = (near.nearest >= _STANDS_OUT_COSINE) & (near.standing_out(every, near.nearest) >= _STANDS_OUT)
+    ones, others = np.concatenate([near.pairs, near.pairs[:, ::-1]]).T
+    standing_out = near.standing_out(ones, np.tile(near.cosine, 2))
+    alone[ones[sizes.short[rows[others]] & (standing_out >= _RESEMBLES_SHORT_GROUP)]] = True
+    return rows[alone]
 
 
 def _no_rows() -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from automl_vision.data.decode import FileSignature
 from automl_vision.data.lineage.agreement import Agreement
 from automl_vision.data.lineage.keypoints import VARIANTS
 from automl_vision.data.lineage.originals import Group
+from automl_vision.data.lineage.picture import GUISE_NAMES
 from automl_vision.data.lineage.registration import Registration
 
 #: Name of the file in the cache folder.
@@ -46,7 +47,7 @@ _MADE_BY = (
 )
 _LIBRARIES = ("numpy", "opencv-python-headless", "scipy")
 _VARIANTS = tuple(VARIANTS)
-#: Inliers, number of the variant, tiny, whether there is a map, whether of edges, and the agreement: correlation,
+#: Inliers, number of the variant, tiny, whether there is a map, number of the guise, and the agreement: correlation,
 #: alike, places, covers; and how far it was moved and recoloured.
 _REGISTRATION = struct.Struct("<i4B7d")
 _MAP = np.dtype("<f8")
@@ -197,7 +198,7 @@ def _registration_to(found: Registration) -> bytes:
         _VARIANTS.index(found.variant),
         found.tiny,
         found.map is not None,
-        found.of_edges,
+        GUISE_NAMES.index(found.guise),
         agreed.correlation,
         agreed.alike,
         agreed.places,
@@ -209,7 +210,7 @@ def _registration_to(found: Registration) -> bytes:
 
 
 def _registration_from(kept: bytes) -> Registration:
-    inliers, variant, tiny, has_map, of_edges, correlation, alike, places, *rest = _REGISTRATION.unpack_from(kept)
+    inliers, variant, tiny, has_map, guise, correlation, alike, places, *rest = _REGISTRATION.unpack_from(kept)
     agreed = Agreement(correlation, alike, places, (rest[0], rest[1]))
     onto = np.frombuffer(kept, _MAP, offset=_REGISTRATION.size).reshape(3, 3) if has_map else None
-    return Registration(inliers, agreed, _VARIANTS[variant], bool(tiny), onto, bool(of_edges), rest[2], rest[3])
+    return Registration(inliers, agreed, _VARIANTS[variant], bool(tiny), onto, GUISE_NAMES[guise], rest[2], rest[3])

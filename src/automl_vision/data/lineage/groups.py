@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Facts
 from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAGE_MODES, Evidence, as_bytes, precedence
+from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.lineage import Lineage, Link
 from automl_vision.data.lineage.originals import SURE
 from automl_vision.data.manifest import Manifest
@@ -38,9 +39,11 @@ def trace_lineage(manifest: Manifest, facts: Facts, settings: DataSettings) -> L
     unsure = _apart(found, group)
     doubtful = _doubtful(found, decided, group)
     _spare_small_classes(doubtful, role, manifest, facts)
+    short = _short_groups(found, decided, role, facts)
     barred = _barred(unsure, group) | doubtful | _looks_augmented(role, decided, found, facts)
+    barred[list(short)] = True
     lone = tuple(np.flatnonzero(doubtful).tolist())
-    return Lineage(group, role, orphan, barred, links, reasons, unsure, lone)
+    return Lineage(group, role, orphan, barred, links, reasons, unsure, lone, short)
 
 
 def declared_groups(manifest: Manifest, settings: DataSettings) -> NDArray[np.int64]:
@@ -113,8 +116,7 @@ def _name_by_pixels(
     sure = [row for row, probability in seen.original.items() if probability >= SURE] if seen else []
     if not sure:
         return
-    shows = (link for name, each in found.items() if name not in KEEPS_TOGETHER for link in each.links)
-    root = connected(len(role), shows)
+    root = _shows_the_same(found, len(role))
     open_ = np.isin(decided, ("", "pixels_equal", "pixels_registered")) | (role == "unsure")
     settled = set(root[~open_ & (role == "original")].tolist())
     for row in precedence(manifest, facts, np.array(sure, dtype=np.int64)):
@@ -123,6 +125,25 @@ def _name_by_pixels(
             members = open_ & (root == root[row])
             role[members], decided[members] = "copy", "pixels_registered"
             role[row] = "original"
+
+
+def _shows_the_same(found: dict[str, Evidence], n: int) -> NDArray[np.int64]:
+    """(n) the smallest row that shows the same picture as each row."""
+    return connected(n, (link for name, each in found.items() if name not in KEEPS_TOGETHER for link in each.links))
+
+
+def _short_groups(
+    found: dict[str, Evidence], decided: NDArray[np.str_], role: NDArray[np.str_], facts: Facts
+) -> dict[int, str]:
+    """Originals of groups that are smaller than nearly all others, where the user does not say what they are."""
+    if facts.compared is None or "pixels_registered" not in found:
+        return {}
+    sizes = GroupSizes.of(_shows_the_same(found, len(role)), np.flatnonzero(facts.usable))
+    rows = sizes.short & (role == "original") & ~np.isin(decided, ("columns", "patterns"))
+    return {
+        row: f"{sizes.members[row]} files show this picture, where nearly all that have copies have {sizes.usual}"
+        for row in np.flatnonzero(rows).tolist()
+    }
 
 
 def _keep_one_of_equal_pixels(

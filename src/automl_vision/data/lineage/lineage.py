@@ -44,6 +44,7 @@ class Lineage:
         reasons: row -> why it is an orphan or unsure, one line, for the reader of the audit.
         unsure: pairs behind `barred`: perhaps one picture, in two groups.
         doubtful: rows behind `barred`: alone in their group, and perhaps copies that were missed.
+        short: originals behind `barred`, of groups that have most likely lost a copy -> why, one line.
     """
 
     group: NDArray[np.int64]
@@ -54,3 +55,4 @@ class Lineage:
     reasons: Mapping[int, str] = field(default_factory=dict)
     unsure: tuple[Link, ...] = ()
     doubtful: tuple[int, ...] = ()
+    short: Mapping[int, str] = field(default_factory=dict)

@@ -32,14 +32,19 @@ class Nearest:
         pairs: (M, 2) rows of the descriptors, first < second, each pair once.
         cosine: (M) how alike, falling.
         nearest: (n) cosine of each image with its nearest.
-        standing_out: (n) how far that is above what the image has with images beyond its nearest, in their standard
-            deviations. In a large set a random sample stands for them.
+        others, deviation: (n) mean and standard deviation of the cosines that each image has with images beyond its
+            nearest. In a large set a random sample stands for them.
     """
 
     pairs: NDArray[np.int64]
     cosine: Floats
     nearest: Floats
-    standing_out: Floats
+    others: Floats
+    deviation: Floats
+
+    def standing_out(self, rows: NDArray[np.int64], cosine: Floats) -> Floats:
+        """How many standard deviations these cosines of `rows` are above what the rows have with others."""
+        return np.asarray((cosine - self.others[rows]) / np.maximum(self.deviation[rows], 1e-6), dtype=np.float32)
 
 
 def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Nearest:
@@ -52,14 +57,14 @@ def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Nearest:
     """
     n = views.shape[1]
     if n < 2:
-        none = np.zeros(0, np.float32)
-        return Nearest(np.zeros((0, 2), np.int64), none, np.zeros(n, np.float32), np.zeros(n, np.float32))
+        none, zero = np.zeros(0, np.float32), np.zeros(n, np.float32)
+        return Nearest(np.zeros((0, 2), np.int64), none, zero, zero, zero)
     unit = _centred(views)
     search = _exactly if n <= _EXACT else _in_cells
     blocks = list(search(unit, min(k, n - 1)))
-    pairs, cosine, nearest, standing_out = (np.concatenate(each) for each in zip(*blocks, strict=True))
+    pairs, cosine, *of_each = (np.concatenate(each) for each in zip(*blocks, strict=True))
     falling, best = _once(pairs, cosine, _FLOOR if n <= _LARGE else _FLOOR_LARGE)
-    return Nearest(falling, best, nearest, standing_out)
+    return Nearest(falling, best, *of_each)
 
 
 def nearest_of(views: Floats, rows: NDArray[np.int64], k: int) -> Iterator[tuple[int, NDArray[np.int64], Floats]]:
@@ -112,8 +117,8 @@ def _centred(views: Floats) -> Floats:
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-12), dtype=np.float32)
 
 
-#: Pairs and cosines of one block of images, and for each image the nearest and how far that stands out.
-_Block = tuple[NDArray[np.int64], Floats, Floats, Floats]
+#: Pairs and cosines of one block of images, and for each image the nearest, and mean and deviation of the others.
+_Block = tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]
 
 
 def _exactly(unit: Floats, k: int) -> Iterator[_Block]:
@@ -155,16 +160,14 @@ def _cosines(unit: Floats, rows: NDArray[np.int64], others: Floats) -> Floats:
 
 def _block(rows: NDArray[np.int64], near: NDArray[np.int64], alike: Floats, others: Floats) -> _Block:
     pairs = np.stack([np.repeat(rows, near.shape[1]), near.ravel()], axis=1)
-    nearest = alike.max(axis=1)
-    return pairs, alike.ravel(), nearest, _standing_out(nearest, others)
+    return pairs, alike.ravel(), alike.max(axis=1), *_of_others(others, alike.max(axis=1))
 
 
-def _standing_out(nearest: Floats, others: Floats) -> Floats:
-    """(n) how many standard deviations the nearest is above the others, which hold NaN for what does not count."""
-    if np.isnan(others).sum(axis=1).min() >= others.shape[1] - 1:
-        return np.zeros(len(nearest), dtype=np.float32)
-    above = (nearest - np.nanmean(others, axis=1)) / np.maximum(np.nanstd(others, axis=1), 1e-6)
-    return np.asarray(above, dtype=np.float32)
+def _of_others(cosine: Floats, nearest: Floats) -> tuple[Floats, Floats]:
+    """(n) mean and standard deviation of what is not NaN; where nothing or one is left, nothing stands out."""
+    if np.isnan(cosine).sum(axis=1).min() >= cosine.shape[1] - 1:
+        return nearest, np.ones(len(nearest), dtype=np.float32)
+    return np.nanmean(cosine, axis=1).astype(np.float32), np.nanstd(cosine, axis=1).astype(np.float32)
 
 
 def _once(pairs: NDArray[np.int64], cosine: Floats, floor: float) -> tuple[NDArray[np.int64], Floats]:

@@ -1,14 +1,17 @@
 """What the comparison keeps of one picture: grey levels at one size, and key points; in a few guises.
 
 A copy may be changed so that the pictures as they are have little in common: filled corners and erased rectangles
-(`bare` is without them), or values turned upside down above a threshold (`edges` does not tell dark from bright).
+(`bare` is without them), or grey levels that were turned upside down above a threshold, or spread evenly
+(`GUISES`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -19,6 +22,9 @@ from automl_vision.data.lineage.keypoints import Map, Points, find_points
 from automl_vision.data.lineage.overlay import Bank, Contrast
 
 Grey = NDArray[np.uint8]
+#: What is compared of a picture: its grey levels, or what `GUISES` makes of them.
+Guise = Literal["grey", "edges", "spread"]
+GUISE_NAMES: tuple[Guise, ...] = get_args(Guise)
 
 #: Sides up to which a picture is tiny, in pixels of the file.
 TINY = 64
@@ -39,6 +45,8 @@ _MEDIAN = 3
 _COLOURS = 4
 #: Blur in pixels before steps are measured, and the step that counts as much as all below it.
 _EDGE_BLUR, _FAINT_EDGE = 1.0, 6.0
+#: Blur in pixels before grey levels are spread, which would lift noise out of the dark.
+_SPREAD_BLUR = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Picture:
     whole: Map
     hidden: Mask | None = None
     bare: Picture | None = None
+    _redrawn: dict[Guise, Picture] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def plain(self) -> bool:
@@ -78,15 +87,30 @@ class Picture:
         """What `overlay` works on."""
         return Contrast.of(self.calm)
 
-    @cached_property
-    def edges(self) -> Picture:
-        """Its steps, however dark or bright what they part, without what augmentation may have filled."""
-        if self.bare is not None:
-            return self.bare.edges
-        smooth = cv2.GaussianBlur(self.calm, (0, 0), _EDGE_BLUR)
-        across, down = (cv2.Sobel(smooth, cv2.CV_32F, *order, scale=0.25) for order in ((1, 0), (0, 1)))
-        steps = _stretched(np.log1p(np.hypot(across, down) / _FAINT_EDGE) * np.float32(16.0))
-        return replace(self, calm=steps, points=find_points(steps), smoothed=None)
+    def in_guise(self, name: Guise) -> Picture:
+        """The same redrawn, without what augmentation may have filled; made once."""
+        if name == "grey":
+            return self
+        if name not in self._redrawn:
+            own = self.bare or self
+            grey = GUISES[name](own.calm)
+            self._redrawn[name] = replace(own, calm=grey, points=find_points(grey), smoothed=None)
+        return self._redrawn[name]
+
+
+def _edges(grey: Grey) -> Grey:
+    """Its steps, however dark or bright what they part is."""
+    smooth = cv2.GaussianBlur(grey, (0, 0), _EDGE_BLUR)
+    across, down = (cv2.Sobel(smooth, cv2.CV_32F, *order, scale=0.25) for order in ((1, 0), (0, 1)))
+    return _stretched(np.log1p(np.hypot(across, down) / _FAINT_EDGE) * np.float32(16.0))
+
+
+def _spread(grey: Grey) -> Grey:
+    """As many pixels at every grey level: what is dim comes out, and what was spread before changes little."""
+    return _as_grey(cv2.equalizeHist(cv2.GaussianBlur(grey, (0, 0), _SPREAD_BLUR)))
+
+
+GUISES: dict[Guise, Callable[[Grey], Grey]] = {"edges": _edges, "spread": _spread}
 
 
 class Ground:
@@ -105,10 +129,9 @@ class Ground:
         """Of what is its own."""
         return self if self.picture.bare is None else Ground(self.picture.bare)
 
-    @cached_property
-    def edges(self) -> Ground:
-        """Of its edges."""
-        return Ground(self.picture.edges)
+    def in_guise(self, name: Guise) -> Ground:
+        """Of the picture redrawn."""
+        return self if name == "grey" else Ground(self.picture.in_guise(name))
 
 
 def describe_picture(pixels: NDArray[np.uint8]) -> Picture:

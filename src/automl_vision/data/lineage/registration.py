@@ -19,7 +19,7 @@ import numpy as np
 from automl_vision.data.lineage.agreement import Agreement, agreement
 from automl_vision.data.lineage.keypoints import FEWEST, Fit, Map, Points, fits, plausible
 from automl_vision.data.lineage.overlay import Place, places, refine
-from automl_vision.data.lineage.picture import Ground, Picture
+from automl_vision.data.lineage.picture import Ground, Guise, Picture
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,16 @@ class _Rule:
 _GREY = _Rule(8.0, 3.0, 0.25, ((0.8, 0.82, 15.0), (0.95, 0.92, 8.0), (0.7, 0.9, 20.0)))
 #: Key points of 28 pixels are few and alike, and tiny pictures agree in most places anyway.
 _TINY = _Rule(14.0, 3.0, 0.85, ((0.97, 0.95, 15.0),))
-#: Drawings in one style have edges in common.
+#: Drawings in one style have edges in common, and large parts.
 _EDGES = _Rule(16.0, 8.0, 0.25, ((0.9, 0.9, 15.0),), (0.8, 0.7))
+_RULES: dict[Guise, _Rule] = {"grey": _GREY, "edges": _EDGES, "spread": _EDGES}
+
+#: What was registered, in words.
+_SAID: dict[Guise, str] = {
+    "grey": "registered",
+    "edges": "edges registered",
+    "spread": "grey levels spread evenly registered",
+}
 
 #: Without matches: the share of one of the two that the other must cover; pixels within which it lies as a flip or a
 #: quarter turn would lay it; grey levels within which it has its colours. And the correlation from which it is asked.
@@ -67,7 +75,7 @@ class Registration:
         tiny: whether one of them is tiny.
         map: (3, 3) from pixels of the second to pixels of the first, both at longer side `SIDE`; None where there is
             none.
-        of_edges: whether edges were compared, not grey levels.
+        guise: what of the pictures was compared.
         moved: pixels by which a corner lies off the corner that a flip or a quarter turn would lay it on; infinite
             where the two do not agree.
         recoloured: grey levels by which most of it differs in colour; infinite where the two do not agree.
@@ -78,7 +86,7 @@ class Registration:
     variant: str = "plain"
     tiny: bool = False
     map: Map | None = None
-    of_edges: bool = False
+    guise: Guise = "grey"
     moved: float = math.inf
     recoloured: float = math.inf
 
@@ -115,8 +123,7 @@ class Registration:
     def detail(self) -> str:
         """One line for people."""
         by = f"{self.inliers} points" if self.inliers else f"{self.agreement.alike:.0f} places"
-        what = "edges registered" if self.of_edges else "registered"
-        return f"{what} {self.variant}: {by}, correlation {self.correlation:.2f}"
+        return f"{_SAID[self.guise]} {self.variant}: {by}, correlation {self.correlation:.2f}"
 
     def turned_round(self) -> Registration:
         """The same, from the first picture to the second."""
@@ -136,9 +143,7 @@ class Registration:
 
     @property
     def _rule(self) -> _Rule:
-        if self.of_edges:
-            return _EDGES
-        return _TINY if self.tiny else _GREY
+        return _TINY if self.tiny else _RULES[self.guise]
 
 
 def register(first: Picture, second: Picture) -> Registration:
@@ -170,10 +175,10 @@ def lay_over(ground: Ground, second: Picture, found: Registration) -> Registrati
 
 
 def look_again(ground: Ground, second: Picture, found: Registration) -> Registration:
-    """Lay the pictures over each other also the other way round, and their edges both ways.
+    """Lay the pictures over each other also the other way round, and in other guises.
 
     What is laid over what makes a difference where the two have little in common. Edges tell where a picture was
-    turned upside down above a threshold.
+    turned upside down above a threshold; grey levels spread evenly, where a dim one was brightened.
 
     Args:
         ground: the first picture.
@@ -188,8 +193,9 @@ def look_again(ground: Ground, second: Picture, found: Registration) -> Registra
     other = Ground(second)
     tries: tuple[Callable[[], Registration], ...] = (
         lambda: lay_over(other, ground.picture, found.turned_round()).turned_round(),
-        lambda: _over_edges(ground.edges, second.edges),
-        lambda: _over_edges(other.edges, ground.edges.picture).turned_round(),
+        lambda: _by_points_in("spread", ground.picture, second),
+        lambda: _over_edges(ground, second),
+        lambda: _over_edges(other, ground.picture).turned_round(),
     )
     for each in tries:
         found = max(found, each(), key=_promise)
@@ -198,10 +204,16 @@ def look_again(ground: Ground, second: Picture, found: Registration) -> Registra
     return found
 
 
+def _by_points_in(guise: Guise, first: Picture, second: Picture) -> Registration:
+    first, second = first.in_guise(guise), second.in_guise(guise)
+    return replace(_by_points(first, second, first.points, second.points), guise=guise)
+
+
 def _over_edges(ground: Ground, second: Picture) -> Registration:
-    first = ground.picture
-    found = replace(_by_points(first, second, first.points, second.points), of_edges=True)
-    return found if found.same else replace(_laid_over(ground, second, found), of_edges=True)
+    found = _by_points_in("edges", ground.picture, second)
+    if found.same:
+        return found
+    return replace(_laid_over(ground.in_guise("edges"), second.in_guise("edges"), found), guise="edges")
 
 
 def _promise(found: Registration) -> tuple[bool, bool, float]:
