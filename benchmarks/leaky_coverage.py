@@ -48,6 +48,7 @@ def measure(fashion: Path, holdout: Path, scratch: Path, args: argparse.Namespac
             "machine.cache": False,
             "machine.seed": seed,
             "output.fingerprint": False,
+            "output.history": False,
         }
     )
     run = run_search(folder / "images", settings, out=scratch / f"run{seed}")

@@ -67,7 +67,7 @@ def measure(command: Sequence[str], data: Path, config: Path, folder: Path, over
     Raises:
         RuntimeError: the command failed; with its exit code and the end of its messages.
     """
-    overrides = {**overrides, "output.runs": str(folder), "output.name": "run"}
+    overrides = {**overrides, "output.runs": str(folder), "output.name": "run", "output.history": False}
     file = folder / "settings.toml"
     file.write_text(dump_settings(load_settings(config, overrides)), encoding="utf-8")
     before, start = _cpu_seconds(), time.monotonic()

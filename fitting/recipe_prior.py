@@ -1,12 +1,13 @@
 """Fits what recipes are expected to be worth (src/automl_vision/search/recipe_prior.json), and what recorded runs cost.
 
-    python fitting/recipe_prior.py --curves DIR
+    python fitting/recipe_prior.py --curves DIR [--history ~/.local/state/automl-vision/history.jsonl]
 
 Ridge regression on indicator columns: every effect is a mean over the recorded runs that is shrunken towards 0, the
 more the fewer runs it rests on, and each is adjusted for all others. The target is the share of runs of the same data
 set that a run beat, so that no data set counts more because its accuracies are spread wider. `--curves` is a folder as
-described in `benchmarks/recorded_runs.py`. What recorded runs cost (benchmarks/recorded_costs.json) is fitted the same
-way, to the logarithm of seconds per image; only the benchmark needs it, a search measures.
+described in `benchmarks/recorded_runs.py`; `--history` adds the fine-tunes of this machine, each run as a set of its
+own. What recorded runs cost (benchmarks/recorded_costs.json) is fitted the same way, to the logarithm of seconds per
+image; only the benchmark needs it, a search measures.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +27,18 @@ from numpy.typing import NDArray
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
-from automl_vision.search.prior import ADAPTIVE, Curve, Effect, Levels, Prior, Traits  # noqa: E402
-from recorded_runs import RecordedSet, read_sets  # noqa: E402
+from automl_vision.search.history_file import RungRecord, read_history  # noqa: E402
+from automl_vision.search.prior import (  # noqa: E402
+    ADAPTIVE,
+    Curve,
+    Effect,
+    Levels,
+    Prior,
+    Trait,
+    Traits,
+    rate_at_reference,
+)
+from recorded_runs import FEWEST_EPOCHS, RecordedRun, RecordedSet, read_sets  # noqa: E402
 
 PRIOR = REPOSITORY / "src/automl_vision/search/recipe_prior.json"
 COSTS = REPOSITORY / "benchmarks/recorded_costs.json"
@@ -82,6 +94,42 @@ def fit_quality(sets: Sequence[RecordedSet]) -> Prior:
 def fit_costs(sets: Sequence[RecordedSet]) -> Prior:
     """The natural logarithm of the seconds that an epoch is expected to take per image."""
     return fit(sets, COST, log_seconds_per_image)
+
+
+def history_sets(records: Sequence[RungRecord]) -> tuple[RecordedSet, ...]:
+    """The fine-tunes of a history from pretrained weights, each run a set; runs of a single fine-tune say nothing."""
+    by_run: dict[str, dict[int, list[RungRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.kind == "finetune" and record.recipe["pretrained"] and record.epoch >= FEWEST_EPOCHS:
+            by_run[record.run][record.trial].append(record)
+    return tuple(
+        RecordedSet(
+            name=f"history {run}",
+            images=int(next(iter(trials.values()))[0].data["n_train"]),
+            runs=tuple(_recorded_run(number, lines) for number, lines in sorted(trials.items())),
+        )
+        for run, trials in by_run.items()
+        if len(trials) > 1
+    )
+
+
+def _recorded_run(number: int, lines: Sequence[RungRecord]) -> RecordedRun:
+    last = max(lines, key=lambda record: record.epoch)
+    recipe, top1 = last.recipe, last.backbone["imagenet_top1"]
+    batch = float(recipe["batch_size"] * recipe["gradient_accumulation"])
+    known: dict[str, Trait] = {} if top1 is None else {"imagenet_top1": top1}
+    traits: dict[str, Trait] = {
+        **known,
+        "backbone": recipe["backbone"],
+        "optimizer": recipe["optimizer"],
+        "learning_rate": rate_at_reference(recipe["learning_rate"], batch, recipe["optimizer"]),
+        "weight_decay": recipe["weight_decay"],
+        "dropout": 0.0,
+        "stochastic_norm": "no",
+        "frozen_share": 0.0,
+    }
+    scores = np.array([100 * record.score for record in sorted(lines, key=lambda record: record.epoch)])
+    return RecordedRun(str(number), traits, 0, scores, np.full(len(scores), last.seconds / last.epoch))
 
 
 def share_beaten(recorded: RecordedSet) -> Floats:
@@ -145,8 +193,11 @@ def main() -> None:
     """Fit both to all sets of a folder and write them where they belong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--curves", type=Path, required=True, help="folder of recorded runs")
-    sets = read_sets(parser.parse_args().curves)
-    for file, prior in ((PRIOR, fit_quality(sets)), (COSTS, fit_costs(sets))):
+    parser.add_argument("--history", type=Path, help="history.jsonl of this machine, for what recipes are worth")
+    given = parser.parse_args()
+    sets = read_sets(given.curves)
+    here = history_sets(read_history(given.history)) if given.history else ()
+    for file, prior in ((PRIOR, fit_quality([*sets, *here])), (COSTS, fit_costs(sets))):
         file.write_text(json.dumps(prior.to_dict(), indent=1) + "\n", "utf-8")
         print(f"{file.relative_to(REPOSITORY)}: {prior.fitted} on {', '.join(prior.sets)}")
 

@@ -211,6 +211,9 @@ def test_one_is_not_true() -> None:
         ("training__clip_norm", float("inf"), "at least 0"),
         ("training__learning_rate", 10**400, "must be a number"),
         ("training__momentum", 1.0, "below 1"),
+        ("training__batch_size", 0, "auto, or from 1 to 65536"),
+        ("training__batch_size", "large", "auto, or from 1 to 65536"),
+        ("training__batch_size", 8.5, "a whole number or text"),
         ("search__resolutions", [32, 0], "sides from 16 to 4096"),
         ("search__resolutions", [32, True], "a list of whole numbers"),
         ("search__backbones", [""], "names that are not empty"),
@@ -236,6 +239,17 @@ def test_a_run_may_have_any_folder_name(name: str) -> None:
 
 def test_test_and_validation_must_leave_something_to_train_on() -> None:
     assert "leave nothing to train on" in complaint(split__test=0.5, split__val=0.5)
+
+
+def test_a_time_of_their_own_needs_backbones_and_no_budget() -> None:
+    each = {"search.budget_per_backbone": "2m", "search.backbones": ["a", "b", "a"]}
+    value = load_settings(overrides=each)
+    assert (value.seconds_per_backbone, value.budget_seconds) == (120, 240)
+    assert Settings().seconds_per_backbone is None
+    assert "name search.backbones" in complaint(search__budget_per_backbone="2m")
+    assert "exclude each other" in complaint(
+        search__budget_per_backbone="2m", search__budget="9m", search__backbones=["a"]
+    )
 
 
 @pytest.mark.parametrize(

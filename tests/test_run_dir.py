@@ -175,6 +175,17 @@ def test_time_spent_is_known_to_the_next_session(run: RunDir) -> None:
     again.close()
 
 
+def test_what_each_backbone_used_is_known_to_the_next_session(run: RunDir) -> None:
+    run.note_turns({"resnet18": 4.5})
+    run.note_spent(9.0)
+    again = reopened(run)
+    assert (again.turns, again.spent) == ({"resnet18": 4.5}, 9.0)
+    again.note_spent(11.0)  # whoever records the time of the run forgets nothing
+    third = reopened(again)
+    assert (third.turns, third.spent) == ({"resnet18": 4.5}, 11.0)
+    third.close()
+
+
 def test_every_look_gets_the_next_number_across_sessions(run: RunDir) -> None:
     assert [look["number"] for look in run.record_look("final evaluation", 120)] == [1]
     again = reopened(run)

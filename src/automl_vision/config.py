@@ -20,6 +20,7 @@ from typing import Any
 
 from automl_vision.errors import ConfigError
 from automl_vision.rules import (
+    BATCH_SIZE,
     DEVICE,
     FOLDER_NAME,
     NAMES,
@@ -103,7 +104,18 @@ class SearchSettings:
         "Wall-clock budget from start to report: 90s, 10m, 1h30m (empty: 10m, or none where trials is set).",
         OPTIONAL_DURATION,
     )
-    trials: int = _setting(0, "Stop after this many fine-tunes (0: the budget decides).", at_least(0))
+    budget_per_backbone: str = _setting(
+        "",
+        "Instead of a budget: the same search time for each of the named backbones, one after the other; preparing the "
+        "images, testing and the report come on top.",
+        OPTIONAL_DURATION,
+    )
+    trials: int = _setting(
+        0,
+        "Stop after this many fine-tunes (0: the budget decides). 1 with values of [training]: that one recipe is "
+        "trained as it was given, and is the model.",
+        at_least(0),
+    )
     objective: str = _setting(
         "auto",
         "What validation maximises; auto: macro_f1 if the largest class is over 3 times the smallest, else accuracy.",
@@ -139,9 +151,21 @@ class TrainingSettings:
     """Values that are pinned for every recipe. What is left out is searched, or set by a rule."""
 
     epochs: int | None = _setting(None, "Epochs of every fine-tune.", between(1, 10_000))
-    batch_size: int | None = _setting(None, "Images per optimizer step.", between(1, 65_536))
-    optimizer: str | None = _setting(None, "Optimizer of every fine-tune.", one_of("adamw", "sgd"))
-    learning_rate: float | None = _setting(None, "Peak learning rate.", between(1e-7, 10.0))
+    batch_size: int | str | None = _setting(
+        None,
+        "Images at once, before gradient accumulation (left out: 32); auto: 32, 64 or 128 per optimizer step, by the "
+        "number of training images. Where memory is too small, parts of it are taken one after the other.",
+        BATCH_SIZE,
+    )
+    gradient_accumulation: int | None = _setting(
+        None,
+        "Batches whose gradients are averaged for one optimizer step: it sees batch_size times so many images.",
+        between(1, 1024),
+    )
+    optimizer: str | None = _setting(None, "Optimizer of every fine-tune.", one_of("adamw", "adam", "sgd"))
+    learning_rate: float | None = _setting(
+        None, "Peak learning rate, used as it is; one that is searched goes with the batch size.", between(1e-7, 10.0)
+    )
     weight_decay: float | None = _setting(None, "Weight decay.", between(0.0, 1.0))
     momentum: float | None = _setting(None, "SGD momentum or Adam beta1.", below(0.0, 1.0))
     layer_decay: float | None = _setting(None, "Learning-rate factor per layer towards the input.", between(0.1, 1.0))
@@ -154,6 +178,11 @@ class TrainingSettings:
     ema: bool | None = _setting(None, "Validate and ship the running average of the weights.")
     clip_norm: float | None = _setting(None, "Largest gradient norm (0: no clipping).", at_least(0))
     freeze_norm: bool | None = _setting(None, "Keep batch-norm statistics as pretrained.")
+    head_from_probe: bool | None = _setting(
+        None,
+        "Start the head from a linear probe on frozen features, else from random weights. Off with trials = 1, one "
+        "backbone and no budget (or pinned epochs), no probe is fitted at all.",
+    )
     drop_path: float | None = _setting(None, "Stochastic depth rate.", below(0.0, 1.0))
     patience: int | None = _setting(None, "Stop a trial after this many epochs without gain (0: off).", at_least(0))
     min_improvement: float | None = _setting(None, "Smallest gain that counts as one.", at_least(0))
@@ -186,6 +215,14 @@ class OutputSettings:
         "Keep digests of the images in model.pt, so that evaluate can tell which images the model knows; they tell "
         "whoever has an image whether it was used.",
     )
+    history: bool = _setting(
+        True,
+        "Append what each rung came to to history.jsonl in the user's state folder: recipe and figures, no path, no "
+        "class name, no picture. It stays on this machine.",
+    )
+    kept_checkpoints: int = _setting(
+        3, "Fine-tunes, best first, whose weights stay in the run folder; those of probes stay as well.", at_least(1)
+    )
 
 
 @dataclass(frozen=True)
@@ -201,10 +238,21 @@ class Settings:
 
     @property
     def budget_seconds(self) -> float:
-        """The budget in seconds; infinity where only the number of trials ends the search."""
+        """The budget in seconds; infinity where only the number of trials ends the search.
+
+        Where each backbone has a time of its own, that of all together.
+        """
+        if self.seconds_per_backbone is not None:
+            return self.seconds_per_backbone * len(set(self.search.backbones))
         if self.search.budget:
             return parse_duration(self.search.budget)
         return math.inf if self.search.trials else parse_duration(DEFAULT_BUDGET)
+
+    @property
+    def seconds_per_backbone(self) -> float | None:
+        """Search time of each backbone in seconds; None where they share the budget."""
+        each = self.search.budget_per_backbone
+        return parse_duration(each) if each else None
 
 
 TABLES: dict[str, type[Any]] = {
@@ -253,12 +301,23 @@ def setting_help(dotted: str) -> str:
 
 
 def setting_hint(dotted: str) -> Any:
-    """Type of a setting, without the None of an optional one; `KeyError` for an unknown name."""
+    """Type of a setting, without the None of an optional one; text where it may also be something else.
+
+    Raises:
+        KeyError: an unknown name.
+    """
     table, _, key = dotted.partition(".")
     hint = _hints(table)[key]
     if isinstance(hint, types.UnionType):
-        return next(option for option in typing.get_args(hint) if option is not type(None))
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        return str if str in options else options[0]
     return hint
+
+
+def accepts_number(dotted: str) -> bool:
+    """Whether a setting that is written as text ("auto") may be a whole number instead."""
+    table, _, key = dotted.partition(".")
+    return _wants(int, _hints(table)[key]) and _wants(str, _hints(table)[key])
 
 
 @cache
@@ -327,10 +386,18 @@ def _merge(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _across_tables(tables: Mapping[str, Any]) -> list[str]:
-    split = tables["split"]
-    if split.test + split.val >= 1:
-        return [f"split.test + split.val leave nothing to train on, got {split.test} + {split.val}"]
-    return []
+    split, search = tables["split"], tables["search"]
+    checks = {
+        f"split.test + split.val leave nothing to train on, got {split.test} + {split.val}": split.test + split.val
+        >= 1,
+        "search.budget and search.budget_per_backbone exclude each other; leave one empty": (
+            search.budget and search.budget_per_backbone
+        ),
+        "search.budget_per_backbone needs to know whose it is: name search.backbones": (
+            search.budget_per_backbone and not search.backbones
+        ),
+    }
+    return [problem for problem, is_so in checks.items() if is_so]
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

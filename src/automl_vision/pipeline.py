@@ -39,7 +39,7 @@ from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
 from automl_vision.stages.read import read
 from automl_vision.stages.report import write_report
-from automl_vision.stages.search import objective_of, search_trials
+from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
 
 __all__ = [
@@ -153,9 +153,9 @@ def resume_search(
         return Run(path, done)
     settings = run.settings
     begun = (time.monotonic() if started is None else started) - run.spent
-    context = RunContext(
-        run, Path(run.about["data"]), settings, tell, stop or StopRequest(), Clock(begun, settings.budget_seconds)
-    )
+    again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
+    clock = Clock(begun, settings.budget_seconds + again)
+    context = RunContext(run, Path(run.about["data"]), settings, tell, stop or StopRequest(), clock)
     return _go(context)
 
 
@@ -191,6 +191,7 @@ def _check_leaks(context: RunContext, prepared: Prepared) -> None:
 
 
 def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> dict[str, Any]:
+    context = with_turns(context, prepared, plan)
     with context.stage("search", f"validation maximises {objective_of(context, prepared)}"):
         searched = search_trials(context, prepared, plan, runtime)
     with context.stage("finish"):

@@ -155,6 +155,14 @@ DEVICE = must_be(
     "auto, cpu, cuda, cuda:N or mps",
     lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name, re.ASCII) is not None,
 )
+BATCH_SIZE = must_be(
+    "auto, or from 1 to 65536",
+    lambda size: size == "auto" if isinstance(size, str) else 1 <= size <= 65_536,
+)
+BATCH_SIZE = must_be(
+    "auto, or from 1 to 65536",
+    lambda size: size == "auto" if isinstance(size, str) else 1 <= size <= 65_536,
+)
 FOLDER_NAME = must_be(
     "the name of one folder, no slash in it",
     lambda name: name not in {".", ".."} and not set(name) & set("/\\\0"),

@@ -76,6 +76,7 @@ class RunDir:
         self.path = path
         self._lock = lock
         self._spent_before = _seconds(path / SPENT)
+        self._turns: dict[str, float] = dict(_read_json(path / SPENT, {}).get("by_backbone", {}))
 
     @classmethod
     def create(cls, path: Path, settings: Settings, about: Mapping[str, Any]) -> RunDir:
@@ -153,7 +154,16 @@ class RunDir:
 
     def note_spent(self, seconds: float) -> None:
         """Record the seconds used so far, all sessions together, so that a killed run resumes with what is left."""
-        write_json(self.path / SPENT, {"seconds": seconds})
+        write_json(self.path / SPENT, {"seconds": seconds, **({"by_backbone": self._turns} if self._turns else {})})
+
+    @property
+    def turns(self) -> dict[str, float]:
+        """Backbone -> seconds of its own time that the sessions of this run used, where each has a time of its own."""
+        return dict(self._turns)
+
+    def note_turns(self, seconds: Mapping[str, float]) -> None:
+        """Have `note_spent` also record how much of its own time each backbone used."""
+        self._turns = dict(seconds)
 
     @property
     def looks(self) -> list[dict[str, Any]]:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from automl_vision.search.history_file import RungRecord
 from automl_vision.search.prior import Curve, Levels, Prior
-from recipe_prior import COSTS, QUALITY, fit_costs, fit_quality, share_beaten
+from automl_vision.training.recipe import Recipe
+from recipe_prior import COSTS, QUALITY, fit_costs, fit_quality, history_sets, share_beaten
 from recorded_runs import RecordedRun, RecordedSet
 
 
@@ -82,6 +84,59 @@ def test_shares_beaten_ignore_how_far_accuracies_are_spread() -> None:
     assert (min(shares), max(shares), np.mean(shares)) == pytest.approx((0.0, 1.0, 0.5))
     equal = replace(recorded, runs=(recorded.runs[0],) * 4)
     assert share_beaten(equal) == pytest.approx([0.5] * 4)
+
+
+def of_history(run: str, trial: int, epoch: int, score: float, **recipe: Any) -> RungRecord:
+    values = Recipe("finetune", "resnet18", 96, epochs=6, **recipe).to_dict()
+    figures = {"parameters_m": 11.7, "gmacs": 1.8, "imagenet_top1": 73.2}
+    data = {"n_train": 500, "n_val": 100, "n_classes": 4, "imbalance": 1.0}
+    return RungRecord(
+        run=run,
+        trial=trial,
+        kind="finetune",
+        state="paused",
+        epoch=epoch,
+        score=score,
+        loss=1.0,
+        seconds=2.0 * epoch,
+        objective="accuracy",
+        recipe=values,
+        backbone=figures,
+        data=data,
+        device="cpu",
+        precision="float32",
+        version="0.1.0",
+    )
+
+
+def test_a_history_is_recorded_sets_one_for_each_run() -> None:
+    lines = [
+        *(of_history("a", 1, epoch, score) for epoch, score in ((2, 0.4), (6, 0.7))),
+        of_history("a", 2, 2, 0.5, batch_size=16, gradient_accumulation=4),
+        of_history("b", 1, 2, 0.9),  # alone in its run: it beat nobody
+        *(of_history("c", number, 1, 0.1 * number) for number in (1, 2)),  # one epoch says nothing
+        *(of_history("d", number, 2, 0.1 * number, pretrained=False) for number in (1, 2)),
+    ]
+    (only,) = history_sets(lines)
+    assert (only.name, only.images) == ("history a", 500)
+    assert [run.best for run in only.runs] == [70.0, 50.0]
+    assert [run.traits["learning_rate"] for run in only.runs] == [
+        pytest.approx(2e-4),
+        pytest.approx(2e-4 / math.sqrt(2)),
+    ]
+    assert only.runs[0].seconds.tolist() == [2.0, 2.0]
+    assert share_beaten(only).tolist() == [1.0, 0.0]
+
+
+def test_a_prior_is_fitted_to_records_and_history_alike() -> None:
+    lines = [
+        of_history("a", number, 2, 0.9 if number % 2 else 0.3, optimizer=("adamw", "sgd")[number % 2])
+        for number in range(60)
+    ]
+    prior = fit_quality([made_up(100, 0), *history_sets(lines)])
+    optimizers = effect_of(prior, "optimizer").effects
+    assert optimizers["sgd"] > optimizers["adamw"]
+    assert "history a" in prior.sets
 
 
 def test_there_is_nothing_to_fit_to_nothing() -> None:

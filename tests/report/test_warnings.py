@@ -16,6 +16,8 @@ def test_a_sound_run_has_none(inputs):
 def cases(inputs, predict):
     test = predict()
     few = predict(n=27, classes=tuple("abc"))
+    row = {"kind": "finetune", "score": 0.5, "error": "", "epochs": 3, "hyperparameters": {"epochs": 5}}
+    asked_for = {"one_recipe": True, "table": [row | {"state": "complete"}]}
     return {
         "Validation flatters": (
             inputs(validation=predict(right=0.97)),
@@ -47,6 +49,17 @@ def cases(inputs, predict):
         "could not be read": (
             inputs(data={"images": 100, "quarantined": 6}),
             inputs(data={"images": 100, "quarantined": 5}),
+        ),
+        "gave no model: loss is not finite.": (
+            inputs(
+                trials=asked_for | {"table": [row | {"state": "failed", "score": None, "error": "loss is not finite"}]}
+            ),
+            inputs(trials=asked_for),
+        ),
+        "gave no model; the time ended": (inputs(trials=asked_for | {"table": []}), inputs(trials={"table": []})),
+        "ended after 3 of 5 epochs": (
+            inputs(trials=asked_for | {"table": [row | {"state": "stopped"}]}),
+            inputs(trials={"table": [row | {"state": "stopped"}]}),
         ),
         "the budget allows no more": (
             inputs(data={"found": 900, "drawn": 600}),

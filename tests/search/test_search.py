@@ -310,6 +310,45 @@ def test_no_epoch_is_trained_twice() -> None:
     assert len(world.work_done) == len(set(world.work_done))
 
 
+def test_one_recipe_is_trained_in_one_go_and_nothing_else_is() -> None:
+    world = World(quality=lambda number: 2.0)
+    search, _, reason = run(world, make_task(max_trials=1, fixed={"weight_decay": 0.5}, n_val=5_000))
+    (only,) = fine_tunes(search)
+    assert (only.state, only.epochs_done, only.recipe.epochs, reason) == ("complete", 30, 30, "trials")
+    assert (only.recipe.schedule, only.recipe.weight_decay) == ("cosine", 0.5)
+
+
+def test_one_recipe_is_begun_though_the_time_is_too_short_for_it() -> None:
+    search, _, _ = run(World(budget=60.0), make_task(max_trials=1, fixed={"epochs": 20}))
+    (only,) = fine_tunes(search)
+    assert only.recipe.epochs == 20
+    assert 0 < only.epochs_done < 20
+
+
+def test_one_recipe_whose_epochs_are_open_gets_those_that_fit() -> None:
+    search, _, _ = run(World(budget=70.0), make_task(max_trials=1, fixed={"optimizer": "sgd"}))
+    (only,) = fine_tunes(search)
+    assert only.state == "complete"
+    assert 1 < only.recipe.epochs < 30
+
+
+def probed(budget: float = math.inf, **changes: Any) -> int:
+    task = make_task(**{"max_trials": 1, "backbones": ("net_a",), **changes})
+    search, _, _ = run(World(budget), task)
+    return sum(trial.recipe.kind == "probe" for trial in search.trials)
+
+
+def test_probes_are_fitted_only_where_they_have_a_use() -> None:
+    off = {"head_from_probe": False}
+    assert probed(fixed=off) == 0
+    assert probed(fixed={"epochs": 2}) == 1  # it starts the head
+    assert probed(fixed=off, backbones=("net_a", "net_b")) == 2  # they choose the backbone
+    assert probed(fixed=off, max_trials=2) == 1  # a search has a model early
+    assert probed(200.0, fixed=off) == 1  # it tells how many epochs fit
+    assert probed(200.0, fixed=off | {"epochs": 2}) == 0
+    assert probed(fixed=off, head="mlp") == 1
+
+
 # --- why it ends ----------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from automl_vision.config import TABLES, list_settings, setting_help, setting_hint
+from automl_vision.config import TABLES, accepts_number, list_settings, setting_help, setting_hint
 from automl_vision.errors import ConfigError
 
 #: Options that are not simply named after their setting.
@@ -115,7 +115,16 @@ def _value(dotted: str, given: Any) -> Any:
     origin = typing.get_origin(hint)
     if origin is list:
         return _listed(_flags(dotted, is_switch=False)[0], given, typing.get_args(hint)[0])
-    return _named(_flags(dotted, is_switch=False)[0], given) if origin is dict else given
+    if origin is dict:
+        return _named(_flags(dotted, is_switch=False)[0], given)
+    return _number_or_text(given) if accepts_number(dotted) else given
+
+
+def _number_or_text(given: str) -> int | str:
+    try:
+        return int(given)
+    except ValueError:
+        return given
 
 
 def _listed(option: str, text: str, kind: type) -> list[Any]:

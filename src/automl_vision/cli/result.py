@@ -21,6 +21,7 @@ ENDINGS = {
     "budget": "no further one fits into the budget",
     "trials": "as many as asked for",
     "converged": "validation leaves nothing to gain",
+    "failures": "the newest fine-tunes all failed",
     "interrupted": "stopped by you",
 }
 #: Rows of the table of figures: name in the report, what a person calls it.
@@ -52,10 +53,38 @@ def print_run(run: Run) -> None:
     )
     stdout.print(_figures(report))
     stdout.print(_classes(test))
+    _print_backbones(report)
     _print_impact(report)
     for warning in report["warnings"]:
         stdout.print(f"[yellow]![/yellow] {safe(warning)}", highlight=False)
     _print_next(run)
+
+
+def _print_backbones(report: Mapping[str, Any]) -> None:
+    """Backbones side by side, where each had a time of its own."""
+    side_by_side = report.get("backbones")
+    if not side_by_side:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("backbone")
+    for name in ("validation", "test", "trials", "time"):
+        table.add_column(name, justify="right")
+    tested = report["test"][report["objective"]]
+    for row in side_by_side["table"]:
+        score = "-" if row["score"] is None else f"{row['score']:.3f}"
+        opened = _value(tested) if row["winner"] else "not opened"
+        style = "green" if row["winner"] else ""
+        table.add_row(
+            safe(row["backbone"]), score, opened, str(row["trials"]), seconds_text(row["seconds"]), style=style
+        )
+    stdout.print(table)
+    stdout.print(
+        f"{FIGURES.get(report['objective'], report['objective'])}, each backbone with "
+        f"{seconds_text(side_by_side['seconds_each'])} of its own. Validation chose the winner; the test set was "
+        "opened once, for the winner alone.",
+        style="dim",
+        highlight=False,
+    )
 
 
 def _print_impact(report: Mapping[str, Any]) -> None:

@@ -54,6 +54,8 @@ class ReportInputs:
             not measured; None where nobody asked.
         head: what came of trying another head than the linear one, as `report.sections.head_section` says it; None
             where none was tried.
+        backbones: backbones side by side, as `report.sections.backbones_section` says it; None where they shared the
+            time.
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
@@ -81,6 +83,7 @@ class ReportInputs:
     augmented_validation: Predictions | None = None
     impact: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
+    backbones: Mapping[str, Any] | None = None
     baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -109,6 +112,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "augmented_validation": metrics_section(augmented, inputs.seed) if augmented else None,
         "impact": dict(inputs.impact) if inputs.impact else None,
         "head": dict(inputs.head) if inputs.head else None,
+        "backbones": dict(inputs.backbones) if inputs.backbones else None,
         "gap": gap(inputs.objective, validation, test),
         "baselines": _baselines(inputs, test),
         "data": _data(inputs),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from automl_vision.data.preparation import Prepared
-from automl_vision.search.trial import Trial
+from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.turns import Turns
 
 
 def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
@@ -55,6 +56,31 @@ def trials_section(trials: list[Trial]) -> dict[str, Any]:
     }
 
 
+def backbones_section(turns: Turns, winner: Trial) -> dict[str, Any]:
+    """Backbones side by side, best first: what each reached on validation in the same time.
+
+    Only the winner was tested; the others' test figures would cost the test set its worth.
+    """
+    table = [_backbone_row(turns, name, winner) for name in turns.task.backbones]
+    table.sort(key=lambda row: (row["winner"], row["score"] is not None, row["score"] or 0.0), reverse=True)
+    return {"seconds_each": turns.shares.seconds, "table": table}
+
+
+def _backbone_row(turns: Turns, name: str, winner: Trial) -> dict[str, Any]:
+    own = [trial for trial in turns.trials if trial.recipe.backbone == name]
+    best = best_trial(turns.task.candidates(own))
+    return {
+        "backbone": name,
+        "score": best.score if best else None,
+        "kind": best.recipe.kind if best else None,
+        "trials": len(own),
+        "failed": sum(trial.state == "failed" for trial in own),
+        "seconds": turns.shares.spent().get(name, 0.0),
+        "stop_reason": turns.reasons.get(name, "interrupted"),
+        "winner": name == winner.recipe.backbone,
+    }
+
+
 def head_section(trials: list[Trial]) -> dict[str, Any] | None:
     """What came of trying another head than the linear one; None where none was tried."""
     tried = [trial for trial in trials if "head_search" in trial.notes]
@@ -65,9 +91,14 @@ def head_section(trials: list[Trial]) -> dict[str, Any] | None:
     return {**about, **trial.notes["head_search"]}
 
 
+def _micro_batch(trial: Trial) -> dict[str, Any]:
+    """Images at once, where memory had no room for the batch of the recipe."""
+    return {key: value for key, value in trial.notes.items() if key == "micro_batch"}
+
+
 #: What a row of the table of trials says of its settings, by kind.
 _SETTINGS: dict[str, Callable[[Trial], dict[str, Any]]] = {
-    "finetune": lambda trial: trial.recipe.to_dict(),
+    "finetune": lambda trial: trial.recipe.to_dict() | _micro_batch(trial),
     "probe": lambda trial: dict(trial.notes),
     "head": lambda trial: {"head": trial.notes.get("head_search", {}).get("candidate", "")},
 }

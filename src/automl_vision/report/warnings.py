@@ -151,7 +151,24 @@ def _drawn(report: Report) -> list[str]:
     ]
 
 
+def _one_recipe(report: Report) -> list[str]:
+    """Where one recipe was asked for: that it did not run, or not to its end."""
+    if not report["trials"].get("one_recipe"):
+        return []
+    asked_for = [row for row in report["trials"]["table"] if row["kind"] == "finetune"]
+    if not any(row["score"] is not None for row in asked_for):
+        why = next((f": {row['error']}" for row in asked_for if row["error"]), "; the time ended before it")
+        return [f"The recipe that was asked for gave no model{why}. The model is the best linear probe."]
+    return [
+        f"The time ended after {row['epochs']} of {row['hyperparameters']['epochs']} epochs of the recipe that was "
+        "asked for; its learning rate had not come to its end."
+        for row in asked_for
+        if row["state"] == "stopped"
+    ]
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
+    _one_recipe,
     _flatters,
     _saturated,
     _worse,

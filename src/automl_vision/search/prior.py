@@ -142,8 +142,17 @@ def rate_at_reference(rate: float, batch_size: float, optimizer: str) -> float:
 
     It grows with the batch for SGD (Goyal et al. 2017) and with its root for adaptive optimizers (Malladi et al. 2022).
     """
-    factor = REFERENCE_BATCH / batch_size
-    return rate * (math.sqrt(factor) if optimizer in ADAPTIVE else factor)
+    return rate / _rate_factor(batch_size, optimizer)
+
+
+def rate_at_batch(rate: float, batch_size: float, optimizer: str) -> float:
+    """The learning rate that does at `batch_size` what `rate` does at a batch of 32."""
+    return rate * _rate_factor(batch_size, optimizer)
+
+
+def _rate_factor(batch_size: float, optimizer: str) -> float:
+    factor = batch_size / REFERENCE_BATCH
+    return math.sqrt(factor) if optimizer in ADAPTIVE else factor
 
 
 def traits_of(recipe: Recipe, imagenet_top1: float | None) -> dict[str, Trait]:
@@ -158,7 +167,7 @@ def traits_of(recipe: Recipe, imagenet_top1: float | None) -> dict[str, Trait]:
         **known,
         "backbone": recipe.backbone,
         "optimizer": recipe.optimizer,
-        "learning_rate": rate_at_reference(recipe.learning_rate, recipe.batch_size, recipe.optimizer),
+        "learning_rate": rate_at_reference(recipe.learning_rate, recipe.effective_batch, recipe.optimizer),
         "weight_decay": recipe.weight_decay,
     }
 

@@ -345,6 +345,7 @@ class TrialRunner:
             seconds_per_image=_seconds_per_image(result, len(self.data.val_rows)) or trial.seconds_per_image,
             peak_bytes=_peak_bytes(self.runtime),
             state=_next_state(result, until),
+            notes=_with_micro_batch(trial, result),
         )
         if trial.score is None or (record.score, -record.val_loss) > trial.rank:
             trial = trial.replace(score=record.score, loss=record.val_loss)
@@ -360,6 +361,12 @@ def _next_state(result: EpochResult, until: int) -> str:
     if result.finished:
         return ended[result.finished]
     return "paused" if result.epoch >= until else "running"
+
+
+def _with_micro_batch(trial: Trial, result: EpochResult) -> dict[str, Any]:
+    """The notes of a trial; they tell where memory was too small for the batch of its recipe."""
+    smaller = 0 < result.micro_batch < trial.recipe.batch_size
+    return {**trial.notes, **({"micro_batch": result.micro_batch} if smaller else {})}
 
 
 def _seconds_per_image(result: EpochResult, n_val: int) -> float:

@@ -16,7 +16,7 @@ from automl_vision.executors import Executor
 from automl_vision.models.heads import LINEAR
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
 from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
-from automl_vision.search.prior import recipe_prior, traits_of
+from automl_vision.search.prior import rate_at_batch, recipe_prior, traits_of
 from automl_vision.search.run_trial import Assignment
 from automl_vision.search.samplers import propose
 from automl_vision.search.scheduler import Candidate, Continue, Decision, Finish, Scheduler, Start, rungs
@@ -88,6 +88,22 @@ class SearchTask:
     seed: int = 0
     imagenet_top1: Callable[[str], float | None] = _unknown
 
+    @property
+    def one_recipe(self) -> bool:
+        """Whether the user asked for one fine-tune and gave values for it: it is trained, whatever the probes say."""
+        return self.max_trials == 1 and bool(self.fixed)
+
+    @property
+    def needs_probes(self) -> bool:
+        """Whether linear probes have a use: they choose, time the machine and start heads; one recipe may want none."""
+        unused = self.one_recipe and self.fixed.get("head_from_probe") is False and self.head == LINEAR
+        return not (unused and len(self.backbones) == 1)
+
+    def candidates(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials of which the best becomes the model: all, but the one recipe alone as soon as it has a score."""
+        asked_for = [trial for trial in trials if trial.recipe.kind == "finetune" and trial.score is not None]
+        return asked_for if self.one_recipe and asked_for else list(trials)
+
     def space(self, heads: Mapping[str, str]) -> Space:
         """The space of fine-tunes; `heads` are those adopted besides the linear one, by backbone."""
         return fine_tuning_space(
@@ -116,6 +132,7 @@ class Search:
         history: trials of an earlier session of the same run.
         seconds_left: seconds until the search must end; at or below 0 it ends at the next event.
         interrupted: whether the user asked to stop.
+        first_number: new trials are not numbered below it, where the run has trials of other searches.
     """
 
     def __init__(
@@ -126,11 +143,13 @@ class Search:
         *,
         seconds_left: Callable[[], float],
         interrupted: Callable[[], bool] = lambda: False,
+        first_number: int = 0,
     ) -> None:
         self.task = task
         self._executor = executor
         self._seconds_left = seconds_left
         self._interrupted = interrupted
+        self._first_number = first_number
         self._trials: dict[int, Trial] = {}
         self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
         for trial in history:
@@ -146,8 +165,7 @@ class Search:
     @property
     def space(self) -> Space:
         """The space of fine-tunes, with the head that was adopted."""
-        heads = [trial.recipe for trial in self.trials if trial.recipe.kind == "head" and trial.state == "complete"]
-        return self.task.space({recipe.backbone: recipe.head for recipe in heads})
+        return self.task.space(adopted_heads(self.trials))
 
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
         self._time = max(self._seconds_left(), 0.0)
@@ -162,6 +180,8 @@ class Search:
     # --- stages -------------------------------------------------------------------------------------------------
 
     def _probe_backbones(self) -> Iterator[Trial]:
+        if not self._needs_probes:
+            return
         resolution = self.task.resolutions[0]
         for name in self.task.backbones:
             if any(_is_probe_of(trial, name, resolution) for trial in self.trials):
@@ -290,7 +310,11 @@ class Search:
             **self.task.fixed,
         }
         changes = {**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
-        return self.space.recipe(point, **changes)
+        recipe = self.space.recipe(point, **changes)
+        if "learning_rate" in self.task.fixed:
+            return recipe
+        rate = rate_at_batch(recipe.learning_rate, recipe.effective_batch, recipe.optimizer)
+        return dataclasses.replace(recipe, learning_rate=rate)  # points of the space are for a batch of 32
 
     def _expected(self, recipe: Recipe) -> float:
         """The share of recipes that one is expected to beat: what others measured, and what the probes say here."""
@@ -307,7 +331,7 @@ class Search:
         return (scores[name] - statistics.fmean(scores.values())) / spread if spread and name in scores else 0.0
 
     def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str, **fields: Any) -> Trial:
-        number = max(self._trials, default=-1) + 1
+        number = max([self._first_number - 1, *self._trials]) + 1
         return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin, **fields)
 
     def _ranked_backbones(self) -> tuple[str, ...]:
@@ -323,7 +347,8 @@ class Search:
         """Epochs after which candidates are compared; the last is the horizon of every schedule.
 
         Where there is time for one whole fine-tune at most, it is trained in one go, shortened to fit; comparing
-        beginnings would leave no time for an end. The number is 0 where not even one epoch fits.
+        beginnings would leave no time for an end. The number is 0 where not even one epoch fits. One recipe that was
+        asked for has nothing to be compared with.
         """
         begun = self._fine_tunes()
         first = tuple(begun[0].notes.get("rungs", ())) if begun else ()
@@ -331,14 +356,21 @@ class Search:
             return first  # what is compared must stay comparable
         wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
         warm_up = float(self.task.fixed.get("warmup_fraction", Recipe.warmup_fraction)) * wanted
-        epoch = self._epoch_seconds(self._likely_recipe())
-        if math.isinf(epoch) or math.isinf(self._seconds_left()):
+        affordable = self._affordable_epochs()
+        if self.task.one_recipe:
+            short = "epochs" not in self.task.fixed and affordable < wanted
+            return (max(int(affordable), 1) if short else wanted,)
+        if math.isinf(affordable):
             return rungs(wanted, warm_up)
-        affordable = (self._seconds_left() - TRIAL_OVERHEAD) / epoch
         if affordable >= ENOUGH_TO_COMPARE * wanted and not begun:
             return rungs(wanted, warm_up)
         least = int(not begun and affordable >= WORTH_A_TRY)
         return (wanted if "epochs" in self.task.fixed else min(wanted, max(int(affordable), least)),)
+
+    def _affordable_epochs(self) -> float:
+        """Epochs of the likeliest recipe that fit into the time left; infinity where nobody knows."""
+        epoch, left = self._epoch_seconds(self._likely_recipe()), self._seconds_left()
+        return math.inf if math.isinf(epoch) or math.isinf(left) else (left - TRIAL_OVERHEAD) / epoch
 
     def _likely_recipe(self) -> Recipe:
         return Recipe(kind="finetune", backbone=self._ranked_backbones()[0], resolution=self.task.resolutions[0])
@@ -349,11 +381,19 @@ class Search:
 
     def _to_expect(self, recipe: Recipe, marks: tuple[int, ...]) -> float:
         """Seconds of an epoch as a candidate is judged by."""
+        if self.task.one_recipe:
+            return math.inf  # it starts, however long it takes; the deadline ends it
         seconds = self._epoch_seconds(recipe)
         return WORTH_A_TRY * seconds if marks == (1,) and not self._fine_tunes() else seconds
 
     def _share_used(self) -> float:
         return 1.0 - self._seconds_left() / self._time if self._time else 1.0
+
+    @property
+    def _needs_probes(self) -> bool:
+        """Also where the budget asks how many epochs it affords: a probe times the machine."""
+        must_time = "epochs" not in self.task.fixed and not math.isinf(self._seconds_left())
+        return self.task.needs_probes or must_time
 
     def _out_of_time(self) -> bool:
         return self._interrupted() or self._seconds_left() <= 0
@@ -363,7 +403,7 @@ class Search:
             return "interrupted"
         if self._seconds_left() <= 0:
             return "budget"
-        return "converged" if self._converged() else ""
+        return "converged" if self._converged() and not self.task.one_recipe else ""
 
     def _converged(self) -> bool:
         best = best_trial(self.trials)
@@ -379,6 +419,12 @@ class Search:
         if self.task.max_trials and len(states) >= self.task.max_trials:
             return "trials"
         return "failures" if states[-FAILURES_IN_A_ROW:] == ["failed"] * FAILURES_IN_A_ROW else ""
+
+
+def adopted_heads(trials: Sequence[Trial]) -> dict[str, str]:
+    """Backbone -> the head that was adopted besides the linear one."""
+    heads = [trial.recipe for trial in trials if trial.recipe.kind == "head" and trial.state == "complete"]
+    return {recipe.backbone: recipe.head for recipe in heads}
 
 
 def _adopted(trial: Trial) -> Trial:

@@ -106,7 +106,7 @@ def fine_tuning_space(
     `heads`: the head that was adopted on frozen features, by backbone; fine-tunes have it or the linear one.
     """
     step = (2e-5, 2e-3) if pretrained else (1e-4, 1e-2)
-    adamw: Condition = {"optimizer": ("adamw",)}
+    adamw: Condition = {"optimizer": ("adamw", "adam")}  # Adam only where it is pinned
     sgd: Condition = {"optimizer": ("sgd",)}
     optimizers = (fixed["optimizer"],) if fixed.get("optimizer") else ("adamw", "sgd")
     dimensions: list[Dimension] = [

@@ -96,15 +96,18 @@ class TrialFiles:
         return None
 
     def prune(self, trials: Sequence[Trial], keep: int = KEPT_BEST) -> None:
-        """Bound the disk: weights of the best `keep` trials, and checkpoints of those that may go on.
+        """Bound the disk: weights of the best `keep` fine-tunes, and checkpoints of those that may go on.
 
         Weights of all trials on frozen features stay: fine-tunes start with their heads.
         """
-        kept = kept_files(trials, keep)
+        fine_tunes = [trial for trial in trials if trial.recipe.kind == "finetune"]
+        weights = kept_files(fine_tunes, keep).weights
+        checkpoints = kept_files(trials).checkpoints
         for trial in trials:
-            if trial.number not in kept.checkpoints:
+            if trial.number not in checkpoints:
                 (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
-            if trial.number not in kept.weights and trial.recipe.kind == "finetune":
+        for trial in fine_tunes:
+            if trial.number not in weights:
                 (self._folder(trial.number) / "best.pt").unlink(missing_ok=True)
 
     def discard(self, number: int) -> None:

@@ -47,7 +47,7 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
         BudgetExhausted, Interrupted: no trial was validated.
     """
     runner = searched.runner
-    best = runner.files.best(searched.search.trials)
+    best = runner.files.best(searched.candidates)
     if best is None:
         raise _no_model(context, searched)
     winner, result = best

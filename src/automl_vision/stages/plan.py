@@ -86,13 +86,20 @@ def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offli
     backbones, weights, notes = _networks(settings, power, offline=offline or settings.search.offline)
     resolutions = plan_resolutions(
         settings.search.resolutions,
-        backbones,
+        _judged_by(settings, backbones),
         power,
-        budget=settings.budget_seconds,
+        budget=settings.seconds_per_backbone or settings.budget_seconds,
         images=len(manifest),
         typical_side=typical_side(manifest),
     )
     return Plan(backbones, weights, resolutions, notes)
+
+
+def _judged_by(settings: Settings, backbones: tuple[str, ...]) -> tuple[str, ...]:
+    """The backbones that say which sides are affordable: the dearest where each must do with a time of its own."""
+    if settings.seconds_per_backbone is None:
+        return backbones
+    return (max(backbones, key=lambda name: backbone(name).gmacs or 1.0),)
 
 
 def typical_side(manifest: Manifest) -> int:

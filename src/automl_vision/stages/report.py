@@ -17,10 +17,11 @@ from automl_vision.report.html import render_html
 from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.report import ReportInputs, build_report
-from automl_vision.report.sections import data_section, head_section, trials_section
+from automl_vision.report.sections import backbones_section, data_section, head_section, trials_section
 from automl_vision.runtime import environment
 from automl_vision.search.samplers import export_study, importances
 from automl_vision.search.search import Search
+from automl_vision.search.turns import Turns
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import Finished
 from automl_vision.stages.search import Searched
@@ -77,9 +78,11 @@ def _inputs(
         trials=trials_section(searched.search.trials)
         | {
             "sampler": searched.search.task.sampler,
+            **({"one_recipe": True} if searched.search.task.one_recipe else {}),
             "importance": importances(searched.search.space, searched.search.trials),
         },
         head=head_section(searched.search.trials),
+        backbones=backbones_section(searched.search, finished.trial) if isinstance(searched.search, Turns) else None,
         model=_model_section(finished),
         environment={
             **environment(searched.runner.runtime),
@@ -104,7 +107,7 @@ def _model_section(finished: Finished) -> dict[str, Any]:
     }
 
 
-def _write_trials(context: RunContext, search: Search) -> None:
+def _write_trials(context: RunContext, search: Search | Turns) -> None:
     keys = ("number", "origin", "kind", "state", "epochs", "score", "seconds")
     rows = trials_section(search.trials)["table"]
     table = pd.DataFrame([{key: row[key] for key in keys} | row["hyperparameters"] for row in rows])

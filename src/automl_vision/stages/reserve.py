@@ -25,13 +25,18 @@ FIRST_MODEL_SHARE = 0.75
 def seconds_to_report(context: RunContext, prepared: Prepared, trials: Sequence[Trial]) -> float:
     """Seconds of testing and reporting. The report is work for one core; where that is shared, it takes longer."""
     clock = context.clock
-    report = _report_cpu_seconds(prepared) * min(max(1.0, clock.wall_per_cpu_second), MOST_CROWDED)
+    report = report_seconds(context, prepared)
     best = best_trial(trials)
     if best is None:
         return min(report, (1 - FIRST_MODEL_SHARE) * clock.remaining)
     rows = len(prepared.split.augmented_val) + 2 * len(prepared.split.rows("test"))
     costs = CostModel(trials, lambda name: backbone(name).gmacs, 0, 0)
     return report + 1.5 * rows * costs.forward(best.recipe)
+
+
+def report_seconds(context: RunContext, prepared: Prepared) -> float:
+    """Seconds of the report on this machine, as busy as it is."""
+    return _report_cpu_seconds(prepared) * min(max(1.0, context.clock.wall_per_cpu_second), MOST_CROWDED)
 
 
 def _report_cpu_seconds(prepared: Prepared) -> float:

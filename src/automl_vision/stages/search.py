@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
 
 from automl_vision import run_dir
 from automl_vision.bundle import save_bundle
+from automl_vision.config import TrainingSettings
 from automl_vision.data.preparation import Prepared
 from automl_vision.events import TrialChanged
 from automl_vision.executors import EXECUTORS
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
 from automl_vision.models.heads import LINEAR
+from automl_vision.report.html import duration
 from automl_vision.runtime import Runtime
+from automl_vision.search.history_file import History, RunFacts, history_file
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
 from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.turns import Shares, TurnBegan, Turns
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
-from automl_vision.stages.impact import impact_images, impact_seconds
+from automl_vision.stages.impact import IMPACT_SHARE, impact_images, impact_seconds
 from automl_vision.stages.plan import Plan
-from automl_vision.stages.reserve import seconds_to_report
+from automl_vision.stages.reserve import report_seconds, seconds_to_report
+from automl_vision.training.batch_size import effective_batch
 from automl_vision.training.loop import TrainingData
+
+#: The batch size that follows from the number of images.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -35,14 +46,19 @@ class Searched:
     """What a search came to.
 
     Attributes:
-        search: all trials, and the space they are of.
+        search: all trials, and the space they are of; `Turns` where each backbone had a time of its own.
         runner: what trained them; it knows their files and their preprocessing.
         stop_reason: a key of `search.search.STOP_REASONS`.
     """
 
-    search: Search
+    search: Search | Turns
     runner: TrialRunner
     stop_reason: str
+
+    @property
+    def candidates(self) -> list[Trial]:
+        """The trials of which the best becomes the model."""
+        return self.search.task.candidates(self.search.trials)
 
 
 def objective_of(context: RunContext, prepared: Prepared) -> str:
@@ -63,21 +79,35 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     for name in damaged:
         context.note(f"The record trials/{name} is damaged; it was set aside and its trial is lost.", warning=True)
     time_left = _TimeLeft(context, prepared, history, impact_images(context, prepared))
-    runner = _runner(context, prepared, plan, runtime, files, time_left)
-    search = Search(
-        _task(context, prepared, plan),
-        EXECUTORS["local"](runner),
-        history,
-        seconds_left=time_left,
-        interrupted=lambda: context.stop.requested,
-    )
-    keeper = _Keeper(context, prepared, runner)
+    shares = shares_of(context)
+    runner = _runner(context, prepared, plan, runtime, files, time_left, shares)
+    task, executor = _task(context, prepared, plan), EXECUTORS["local"](runner)
+    search: Search | Turns
+    if shares is not None:
+        search = Turns(task, executor, history, shares=shares, interrupted=lambda: context.stop.requested)
+    else:
+        search = Search(task, executor, history, seconds_left=time_left, interrupted=lambda: context.stop.requested)
+    if search.task.one_recipe:
+        context.note(_one_recipe(search.task))
+    keeper = _Keeper(context, prepared, runner, search.task, shares, _history(context, runner, history))
     for event in search:
         if isinstance(event, SearchEnded):
+            keeper.note_spent()
             return Searched(search, runner, event.reason)
+        if isinstance(event, TurnBegan):
+            if event.seconds > 0:
+                left = duration(event.seconds)
+                context.note(f"Turn {event.place} of {event.of}: {event.backbone} has {left}.")
+            continue
         time_left.trials = search.trials
         keeper.take(event, search.trials)
     raise RuntimeError("a search ends with an event that says why")
+
+
+def shares_of(context: RunContext) -> Shares | None:
+    """The time of each backbone, with what earlier sessions used; None where they share the budget."""
+    each = context.settings.seconds_per_backbone
+    return None if each is None else Shares(each, context.run.turns)
 
 
 @dataclass
@@ -95,6 +125,26 @@ class _TimeLeft:
         return self.context.clock.remaining - after - impact
 
 
+def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContext:
+    """The context with a clock that gives every backbone what is left of its own time, whatever preparing took.
+
+    It is the same context where backbones share the budget.
+    """
+    shares = shares_of(context)
+    if shares is None:
+        return context
+    to_come = shares.to_come(plan.backbones)
+    measuring = IMPACT_SHARE * to_come if impact_images(context, prepared) else 0.0
+    after = report_seconds(context, prepared) + measuring
+    clock = replace(context.clock, budget=context.clock.elapsed + to_come + after)
+    context.note(
+        f"{len(plan.backbones)} backbones, one after the other, each with {duration(shares.seconds)}: "
+        f"{duration(to_come)} of search to come. With {duration(context.clock.elapsed)} so far, and about "
+        f"{duration(after)} for the test and the report, {duration(clock.budget)} in all."
+    )
+    return replace(context, clock=clock)
+
+
 @dataclass
 class _Keeper:
     """Keeps records, disk and the model file in step with the trials, and tells what happens."""
@@ -102,24 +152,45 @@ class _Keeper:
     context: RunContext
     prepared: Prepared
     runner: TrialRunner
+    task: SearchTask
+    shares: Shares | None = None
+    history: History | None = None
     shipped: Trial | None = None
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
         """Take one change of one trial."""
         if trial.state in ("stopped", "failed"):
             self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
-        best = best_trial(trials)
+        best = best_trial(self.task.candidates(trials))
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
         if trial.state == "running" and not trial.epochs:
             return
         self.context.run.log(
             f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
         )
-        self.context.run.note_spent(self.context.clock.elapsed)
+        self.note_spent()
+        self._remember(trial)
         if trial.state != "running":
-            self.runner.files.prune(trials)
+            self.runner.files.prune(trials, self.context.settings.output.kept_checkpoints)
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
+
+    def note_spent(self) -> None:
+        """Record the time used, so that a run that is killed goes on with what is left."""
+        if self.shares is not None:
+            self.context.run.note_turns(self.shares.spent())
+        self.context.run.note_spent(self.context.clock.elapsed)
+
+    def _remember(self, trial: Trial) -> None:
+        """Add to the history of this machine; a run does not depend on it."""
+        if self.history is None:
+            return
+        try:
+            self.history.take(trial, _descriptors(trial.recipe.backbone))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self.context.note(f"The history {self.history.file} is not written on: {reason}.", warning=True)
+            self.history = None
 
     def _ship(self, best: Trial) -> None:
         result = self.runner.files.load_result(best.number)
@@ -136,6 +207,7 @@ def _runner(
     runtime: Runtime,
     files: TrialFiles,
     time_left: _TimeLeft,
+    shares: Shares | None,
 ) -> TrialRunner:
     train, val = prepared.split.rows("train"), prepared.split.rows("val")
     data = TrainingData(
@@ -153,10 +225,39 @@ def _runner(
         runtime=runtime,
         files=files,
         weights=plan.weights,
-        seconds_left=_unless_stopped(context, time_left),
+        seconds_left=_unless_stopped(context, shares.left if shares is not None else time_left),
         history=time_left.trials,
         keeps_features=context.settings.search.head != LINEAR,
     )
+
+
+def _history(context: RunContext, runner: TrialRunner, trials: list[Trial]) -> History | None:
+    """Where rungs are recorded beyond this run; None where the user wants none."""
+    if not context.settings.output.history:
+        return None
+    name = context.run.about.get("history") or secrets.token_hex(8)
+    context.run.add_about(history=name)  # a resumed run is the same run
+    labels = runner.data.train_labels.numpy()
+    counts = np.bincount(labels)
+    facts = RunFacts(
+        run=name,
+        objective=runner.objective,
+        data={
+            "n_train": len(labels),
+            "n_val": len(runner.data.val_labels),
+            "n_classes": runner.data.num_classes,
+            "imbalance": float(counts.max() / counts[counts > 0].min()),
+        },
+        device=runner.runtime.device.type,
+        precision=runner.runtime.amp_dtype or "float32",
+        version=version("automl-vision"),
+    )
+    return History(history_file(), facts, trials)
+
+
+def _descriptors(name: str) -> dict[str, float | None]:
+    row = backbone(name)
+    return {"parameters_m": row.parameters_m, "gmacs": row.gmacs, "imagenet_top1": row.imagenet_top1}
 
 
 def _unless_stopped(context: RunContext, seconds_left: Callable[[], float]) -> Callable[[], float]:
@@ -170,14 +271,29 @@ def _unless_stopped(context: RunContext, seconds_left: Callable[[], float]) -> C
     return ask
 
 
+def pinned(training: TrainingSettings, n_train: int) -> dict[str, Any]:
+    """Fields of every recipe that the settings give, "auto" made a number."""
+    given = {name: value for name, value in vars(training).items() if value is not None}
+    if given.get("batch_size") == AUTO:
+        given["batch_size"] = max(1, effective_batch(n_train) // given.get("gradient_accumulation", 1))
+    return given
+
+
+def _one_recipe(task: SearchTask) -> str:
+    """What happens to the one recipe that the user asked for."""
+    probe = "a linear probe is a baseline, and no candidate" if task.needs_probes else "nothing else is trained"
+    return f"One recipe was asked for: it is trained as it was given, and it is the model; {probe}."
+
+
 def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
     settings = context.settings
+    n_train = len(prepared.split.rows("train"))
     return SearchTask(
         backbones=plan.backbones,
         pretrained=plan.pretrained,
         resolutions=plan.resolutions,
-        fixed={name: value for name, value in vars(settings.training).items() if value is not None},
-        n_train=len(prepared.split.rows("train")),
+        fixed=pinned(settings.training, n_train),
+        n_train=n_train,
         n_val=len(prepared.split.rows("val")),
         gmacs=lambda name: backbone(name).gmacs,
         sampler=sampler_for(settings.search.sampler),

@@ -1,4 +1,4 @@
-"""The micro-batch: how many images fit at once, while the effective batch stays what the recipe says."""
+"""How many images one optimizer step sees, and how many of them fit into memory at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import torch
 
 from automl_vision.models.memory import free_memory, is_out_of_memory
 
-__all__ = ["MicroBatch", "is_out_of_memory"]
+__all__ = ["EFFECTIVE_BATCHES", "LARGEST_BATCH", "MicroBatch", "effective_batch", "is_out_of_memory"]
+
+#: Images per optimizer step, for fewer training images than this: small data need many steps, large data fewer.
+EFFECTIVE_BATCHES = ((2_000, 32), (20_000, 64))
+LARGEST_BATCH = 128
+
+
+def effective_batch(n_train: int) -> int:
+    """Images per optimizer step that go with `n_train` training images."""
+    return next((size for limit, size in EFFECTIVE_BATCHES if n_train < limit), LARGEST_BATCH)
 
 
 @dataclass

@@ -74,6 +74,7 @@ class EpochResult:
         seconds: wall clock, validation included.
         images: trained on in this epoch.
         finished: why the candidate is done ("horizon", "patience", "deadline"), or "" where it can go on.
+        micro_batch: images that went through the network at once, at most.
     """
 
     epoch: int
@@ -84,6 +85,7 @@ class EpochResult:
     seconds: float
     images: int
     finished: Finished
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Trainer:
             seconds=time.monotonic() - started,
             images=images,
             finished=self.finished,
+            micro_batch=self.micro_batch.size,
         )
 
     def best_weights(self) -> dict[str, torch.Tensor]:
@@ -240,7 +243,7 @@ class Trainer:
     def _batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
         """Positions in `train_rows`, one tensor per step."""
         order = epoch_order(len(self.data.train_rows), self.recipe.seed, epoch)
-        parts = torch.split(order, self.recipe.batch_size)
+        parts = torch.split(order, self.recipe.effective_batch)
         # Batch norm cannot learn from a single image.
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts
 
@@ -305,10 +308,11 @@ class Trainer:
         return images, self.data.train_labels[positions].to(device, non_blocking=True)
 
     def _gradients(self, images: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
-        """Gradients of the mean loss, gathered over parts of at most `size` images."""
+        """Gradients of the mean loss, gathered over even parts of at most `size` images."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.runtime.device)
-        for part, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
+        parts = math.ceil(len(images) / size)  # even: batch norm learns nothing from a part of one image
+        for part, targets in zip(torch.tensor_split(images, parts), torch.tensor_split(labels, parts), strict=True):
             loss = self._loss(part, targets) * (len(part) / len(images))
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             total += loss.detach()

@@ -20,6 +20,13 @@ def _adamw(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
+def _adam(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay is a part of the gradient here (L2), and shrinks with it."""
+    return torch.optim.Adam(
+        groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999), weight_decay=0.0, fused=True
+    )
+
+
 def _sgd(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         groups,
@@ -34,6 +41,7 @@ def _sgd(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
 #: name -> (parameter groups with their own `weight_decay`, recipe) -> optimizer.
 OPTIMIZERS: dict[str, Callable[[Groups, Recipe], torch.optim.Optimizer]] = {
     "adamw": _adamw,
+    "adam": _adam,
     "sgd": _sgd,
 }
 

@@ -19,7 +19,8 @@ class Recipe:
         resolution: side of the square input in pixels.
         pretrained: start from pretrained weights.
         epochs: the horizon of the schedule; 0 for a probe.
-        batch_size: images per optimizer step (the effective batch, whatever the memory allows at once).
+        batch_size: images at once; where memory is too small for them, their gradients are gathered in smaller parts.
+        gradient_accumulation: batches per optimizer step; their gradients are averaged.
         optimizer: a name of `training.optimizers.OPTIMIZERS`.
         learning_rate: peak learning rate, > 0.
         weight_decay: >= 0; not applied to biases and norm layers.
@@ -46,6 +47,7 @@ class Recipe:
     pretrained: bool = True
     epochs: int = 0
     batch_size: int = 32
+    gradient_accumulation: int = 1
     optimizer: str = "adamw"
     learning_rate: float = 2e-4
     weight_decay: float = 1e-4
@@ -64,6 +66,11 @@ class Recipe:
     patience: int = 0
     min_improvement: float = 0.0
     seed: int = 0
+
+    @property
+    def effective_batch(self) -> int:
+        """Images per optimizer step."""
+        return self.batch_size * self.gradient_accumulation
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON."""

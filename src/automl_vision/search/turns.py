@@ -1,0 +1,142 @@
+"""Backbones side by side: one search for each, one after the other, each with the same time of its own.
+
+Every search sees the trials of its own backbone and no others, so that none is compared with, promoted over or given up
+for a trial of another backbone. Numbers are shared: they count on over all turns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from automl_vision.executors import Executor
+from automl_vision.search.run_trial import Assignment
+from automl_vision.search.search import Search, SearchEnded, SearchTask, adopted_heads
+from automl_vision.search.space import Space
+from automl_vision.search.trial import Trial
+
+#: Where turns ended for different reasons, the first of these is the reason of all.
+_REASONS = ("interrupted", "budget", "trials", "failures", "converged")
+
+
+@dataclass
+class Shares:
+    """The time of each backbone, of which only its own turn uses something.
+
+    Attributes:
+        seconds: that each backbone has.
+        used: backbone -> seconds that earlier sessions of the run used.
+        now: the clock, replaceable in tests.
+    """
+
+    seconds: float
+    used: Mapping[str, float] = field(default_factory=dict)
+    now: Callable[[], float] = time.monotonic
+    _turn: str = ""
+    _since: float = 0.0
+
+    def begin(self, name: str) -> None:
+        """The turn of `name` begins; that of another one ends."""
+        self.end()
+        self._turn, self._since = name, self.now()
+
+    def end(self) -> None:
+        """No turn uses time from now on."""
+        self.used, self._turn = self.spent(), ""
+
+    def left(self) -> float:
+        """Seconds that are left of the turn; 0 where it is nobody's."""
+        return self.seconds - self.spent().get(self._turn, 0.0) if self._turn else 0.0
+
+    def spent(self) -> dict[str, float]:
+        """Backbone -> seconds used so far, of all sessions."""
+        running = {self._turn: self.used.get(self._turn, 0.0) + self.now() - self._since} if self._turn else {}
+        return {**self.used, **running}
+
+    def to_come(self, names: Sequence[str]) -> float:
+        """Seconds that all of `names` together still have."""
+        spent = self.spent()
+        return sum(max(self.seconds - spent.get(name, 0.0), 0.0) for name in names)
+
+
+@dataclass(frozen=True)
+class TurnBegan:
+    """The search of a backbone begins or goes on.
+
+    Attributes:
+        backbone: whose turn it is.
+        place: 1 for the first of `of` turns.
+        seconds: that it has left.
+    """
+
+    backbone: str
+    place: int
+    of: int
+    seconds: float
+
+
+class Turns:
+    """The searches of several backbones, as one. Iterate over it; `trials` is the history of all as it grows.
+
+    Args:
+        task: what is searched; `max_trials` counts for each backbone.
+        executor: where trials run.
+        history: trials of an earlier session of the same run.
+        shares: the time of each backbone.
+        interrupted: whether the user asked to stop.
+    """
+
+    def __init__(
+        self,
+        task: SearchTask,
+        executor: Executor[Assignment, Trial],
+        history: Sequence[Trial],
+        *,
+        shares: Shares,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.task = task
+        self.shares = shares
+        self.reasons: dict[str, str] = {}
+        self._executor = executor
+        self._interrupted = interrupted
+        self._trials = {trial.number: trial for trial in history}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials of all turns by number."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    @property
+    def space(self) -> Space:
+        """The space of all fine-tunes, with the heads that were adopted."""
+        return self.task.space(adopted_heads(self.trials))
+
+    def __iter__(self) -> Iterator[Trial | SearchEnded | TurnBegan]:
+        names = self.task.backbones
+        for place, name in enumerate(names, start=1):
+            self.shares.begin(name)
+            yield TurnBegan(name, place, len(names), self.shares.left())
+            yield from self._turn(name)
+            if self._interrupted():
+                break
+        self.shares.end()
+        yield SearchEnded(next(reason for reason in _REASONS if reason in self.reasons.values()))
+
+    def _turn(self, name: str) -> Iterator[Trial]:
+        search = Search(
+            dataclasses.replace(self.task, backbones=(name,)),
+            self._executor,
+            [trial for trial in self.trials if trial.recipe.backbone == name],
+            seconds_left=self.shares.left,
+            interrupted=self._interrupted,
+            first_number=max(self._trials, default=-1) + 1,
+        )
+        for event in search:
+            if isinstance(event, SearchEnded):
+                self.reasons[name] = event.reason
+            else:
+                self._trials[event.number] = event
+                yield event
