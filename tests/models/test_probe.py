@@ -22,11 +22,30 @@ def test_it_is_the_logistic_regression_of_the_textbook(n: int, dims: int) -> Non
     features, labels = blobs(n, dims, 3, spread=0.3)
     strength = 0.1
     probe = fit_probe(features, labels, np.arange(n), 3, strengths=[strength])
-    std = features.std(axis=0)
+    std = np.maximum(features.std(axis=0), np.quantile(features.std(axis=0), 0.75))
     standard = (features - features.mean(axis=0)) / std
     reference = LogisticRegression(C=1 / (n * strength), max_iter=5000, tol=1e-8).fit(standard, labels)
     assert np.allclose(probe.probabilities(features), reference.predict_proba(standard), atol=2e-3)
     assert np.allclose(probe.weight * std, reference.coef_, atol=2e-3)
+
+
+@pytest.mark.parametrize("faint", [1e-4, 1e-7])
+def test_features_that_hardly_vary_get_no_large_weights(faint: float) -> None:
+    features, labels = blobs(60, 100, 3)
+    noise = np.random.default_rng(1).normal(size=(60, 60))
+    features[:, :60] = 5 + faint * noise
+    probe = fit_probe(features, labels, np.arange(60), 3)
+    assert np.abs(probe.weight[:, :60]).max() < np.abs(probe.weight[:, 60:]).max()
+    nudged = features + np.float32(0.01) * np.random.default_rng(2).normal(size=features.shape).astype(np.float32)
+    assert np.abs(probe.probabilities(features) - probe.probabilities(nudged)).max() < 0.05
+
+
+def test_features_of_which_most_are_constant_are_told_apart_by_the_rest() -> None:
+    features, labels = blobs(60, 100, 3)
+    features[:, :90] = 5.0
+    probe = fit_probe(features, labels, np.arange(60), 3)
+    assert np.isfinite(probe.weight).all()
+    assert (probe.probabilities(features).argmax(axis=1) == labels).mean() > 0.9
 
 
 def test_held_out_rows_were_not_seen() -> None:

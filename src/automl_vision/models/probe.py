@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 #: L2 penalties that are tried: the objective is mean cross-entropy + strength / 2 * |weight|^2, with the
-#: weight on standardised features.
+#: weight on standardised features (see `Rotated`).
 STRENGTHS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 #: Iterations per penalty at most, in rounds between which the time is looked at.
 _ROUNDS, _ITERATIONS = 6, 10
+#: No feature is divided by less than the standard deviation that this share of them stays below. Nearly constant ones
+#: would else get weights a thousand times as large, which fit noise, and which a fine-tune that starts with them cannot
+#: follow: the first step of the backbone moves the scores by more than they are worth (docs/LOG.md).
+_SPREAD_OF_MOST = 0.75
 #: Directions with less than this share of the largest variance are noise of the arithmetic.
 _RANK_TOLERANCE = 1e-8
 
@@ -53,6 +57,7 @@ class Rotated:
     """Standardised features in the basis of their principal directions; exact under an L2 penalty.
 
     scores (n, r) = (features - mean) / std @ basis; basis (D, r) has orthonormal columns, r <= min(n - 1, D).
+    Features that hardly vary have the std (D) of those that do.
     """
 
     scores: torch.Tensor
@@ -203,7 +208,9 @@ def rotate(features: NDArray[np.float32]) -> Rotated:
     """(n, D) features, standardised, in the basis of their principal directions, least variance first."""
     raw = torch.from_numpy(features).double()
     mean, std = raw.mean(dim=0), raw.std(dim=0, correction=0)
-    std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
+    std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.zeros_like(std))
+    std = std.clamp_min(float(torch.quantile(std, _SPREAD_OF_MOST)))
+    std = torch.where(std > 0, std, torch.ones_like(std))
     standard = (raw - mean) / std
     wide = standard.shape[0] <= standard.shape[1]
     gram = standard @ standard.T if wide else standard.T @ standard
