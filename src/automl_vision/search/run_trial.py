@@ -314,7 +314,7 @@ class TrialRunner:
             lambda _labels, probabilities: self._figure(self.objective, probabilities),
         )
         checkpoint = self.files.load_checkpoint(trial.number)
-        if checkpoint is None or checkpoint["trial"]["recipe"] != recipe.to_dict():
+        if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:
             # A checkpoint of another recipe is what a trial left whose record was lost, and its number with it.
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
         trainer.load_state(checkpoint["trainer"])
