@@ -93,6 +93,9 @@ BACKBONES: dict[str, Backbone] = {
 #: Parts of a network that can be frozen one after the other; the last one never is.
 _STAGES = 4
 
+#: How the names of architectures begin that are trained with stochastic depth (Huang et al. 2016) as a rule.
+_STOCHASTIC_DEPTH = ("vit_", "deit", "tiny_vit_", "convnext", "caformer_", "swin_", "beit", "eva02_")
+
 #: A name that cannot be a path, an address or another loader's prefix ("hf-hub:", "local-dir:").
 _NAME = re.compile(r"[a-zA-Z0-9_.]+")
 
@@ -229,6 +232,11 @@ def _up_to(net: nn.Module, end: str) -> list[nn.Module]:
     names = [name for name, _ in net.named_modules()]
     last = max(index for index, name in enumerate(names) if f"{name}.".startswith(f"{end}."))
     return list(net.modules())[: last + 1]
+
+
+def has_stochastic_depth(row: Backbone) -> bool:
+    """Whether dropping paths is worth trying: transformers, ConvNeXt and CAFormer."""
+    return row.architecture.startswith(_STOCHASTIC_DEPTH)
 
 
 def undecayed(net: nn.Module) -> set[str]:

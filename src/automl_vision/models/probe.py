@@ -60,6 +60,10 @@ class Rotated:
     mean: torch.Tensor
     std: torch.Tensor
 
+    def project(self, features: NDArray[np.float32]) -> torch.Tensor:
+        """(m, D) features, of any images, as (m, r) scores; what lies outside of the basis does not count."""
+        return ((torch.from_numpy(features).double() - self.mean) / self.std @ self.basis).float()
+
     def fold_in(self, solution: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A linear map of scores, (r + 1, C) with the bias last, as weight (C, D) and bias (C) on raw features."""
         weight = (self.basis @ solution[:-1].double()).T / self.std
@@ -149,6 +153,24 @@ def _sweep(
         if fits[strength].log_loss > before or should_stop():
             break
     return fits
+
+
+def held_out_solutions(
+    rotated: Rotated, labels: NDArray[np.int64], fold: NDArray[np.int64], num_classes: int, strength: float
+) -> torch.Tensor:
+    """(K, r + 1, C): for each fold the probe of this penalty that was fitted to the others; the bias is last.
+
+    Args:
+        rotated: all n rows.
+        labels: (n) class indices below `num_classes`.
+        fold: (n) as `deal_folds` gives it.
+        num_classes: C.
+        strength: penalty > 0.
+    """
+    folded = torch.from_numpy(fold)
+    seen = torch.stack([folded != k for k in range(int(folded.max()) + 1)]).float()
+    start = torch.zeros(len(seen), rotated.scores.shape[1] + 1, num_classes)
+    return _solve(rotated.scores, torch.from_numpy(labels), seen, strength, start=start, should_stop=_never)
 
 
 def held_out_probabilities(

@@ -51,6 +51,7 @@ def trials_section(trials: list[Trial]) -> dict[str, Any]:
     return {
         "total": len(trials),
         **{state: states.count(state) for state in ("complete", "stopped", "paused", "failed")},
+        "symmetries": next((each.notes["symmetries"] for each in trials if "symmetries" in each.notes), None),
         "table": [_trial_row(trial) for trial in trials],
     }
 
@@ -68,7 +69,7 @@ def head_section(trials: list[Trial]) -> dict[str, Any] | None:
 #: What a row of the table of trials says of its settings, by kind.
 _SETTINGS: dict[str, Callable[[Trial], dict[str, Any]]] = {
     "finetune": lambda trial: trial.recipe.to_dict(),
-    "probe": lambda trial: dict(trial.notes),
+    "probe": lambda trial: {key: value for key, value in trial.notes.items() if key != "symmetries"},
     "head": lambda trial: {"head": trial.notes.get("head_search", {}).get("candidate", "")},
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from automl_vision.executors import Executor
 from automl_vision.models.heads import LINEAR
+from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
 from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
 from automl_vision.search.prior import recipe_prior, traits_of
@@ -73,6 +74,8 @@ class SearchTask:
         max_trials: fine-tunes at most; 0 for no limit.
         seed: of the sampler and of every recipe.
         imagenet_top1: of a backbone in percent, None where unknown.
+        imbalance: training images of the largest class over those of the smallest.
+        stochastic_depth: those of `backbones` that have it.
     """
 
     backbones: tuple[str, ...]
@@ -87,9 +90,17 @@ class SearchTask:
     max_trials: int = 0
     seed: int = 0
     imagenet_top1: Callable[[str], float | None] = _unknown
+    imbalance: float = 1.0
+    stochastic_depth: tuple[str, ...] = ()
 
-    def space(self, heads: Mapping[str, str]) -> Space:
-        """The space of fine-tunes; `heads` are those adopted besides the linear one, by backbone."""
+    def space(self, heads: Mapping[str, str], symmetries: Mapping[str, bool] = UNTESTED, horizon: int = 0) -> Space:
+        """The space of fine-tunes.
+
+        Args:
+            heads: those adopted besides the linear one, by backbone.
+            symmetries: flips and turns (fields of `Recipe`) that keep the class of an image.
+            horizon: epochs of a full schedule.
+        """
         return fine_tuning_space(
             backbones=self.backbones,
             resolutions=self.resolutions,
@@ -97,6 +108,10 @@ class SearchTask:
             n_train=self.n_train,
             fixed={name: value for name, value in self.fixed.items() if name != "epochs"},
             heads=heads,
+            horizon=horizon,
+            imbalance=self.imbalance,
+            symmetries=symmetries,
+            stochastic_depth=self.stochastic_depth,
         )
 
 
@@ -145,9 +160,11 @@ class Search:
 
     @property
     def space(self) -> Space:
-        """The space of fine-tunes, with the head that was adopted."""
+        """The space of fine-tunes, with the head that was adopted; it stays as it was when the first of them began."""
         heads = [trial.recipe for trial in self.trials if trial.recipe.kind == "head" and trial.state == "complete"]
-        return self.task.space({recipe.backbone: recipe.head for recipe in heads})
+        begun = self._fine_tunes()
+        horizon = begun[0].recipe.epochs if begun else self._marks()[-1]
+        return self.task.space({recipe.backbone: recipe.head for recipe in heads}, self._symmetries(), horizon)
 
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
         self._time = max(self._seconds_left(), 0.0)
@@ -309,6 +326,16 @@ class Search:
     def _new_trial(self, recipe: Recipe, point: Mapping[str, Any], origin: str, **fields: Any) -> Trial:
         number = max(self._trials, default=-1) + 1
         return Trial(number=number, recipe=recipe, parameters=dict(point), origin=origin, **fields)
+
+    def _symmetries(self) -> Mapping[str, bool]:
+        """What the probes said before the first fine-tune began."""
+        found: list[Mapping[str, bool]] = []
+        for trial in self.trials:
+            if trial.recipe.kind == "finetune":
+                break
+            if "symmetries" in trial.notes:
+                found.append(trial.notes["symmetries"]["allowed"])
+        return found[0] if found else UNTESTED
 
     def _ranked_backbones(self) -> tuple[str, ...]:
         """Probed backbones, best probe first, then the others."""

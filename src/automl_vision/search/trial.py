@@ -61,8 +61,9 @@ class Trial:
         seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
-        notes: what else is known: "rungs" of a fine-tune, "strength" and "trained_on" of a probe, "head_search" of
-            another head (`head_choice.HeadChoice.to_dict`).
+        notes: what else is known: "rungs" of a fine-tune, "strength" and "trained_on" of a probe and of the
+            first one "symmetries" (`symmetry.SymmetryTest.to_dict`), "head_search" of another head
+            (`head_choice.HeadChoice.to_dict`).
     """
 
     number: int

@@ -1,0 +1,184 @@
+"""Which symmetries the classes have, as a probe on frozen features tells: may images be mirrored or turned in training?
+
+The probe learns from images as they are and is asked, by cross-validation, about the same images mirrored and turned.
+Where it is right about as often, the change keeps the class; digits and letters fail, most photographs do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_vision.models.image_source import ImageSource
+from automl_vision.models.probe import deal_folds, held_out_solutions, rotate
+
+FOLDS = 3
+#: Images that are shown changed, at most and at least; below, a standard error is too wide to refuse anything.
+MOST_IMAGES, FEWEST_IMAGES = 300, 50
+#: Images that the probe of the test learns from, at most.
+MOST_LEARNED = 2_000
+#: A probe that beats naming the largest class by less than this many standard errors cannot tell.
+CLEARLY = 3.0
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _turned(batch: torch.Tensor) -> torch.Tensor:
+    """Quarter turns, every other image the other way round."""
+    turned = batch.rot90(1, (2, 3)).clone()
+    turned[1::2] = batch[1::2].rot90(3, (2, 3))
+    return turned
+
+
+#: Field of `Recipe` -> what it does to (B, 3, P, P) images.
+SYMMETRIES: dict[str, Change] = {
+    "horizontal_flip": lambda batch: batch.flip(3),
+    "vertical_flip": lambda batch: batch.flip(2),
+    "quarter_turns": _turned,
+}
+#: What is allowed where nothing was tested.
+UNTESTED: Mapping[str, bool] = {"horizontal_flip": True, "vertical_flip": False, "quarter_turns": False}
+_WORDS = {"horizontal_flip": "left-right", "vertical_flip": "upside-down", "quarter_turns": "quarter turns"}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An image source that shows every image changed.
+
+    Attributes:
+        source: the images as they are.
+        change: what is done to a batch.
+    """
+
+    source: ImageSource
+    change: Change
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Stored sides in pixels, ascending."""
+        return self.source.sizes
+
+    def plane_for(self, size: int) -> int:
+        """The smallest stored side that is at least `size`, else the largest."""
+        return self.source.plane_for(size)
+
+    def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        """(B) int64 rows to (B, 3, size, size) uint8, channels_last."""
+        return self.change(self.source.fetch(rows, size)).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class SymmetryTest:
+    """What the test found.
+
+    Attributes:
+        images: how many were shown.
+        accuracy: of the probe on held-out images as they are, in [0, 1].
+        largest_class: share of the largest class among them.
+        changed: field of `Recipe` -> accuracy on the same images changed.
+    """
+
+    images: int
+    accuracy: float
+    largest_class: float
+    changed: Mapping[str, float]
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, with one right and one wrong answer added, so that it is never 0."""
+        share = (self.accuracy * self.images + 1) / (self.images + 2)
+        return math.sqrt(share * (1 - share) / self.images)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether the probe knows the classes at all."""
+        return self.accuracy - self.largest_class > CLEARLY * self.standard_error
+
+    @property
+    def allowed(self) -> dict[str, bool]:
+        """Field of `Recipe` -> whether the accuracy falls by less than one standard error."""
+        if not self.can_tell:
+            return dict(UNTESTED)
+        return {name: self.accuracy - after < self.standard_error for name, after in self.changed.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON."""
+        return {
+            "tested": self.can_tell,
+            "reason": "" if self.can_tell else "the probe does not know the classes well enough",
+            "images": self.images,
+            "accuracy": self.accuracy,
+            "standard_error": self.standard_error,
+            "changed": dict(self.changed),
+            "allowed": self.allowed,
+        }
+
+
+def not_tested(reason: str) -> dict[str, Any]:
+    """The same as `SymmetryTest.to_dict` where there was no test."""
+    return {"tested": False, "reason": reason, "allowed": dict(UNTESTED)}
+
+
+def symmetry_line(found: Mapping[str, Any]) -> str:
+    """The verdicts in one line, from `SymmetryTest.to_dict` or `not_tested`."""
+    if not found["tested"]:
+        return f"mirror images: not tested ({found['reason']}); left-right as usual"
+    verdicts = (f"{words} {'yes' if found['allowed'][name] else 'no'}" for name, words in _WORDS.items())
+    return f"mirror images: {', '.join(verdicts)}"
+
+
+def shown_rows(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Positions of at most `most` images at random, no two of one group, so that each counts for itself."""
+    order = np.random.default_rng(seed).permutation(len(groups))
+    _, first = np.unique(groups[order], return_index=True)
+    return order[np.sort(first)[:most]]
+
+
+def compare_symmetries(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    num_classes: int,
+    shown: NDArray[np.int64],
+    changed: Mapping[str, NDArray[np.float32]],
+    *,
+    strength: float,
+    seed: int = 0,
+) -> SymmetryTest:
+    """Held-out accuracy on images as they are, and on the same images changed.
+
+    Args:
+        features: (n, D) of the images as they are.
+        labels: (n) class indices below `num_classes`.
+        groups: (n) rows of one group are held out together; at least two groups.
+        num_classes: C.
+        shown: (m) positions of the images that were changed.
+        changed: field of `Recipe` -> (m, D) their features after the change.
+        strength: penalty of the probe.
+        seed: chooses the images to learn from and deals the folds.
+    """
+    others = np.setdiff1d(np.random.default_rng(seed).permutation(len(labels))[:MOST_LEARNED], shown)
+    rows = np.concatenate([shown, others])
+    fold = deal_folds(labels[rows], groups[rows], FOLDS, seed)
+    rotated = rotate(features[rows])
+    solutions = held_out_solutions(rotated, labels[rows], fold, num_classes, strength)
+    asked = torch.from_numpy(fold[: len(shown)])
+
+    def accuracy(seen: NDArray[np.float32]) -> float:
+        scores = rotated.project(seen)
+        scores = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
+        predicted = torch.einsum("mr,mrc->mc", scores, solutions[asked]).argmax(dim=1).numpy()
+        return float((predicted == labels[shown]).mean())
+
+    return SymmetryTest(
+        images=len(shown),
+        accuracy=accuracy(features[shown]),
+        largest_class=float(np.bincount(labels[shown]).max() / len(shown)),
+        changed={name: accuracy(seen) for name, seen in changed.items()},
+    )
