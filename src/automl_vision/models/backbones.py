@@ -93,6 +93,8 @@ BACKBONES: dict[str, Backbone] = {
 #: Parts of a network that can be frozen one after the other; the last one never is.
 _STAGES = 4
 
+#: The patches of plain transformers; those of 4 pixels belong to hierarchical ones, which take any size.
+_PATCHES = re.compile(r"_(?:patch|p)(8|14|16|32)(?:_|$)")
 #: How the names of architectures begin that are trained with stochastic depth (Huang et al. 2016) as a rule.
 _STOCHASTIC_DEPTH = ("vit_", "deit", "tiny_vit_", "convnext", "caformer_", "swin_", "beit", "eva02_")
 
@@ -232,6 +234,12 @@ def _up_to(net: nn.Module, end: str) -> list[nn.Module]:
     names = [name for name, _ in net.named_modules()]
     last = max(index for index, name in enumerate(names) if f"{name}.".startswith(f"{end}."))
     return list(net.modules())[: last + 1]
+
+
+def patch_size(row: Backbone) -> int:
+    """Side in pixels of the patches on whose fixed grid a plain transformer works, as its name tells; 1 for others."""
+    found = _PATCHES.search(row.architecture)
+    return int(found[1]) if found else 1
 
 
 def has_stochastic_depth(row: Backbone) -> bool:

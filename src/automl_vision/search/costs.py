@@ -12,7 +12,7 @@ from automl_vision.training.recipe import Recipe
 STEP_OVER_FORWARD = 4.0
 #: What a training step costs with none, one, two or three stages of the backbone frozen, against none; measured, see
 #: docs/LOG.md. Used only until a step of such a recipe was timed.
-FROZEN_STEP = (1.0, 0.7, 0.65, 0.45)
+FROZEN_STEP = (1.0, 0.75, 0.65, 0.45)
 #: Seconds to start or resume a trial: build the network, load weights, save checkpoints.
 TRIAL_OVERHEAD = 1.0
 
