@@ -120,6 +120,25 @@ def test_an_unchanged_image_is_judged_as_it_was(dims: int) -> None:
     assert got.changed["horizontal_flip"] == got.accuracy > 0.5
 
 
+def test_images_as_they_are_have_no_advantage_over_others_of_their_kind() -> None:
+    """More features than images and a weak penalty: what a probe makes of others must not depend on where they lie."""
+    features, labels = gaussians(600, classes=CLASSES, dims=600, spread=0.35)
+    first, twin = slice(0, 300), slice(300, 600)  # row for row of one class
+    assert np.array_equal(labels[first], labels[twin])
+    shown = np.arange(300)
+    got = compare_symmetries(
+        features[first],
+        labels[first],
+        shown,
+        CLASSES,
+        shown,
+        {"horizontal_flip": features[twin]},
+        strength=0.001,
+    )
+    assert got.accuracy > 0.8
+    assert got.changed["horizontal_flip"] == pytest.approx(got.accuracy, abs=0.04)
+
+
 @pytest.mark.parametrize("name", SYMMETRIES)
 def test_a_changed_source_shows_the_same_images_changed(name: str) -> None:
     images = torch.randint(0, 256, (4, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -60,10 +60,6 @@ class Rotated:
     mean: torch.Tensor
     std: torch.Tensor
 
-    def project(self, features: NDArray[np.float32]) -> torch.Tensor:
-        """(m, D) features, of any images, as (m, r) scores; what lies outside of the basis does not count."""
-        return ((torch.from_numpy(features).double() - self.mean) / self.std @ self.basis).float()
-
     def fold_in(self, solution: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A linear map of scores, (r + 1, C) with the bias last, as weight (C, D) and bias (C) on raw features."""
         weight = (self.basis @ solution[:-1].double()).T / self.std
@@ -155,22 +151,22 @@ def _sweep(
     return fits
 
 
-def held_out_solutions(
-    rotated: Rotated, labels: NDArray[np.int64], fold: NDArray[np.int64], num_classes: int, strength: float
-) -> torch.Tensor:
-    """(K, r + 1, C): for each fold the probe of this penalty that was fitted to the others; the bias is last.
+def fit_linear(
+    features: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int, strength: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight (C, D) and bias (C) of one probe with a given penalty, for raw features.
 
     Args:
-        rotated: all n rows.
+        features: (n, D) finite.
         labels: (n) class indices below `num_classes`.
-        fold: (n) as `deal_folds` gives it.
         num_classes: C.
         strength: penalty > 0.
     """
-    folded = torch.from_numpy(fold)
-    seen = torch.stack([folded != k for k in range(int(folded.max()) + 1)]).float()
-    start = torch.zeros(len(seen), rotated.scores.shape[1] + 1, num_classes)
-    return _solve(rotated.scores, torch.from_numpy(labels), seen, strength, start=start, should_stop=_never)
+    rotated = rotate(features)
+    seen = torch.ones(1, len(labels))
+    start = torch.zeros(1, rotated.scores.shape[1] + 1, num_classes)
+    targets = torch.from_numpy(labels)
+    return rotated.fold_in(_solve(rotated.scores, targets, seen, strength, start=start, should_stop=_never)[0])
 
 
 def held_out_probabilities(

@@ -169,7 +169,9 @@ def typeset(text: str) -> str:
 def settings_text(hyperparameters: Mapping[str, Any]) -> str:
     """The settings that tell trials apart, on one line; trials.csv has all of them."""
     always = {key: value for key, value in hyperparameters.items() if key in TRIAL_SETTINGS}
-    unusual = {key: hyperparameters[key] for key in _UNUSUAL if hyperparameters.get(key, _USUALLY[key]) != _USUALLY[key]}
+    unusual = {
+        key: hyperparameters[key] for key in _UNUSUAL if hyperparameters.get(key, _USUALLY[key]) != _USUALLY[key]
+    }
     kept = {**always, **unusual}
     return ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in kept.items())
 
