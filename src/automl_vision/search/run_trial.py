@@ -287,7 +287,7 @@ class TrialRunner:
         """How many images can be changed and looked at in the share of the time that this may take."""
         if math.isinf(left):
             return MOST_IMAGES
-        learned = min(len(frozen.labels), MOST_IMAGES + MOST_LEARNED)
+        learned = min(len(frozen.labels), MOST_LEARNED)
         unit = frozen.train.shape[1] * self.data.num_classes * PROBE_UNIT_SECONDS / self.runtime.threads
         looking = SYMMETRY_TIME * left - learned * FOLDS * unit
         return min(MOST_IMAGES, max(0, int(looking / (len(SYMMETRIES) * max(frozen.seconds_per_image, 1e-9)))))
