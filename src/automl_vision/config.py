@@ -173,7 +173,35 @@ class TrainingSettings:
         None, "Learning-rate schedule.", one_of("cosine", "linear", "constant", "one_cycle", "trapezoid")
     )
     warmup_fraction: float | None = _setting(None, "Share of the steps that warm up.", between(0.0, 0.9))
-    augment: str | None = _setting(None, "Augmentation of the training images.", one_of("none", "light", "trivial"))
+    augment: str | None = _setting(
+        None,
+        "Augmentation of the training images: none, light (crops), trivial (crops, TrivialAugment), randaugment "
+        "(crops, RandAugment) or geometric (rotation, shear, scale, translation); all but none come with flips.",
+        one_of("none", "light", "trivial", "randaugment", "geometric"),
+    )
+    horizontal_flip: bool | None = _setting(
+        None, "Mirror half of the training images left-right (left out: unless a test on features says no)."
+    )
+    vertical_flip: bool | None = _setting(None, "Mirror half of the training images upside-down.")
+    quarter_turns: bool | None = _setting(None, "Turn training images by 0, 90, 180 or 270 degrees.")
+    erasing: float | None = _setting(None, "Share of the training images with a rectangle erased.", between(0.0, 1.0))
+    mix: str | None = _setting(
+        None,
+        "Mix pairs of training images and their labels: none, mixup (faded into each other) or cutmix (a rectangle of "
+        "the other).",
+        one_of("none", "mixup", "cutmix"),
+    )
+    loss: str | None = _setting(
+        None,
+        "Training loss: cross_entropy, logit_adjusted (by the frequencies of the classes) or weighted (rare classes "
+        "count more).",
+        one_of("cross_entropy", "logit_adjusted", "weighted"),
+    )
+    sampling: str | None = _setting(
+        None,
+        "What an epoch shows: shuffled (every image once) or balanced (rare classes more often).",
+        one_of("shuffled", "balanced"),
+    )
     label_smoothing: float | None = _setting(None, "Label smoothing.", below(0.0, 1.0))
     ema: bool | None = _setting(None, "Validate and ship the running average of the weights.")
     clip_norm: float | None = _setting(None, "Largest gradient norm (0: no clipping).", at_least(0))
@@ -182,6 +210,9 @@ class TrainingSettings:
         None,
         "Start the head from a linear probe on frozen features, else from random weights. Off with trials = 1, one "
         "backbone and no budget (or pinned epochs), no probe is fitted at all.",
+    )
+    freeze_stages: int | None = _setting(
+        None, "Stages of the backbone, of four, that stay as pretrained, counted from the input.", between(0, 3)
     )
     drop_path: float | None = _setting(None, "Stochastic depth rate.", below(0.0, 1.0))
     patience: int | None = _setting(None, "Stop a trial after this many epochs without gain (0: off).", at_least(0))

@@ -11,6 +11,7 @@ from automl_vision.models.backbones import (
     backbone,
     create_network,
     feature_dim,
+    freeze_first_stages,
     full_state,
     hub_repository,
     layer_scales,
@@ -116,3 +117,41 @@ def test_layer_scales_fall_towards_the_input() -> None:
 def test_stochastic_depth_where_there_is_none_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no stochastic depth"):
         create_network(backbone("densenet121"), drop_path=0.1)
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "test_vit", "test_resnet", "test_convnext", "vgg11_bn", "levit_128s"])
+def test_every_backbone_can_be_frozen_stage_by_stage(name: str) -> None:
+    import torch
+
+    shares = []
+    with torch.device("meta"):
+        net = create_network(backbone(name))
+    for count in range(4):
+        modules = freeze_first_stages(net, count)
+        own = dict(net.named_parameters())
+        frozen = [parameter for parameter in own.values() if not parameter.requires_grad]
+        shares.append(len(frozen) / len(own))
+        assert bool(modules) == bool(count)
+        assert all(not parameter.requires_grad for module in modules for parameter in module.parameters())
+    assert shares == sorted(shares) and shares[0] == 0 < shares[1] and shares[3] < 1
+    assert not next(iter(net.parameters())).requires_grad, "freezing begins at the input"
+
+
+def test_stages_end_where_the_resolution_halves_and_blocks_are_quartered() -> None:
+    import torch
+
+    ends = {"resnet18": "layer2.", "efficientnet_lite0": "blocks.2.", "vit_small": "blocks.5."}
+    for name, last in ends.items():
+        with torch.device("meta"):
+            net = create_network(backbone(name))
+        freeze_first_stages(net, 2)
+        frozen = [each for each, parameter in net.named_parameters() if not parameter.requires_grad]
+        assert frozen[-1].startswith(last)
+
+
+def test_a_network_that_tells_no_stages_is_refused_by_name() -> None:
+    from torch import nn
+
+    with pytest.raises(UsageError, match="Linear"):
+        freeze_first_stages(nn.Linear(2, 2), 1)
+    assert freeze_first_stages(nn.Linear(2, 2), 0) == []

@@ -1,13 +1,15 @@
+import dataclasses
 import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from automl_vision.report.html import ROWS, duration, render_html, shown, typeset, verdict
+from automl_vision.report.html import ROWS, duration, render_html, settings_text, shown, typeset, verdict
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import build_report
+from automl_vision.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -199,3 +201,25 @@ def test_long_values_are_cut():
 
 def test_typesetting_leaves_names_alone():
     assert typeset("-1.5 to 3 % of t-shirt-2") == "−1.5 to 3\u00a0% of t-shirt-2"
+
+
+def test_settings_of_a_trial_name_what_is_unusual_alone():
+    recipe = Recipe("finetune", "net", 96, augment="geometric")
+    usual = settings_text(recipe.to_dict())
+    assert "augment geometric" in usual
+    assert not [name for name in ("mix", "loss", "head", "freeze", "flip") if name in usual]
+    changed = dataclasses.replace(recipe, mix="cutmix", freeze_stages=2, horizontal_flip=False)
+    assert set(settings_text(changed.to_dict()).split(", ")) - set(usual.split(", ")) == {
+        "mix cutmix",
+        "freeze stages 2",
+        f"horizontal flip {shown(False)}",
+    }
+
+
+def test_the_page_says_whether_images_may_be_mirrored(inputs):
+    report = build_report(inputs())
+    line = "mirror images: left-right no, upside-down no, quarter turns yes"
+    allowed = {"horizontal_flip": False, "vertical_flip": False, "quarter_turns": True}
+    told = {**report, "trials": {**report["trials"], "symmetries": {"tested": True, "allowed": allowed}}}
+    assert line in render_html(told, {})
+    assert "mirror images" not in render_html(report, {})

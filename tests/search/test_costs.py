@@ -8,7 +8,7 @@ from histories import finetune, probe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_vision.search.costs import STEP_OVER_FORWARD, CostModel
+from automl_vision.search.costs import FROZEN_STEP, STEP_OVER_FORWARD, CostModel
 from automl_vision.search.trial import Trial
 from automl_vision.training.recipe import Recipe
 
@@ -64,3 +64,17 @@ def test_the_same_backbone_is_a_better_witness_than_another() -> None:
 def test_unknown_multiply_adds_count_as_equal() -> None:
     trials = [probe(0, backbone="net_c", seconds_per_image=0.1)]
     assert costs(trials).forward(recipe("net_a")) == pytest.approx(0.1)
+
+
+def test_frozen_stages_make_steps_cheaper_and_forward_passes_as_dear() -> None:
+    for trials in ([probe(0, seconds_per_image=0.1)], [finetune(0, [0.5], seconds_per_image=0.1)]):
+        model = costs(trials, 10, 0)
+        steps = [model.epoch(recipe(freeze_stages=count)) for count in range(4)]
+        assert [step / steps[0] for step in steps] == pytest.approx(FROZEN_STEP)
+        assert len({round(model.forward(recipe(freeze_stages=count)), 9) for count in range(4)}) == 1
+
+
+def test_a_frozen_fine_tune_does_not_make_whole_ones_look_cheap() -> None:
+    frozen = finetune(0, [0.5], seconds_per_image=0.1, recipe=recipe(freeze_stages=3))
+    assert costs([frozen], 10, 0).epoch(recipe()) == pytest.approx(10 * 0.1 / FROZEN_STEP[3])
+    assert costs([frozen], 10, 0).epoch(recipe(freeze_stages=3)) == pytest.approx(1.0)

@@ -10,6 +10,8 @@ from automl_vision.models.backbones import BACKBONES
 from automl_vision.models.weights import WeightSource
 from automl_vision.search.planner import (
     FROM_SCRATCH,
+    LARGER_BYTES,
+    LARGER_RESOLUTIONS,
     LARGEST_ENLARGEMENT,
     POOLS,
     RESOLUTIONS,
@@ -25,9 +27,13 @@ NAMES = ("resnet18", "mobilenetv3_small_100")
 
 
 def sides(
-    budget: float = 600.0, images: int = 1000, typical_side: int = 224, power: MachinePower = CPU
+    budget: float = 600.0,
+    images: int = 1000,
+    typical_side: int = 224,
+    power: MachinePower = CPU,
+    names: tuple[str, ...] = NAMES,
 ) -> tuple[int, ...]:
-    return plan_resolutions((), NAMES, power, budget=budget, images=images, typical_side=typical_side)
+    return plan_resolutions((), names, power, budget=budget, images=images, typical_side=typical_side)
 
 
 @pytest.mark.parametrize("name", [*FROM_SCRATCH, *(name for pool in POOLS.values() for name in pool)])
@@ -61,10 +67,35 @@ def test_planned_sides_descend_and_never_enlarge_more_than_is_useful(
     budget: float, images: int, typical_side: int, power: MachinePower
 ) -> None:
     planned = sides(budget, images, typical_side, power)
-    assert 1 <= len(planned) <= 2
-    assert list(planned) == sorted(set(planned), reverse=True)
-    assert set(planned) <= set(RESOLUTIONS)
+    usual = [side for side in planned if side in RESOLUTIONS]
+    larger = [side for side in planned if side in LARGER_RESOLUTIONS]
+    assert planned[0] == usual[0] and len(usual) + len(larger) == len(planned)
+    assert usual == sorted(set(usual), reverse=True) and len(usual) <= 2 and len(larger) <= 1
     assert all(side <= max(LARGEST_ENLARGEMENT * typical_side, min(RESOLUTIONS)) for side in planned)
+    assert all(side <= typical_side and planned[0] == RESOLUTIONS[0] for side in larger)
+
+
+def test_a_larger_side_is_offered_where_images_are_large_and_there_is_time() -> None:
+    plenty = {"budget": 36_000.0, "images": 5_000, "typical_side": 1_000, "power": GPU}
+    assert sides(**plenty) == (224, 384, 192)
+    assert sides(**{**plenty, "typical_side": 300}) == (224, 288, 192)
+    assert sides(**{**plenty, "typical_side": 255}) == (224, 192)
+    assert sides(**{**plenty, "budget": 20.0})[1:] == (192,)
+    assert sides(**{**plenty, "power": CPU, "budget": 3_600.0})[1:] == (192,)
+
+
+def test_a_larger_side_is_not_offered_where_its_pixels_would_fill_the_disk() -> None:
+    images = int(LARGER_BYTES / (3 * 448**2))
+    assert sides(float("inf"), images, 1_000, GPU) == (224, 384, 192)
+    assert sides(float("inf"), images + 1, 1_000, GPU) == (224, 288, 192)
+    assert sides(float("inf"), 10**6, 1_000, GPU) == (224, 192)
+
+
+def test_plain_transformers_get_multiples_of_their_patches_and_nothing_larger() -> None:
+    assert sides(float("inf"), 1_000, 1_000, GPU, ("resnet50", "vit_small")) == (224, 192)
+    for typical_side in (20, 1_000):
+        assert sides(10.0, 10_000, typical_side, CPU, ("vit_small_patch14_dinov2.lvd142m",)) == (224,)
+    assert sides(float("inf"), 1_000, 1_000, GPU, ("tiny_vit_5m",)) == (224, 384, 192)
 
 
 @given(st.floats(1.0, 1e5), st.integers(1, 10**5), st.integers(1, 1000), st.floats(1.0, 100.0))

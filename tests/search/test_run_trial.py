@@ -13,14 +13,17 @@ import pytest
 import torch
 from feature_sets import gaussians, xor
 from histories import finetune
+from memory_source import MemorySource
 from torch import nn
 
 from automl_vision.models import head_choice
 from automl_vision.models.classifier import Classifier
+from automl_vision.models.features import OutOfTime
 from automl_vision.models.heads import build_head
+from automl_vision.models.symmetry import FEWEST_IMAGES, UNTESTED
 from automl_vision.runtime import Runtime
 from automl_vision.search import run_trial
-from automl_vision.search.run_trial import HEAD_TIME, Assignment, TrialInterrupted, TrialRunner
+from automl_vision.search.run_trial import HEAD_TIME, SYMMETRY_TIME, Assignment, TrialInterrupted, TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import EpochResult, TrainingData, TrialFailed
@@ -366,3 +369,80 @@ def test_an_earlier_session_s_probes_are_known(runner: TrialRunner) -> None:
     failed = Trial(5, Recipe("probe", "resnet34", 32), {}, "probe", state="failed")
     again = dataclasses.replace(runner, history=[done, failed, finetune(6, [0.5])])
     assert again._heads == {("resnet18", "linear"): 4}
+
+
+# --- symmetries -----------------------------------------------------------------------------------------------------
+
+
+def shifted(_runner: TrialRunner, _net: Any, _recipe: Recipe, rows: torch.Tensor, *_: Any) -> Any:
+    """Features of changed images that say nothing of their class."""
+    return np.random.default_rng(0).normal(size=(len(rows), DIMS)).astype(np.float32)
+
+
+def test_the_first_probe_alone_tells_of_symmetries(on_features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialRunner, "_changed_features", shifted)
+    runner, images = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS, spread=2.0), tests_symmetries=True)
+    first, second = probed(runner), probed(runner)
+    assert first.notes["symmetries"]["tested"]
+    assert not any(first.notes["symmetries"]["allowed"].values())
+    assert "symmetries" not in second.notes
+    later, _ = on_features(images.features, images.labels.numpy(), tests_symmetries=True, history=[first])
+    assert "symmetries" not in probed(later).notes
+
+
+def test_symmetries_are_left_untested_where_time_is_short(on_features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialRunner, "_changed_features", lambda *_: pytest.fail("nothing is looked at"))
+    data = gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS, spread=2.0)
+    needed = 3 * FEWEST_IMAGES * 0.001 / SYMMETRY_TIME  # `Images` takes a millisecond each
+    runner, _ = on_features(*data, tests_symmetries=True, seconds_left=lambda: 0.9 * needed)
+    found = probed(runner).notes["symmetries"]
+    assert (found["tested"], found["allowed"]) == (False, UNTESTED)
+    monkeypatch.setattr(TrialRunner, "_changed_features", shifted)
+    runner, _ = on_features(*data, tests_symmetries=True, seconds_left=lambda: 1.5 * needed)
+    assert FEWEST_IMAGES <= probed(runner).notes["symmetries"]["images"] < N_TRAIN / 2
+
+
+def test_a_user_who_stops_during_the_test_keeps_the_probe(on_features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS, spread=2.0), tests_symmetries=True)
+
+    def stop(*_: Any) -> Any:
+        def stopped() -> float:
+            raise TrialInterrupted
+
+        runner.seconds_left = stopped
+        assert runner._seconds_unless_stopped() == 0
+        raise OutOfTime
+
+    monkeypatch.setattr(TrialRunner, "_changed_features", stop)
+    done = probed(runner)
+    assert done.state == "complete" and done.score is not None
+    assert not done.notes["symmetries"]["tested"]
+
+
+def test_stripes_may_be_mirrored_and_not_turned(tmp_path: Path) -> None:
+    """From pixels, with a network of random weights: upright against lying stripes."""
+    rows = torch.arange(160)
+    labels = rows % 2
+    random = torch.Generator().manual_seed(0)
+    wave = (torch.arange(32).view(1, 1, 32) // 4 + torch.randint(0, 8, (160, 1, 1), generator=random)) % 2 * 180
+    upright = wave.expand(160, 32, 32)
+    images = torch.where(labels.view(-1, 1, 1) == 1, upright.transpose(1, 2), upright)
+    noisy = images.unsqueeze(1) + torch.randint(0, 60, (160, 3, 32, 32), generator=random)
+    runner = TrialRunner(
+        data=TrainingData(
+            MemorySource(noisy.to(torch.uint8), (32,)), rows[:120], labels[:120], rows[120:], labels[120:], 2
+        ),
+        train_groups=np.arange(120),
+        objective="accuracy",
+        runtime=Runtime(torch.device("cpu"), None, 1),
+        files=TrialFiles(tmp_path / "trials"),
+        weights={},
+        seconds_left=lambda: math.inf,
+        tests_symmetries=True,
+    )
+    recipe = Recipe("probe", "test_resnet", 32, head_from_probe=False, pretrained=False)
+    (done,) = runner(Assignment(Trial(0, recipe, {}, "probe"), until=0))
+    found = done.notes["symmetries"]
+    assert found["accuracy"] > 0.9
+    assert found["allowed"] == {"horizontal_flip": True, "vertical_flip": True, "quarter_turns": False}
+    assert on_disk(runner) == [done]

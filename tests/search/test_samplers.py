@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.config import SearchSettings
+from automl_vision.models.symmetry import UNTESTED
 from automl_vision.rules import SEED
 from automl_vision.search.samplers import SAMPLERS, export_study, importances, propose, sampler_for
 from automl_vision.search.samplers.flat import UNUSED, FlatSpace
@@ -27,7 +28,15 @@ from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 
 SPACE = fine_tuning_space(
-    backbones=("net_a", "net_b"), resolutions=(160, 128), pretrained=True, n_train=500, fixed={"batch_size": 16}
+    backbones=("net_a", "net_b"),
+    resolutions=(160, 128),
+    pretrained=True,
+    n_train=5_000,
+    fixed={"batch_size": 16},
+    horizon=30,
+    imbalance=10.0,
+    symmetries=dict.fromkeys(UNTESTED, True),
+    stochastic_depth=("net_b",),
 )
 has_cmaes = importlib.util.find_spec("cmaes") is not None
 needs_cmaes = pytest.mark.skipif(not has_cmaes, reason="the package cmaes is not installed")

@@ -151,6 +151,35 @@ def fine_tunes(search: Search) -> list[Trial]:
     return [trial for trial in search.trials if trial.recipe.kind == "finetune"]
 
 
+# --- which space ----------------------------------------------------------------------------------------------------
+
+REFUSED = {"tested": True, "allowed": {"horizontal_flip": False, "vertical_flip": True, "quarter_turns": False}}
+
+
+def test_what_the_first_probe_says_of_symmetries_shapes_the_space() -> None:
+    history = [probe(0, notes={"symmetries": REFUSED}), probe(1, backbone="net_b"), probe(2, backbone="net_c")]
+    search, _, _ = run(World(), history=[each.replace(seconds_per_image=0.1) for each in history])
+    assert fine_tunes(search)
+    assert all(trial.recipe.horizontal_flip is False for trial in fine_tunes(search))
+    assert "vertical_flip" in {each.name for each in search.space.dimensions}
+    assert "quarter_turns" not in {each.name for each in search.space.dimensions}
+
+
+def test_what_a_later_session_says_of_symmetries_does_not_change_the_space() -> None:
+    late = probe(2, backbone="net_b", notes={"symmetries": REFUSED})
+    begun = [probe(0), finetune(1, [0.5] * 12), late]
+    space = Search(make_task(), LocalExecutor(World()), begun, seconds_left=lambda: 1.0).space
+    assert space == make_task().space({}, horizon=12)
+    assert all(trial.recipe.horizontal_flip for trial in begun)
+
+
+@pytest.mark.parametrize(("epochs", "offered"), [(14, False), (15, True)])
+def test_images_are_mixed_in_long_trainings_on_many_images_alone(epochs: int, offered: bool) -> None:
+    search, _, _ = run(World(), make_task(n_train=2_000, fixed={"epochs": epochs}))
+    assert ("mix" in {each.name for each in search.space.dimensions}) == offered
+    assert all(search.space.contains(trial.parameters) for trial in fine_tunes(search))
+
+
 # --- what is tried, in which order ----------------------------------------------------------------------------------
 
 

@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.config import TrainingSettings
+from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.portfolio import FINE_TUNES, FROM_SCRATCH, portfolio
 from automl_vision.search.space import Choice, Dimension, Range, Space, fine_tuning_space
+from automl_vision.training.augment import AUGMENTATIONS
+from automl_vision.training.losses import LOSSES
+from automl_vision.training.mix import MIXES
 from automl_vision.training.recipe import Recipe
+from automl_vision.training.sampling import SAMPLINGS
 
 BACKBONES = ("net_a", "net_b", "net_c")
 SIDES = (160, 128)
@@ -21,12 +26,19 @@ PINS: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1e-3, "weight_decay": 0.0, "momentum": 0.5},
     {"layer_decay": 0.9, "freeze_norm": True, "augment": "none", "label_smoothing": 0.0},
     {"batch_size": 8, "ema": False, "patience": 3, "schedule": "one_cycle", "clip_norm": 0.0},
+    {"freeze_stages": 2, "mix": "mixup", "loss": "weighted", "sampling": "balanced", "drop_path": 0.2, "erasing": 0.1},
+    {"augment": "geometric", "horizontal_flip": False, "vertical_flip": True, "quarter_turns": True},
 )
 COMBINATIONS = list(itertools.product((1, 2, 3), (1, 2), (True, False), (500, 50_000), PINS))
 
 
 def make_space(
-    backbones: int = 3, sides: int = 2, pretrained: bool = True, n_train: int = 500, pins: dict[str, Any] | None = None
+    backbones: int = 3,
+    sides: int = 2,
+    pretrained: bool = True,
+    n_train: int = 500,
+    pins: dict[str, Any] | None = None,
+    **facts: Any,
 ) -> Space:
     return fine_tuning_space(
         backbones=BACKBONES[:backbones],
@@ -34,14 +46,26 @@ def make_space(
         pretrained=pretrained,
         n_train=n_train,
         fixed=pins or {},
+        **facts,
     )
+
+
+#: What brings every dimension into the space.
+ALL_FACTS: dict[str, Any] = {
+    "n_train": 5_000,
+    "horizon": 30,
+    "imbalance": 10.0,
+    "symmetries": dict.fromkeys(UNTESTED, True),
+    "stochastic_depth": ("net_b",),
+}
 
 
 @pytest.mark.parametrize(("backbones", "sides", "pretrained", "n_train", "pins"), COMBINATIONS)
 def test_the_portfolio_lies_inside_the_space_whatever_is_pinned(
     backbones: int, sides: int, pretrained: bool, n_train: int, pins: dict[str, Any]
 ) -> None:
-    space = make_space(backbones, sides, pretrained, n_train, pins)
+    facts = ALL_FACTS if n_train > 2_000 else {"n_train": n_train}
+    space = make_space(backbones, sides, pretrained, pins=pins, **facts)
     points = portfolio(
         space, backbones=BACKBONES[:backbones], resolutions=SIDES[:sides], pretrained=pretrained, horizon=12
     )
@@ -55,9 +79,10 @@ def test_the_portfolio_lies_inside_the_space_whatever_is_pinned(
         assert (recipe.kind, recipe.backbone, recipe.resolution) == ("finetune", point["backbone"], point["resolution"])
 
 
+@pytest.mark.parametrize("facts", [{}, ALL_FACTS], ids=["few", "all"])
 @pytest.mark.parametrize("pins", PINS)
-def test_what_is_pinned_is_no_dimension(pins: dict[str, Any]) -> None:
-    searched = {each.sets or each.name for each in make_space(pins=pins).dimensions}
+def test_what_is_pinned_is_no_dimension(pins: dict[str, Any], facts: dict[str, Any]) -> None:
+    searched = {each.sets or each.name for each in make_space(pins=pins, **facts).dimensions}
     assert searched & set(pins) <= {"optimizer"}
     optimizers = next(each for each in make_space(pins=pins).dimensions if each.name == "optimizer")
     assert isinstance(optimizers, Choice)
@@ -101,9 +126,65 @@ def test_on_many_images_pretrained_norms_adapt() -> None:
     assert space.recipe(space.complete({"layer_decay": 0.6})).layer_decay == 0.6
 
 
+def names(**facts: Any) -> set[str]:
+    return {each.name for each in make_space(**facts).dimensions}
+
+
+@pytest.mark.parametrize(
+    ("facts", "without", "dimensions"),
+    [
+        ({}, {"n_train": 1_999}, {"mix"}),
+        ({}, {"horizon": 14}, {"mix"}),
+        ({}, {"imbalance": 5.0}, {"loss", "sampling"}),
+        ({}, {"stochastic_depth": ()}, {"drop_path"}),
+        ({}, {"symmetries": UNTESTED}, {"vertical_flip", "quarter_turns"}),
+        ({}, {"pins": {"augment": "none"}}, {"augment", "vertical_flip", "quarter_turns", "erasing"}),
+        ({"n_train": 5_000}, {"pretrained": False}, {"layer_decay", "freeze_norm", "freeze_stages"}),
+    ],
+    ids=str,
+)
+def test_a_dimension_exists_under_its_condition_alone(
+    facts: dict[str, Any], without: dict[str, Any], dimensions: set[str]
+) -> None:
+    everything = {**ALL_FACTS, **facts}
+    assert names(**everything) - names(**{**everything, **without}) == dimensions
+
+
+def test_the_options_are_all_that_there_is() -> None:
+    tables = {"augment": AUGMENTATIONS, "mix": MIXES, "loss": LOSSES, "sampling": SAMPLINGS}
+    options = {each.name: each.options for each in make_space(**ALL_FACTS).dimensions if isinstance(each, Choice)}
+    assert {name: options[name] for name in tables} == {name: tuple(table) for name, table in tables.items()}
+
+
+def test_what_is_left_out_of_a_point_is_as_it_was_before_there_was_a_choice() -> None:
+    """So that a default recipe means the same wherever it is tried."""
+    new = ("freeze_stages", "mix", "loss", "sampling", "drop_path", "erasing", "vertical_flip", "quarter_turns")
+    space, usual = make_space(**ALL_FACTS), Recipe("finetune", "net", 32)
+    recipe = space.recipe(space.complete({"backbone": "net_b", "augment": "light"}))
+    assert {name: getattr(recipe, name) for name in new} == {name: getattr(usual, name) for name in new}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_left_right_flip_is_a_rule_that_the_user_may_overrule(allowed: bool) -> None:
+    symmetries = {**UNTESTED, "horizontal_flip": allowed}
+    space = make_space(symmetries=symmetries)
+    assert space.recipe(space.complete({})).horizontal_flip is allowed
+    overruled = make_space(symmetries=symmetries, pins={"horizontal_flip": not allowed})
+    assert overruled.recipe(overruled.complete({})).horizontal_flip is not allowed
+
+
+def test_flips_and_erasing_come_with_an_augmentation_and_stochastic_depth_with_its_backbones() -> None:
+    space = make_space(**ALL_FACTS)
+    varied, plain = space.complete({"augment": "light"}), space.complete({"augment": "none"})
+    assert set(varied) - set(plain) == {"vertical_flip", "quarter_turns", "erasing"}
+    assert {"erasing", "vertical_flip"} <= set(make_space(pins={"augment": "trivial"}, **ALL_FACTS).complete({}))
+    assert "drop_path" in space.complete({"backbone": "net_b"})
+    assert "drop_path" not in space.complete({"backbone": "net_a"})
+
+
 # --- points ---------------------------------------------------------------------------------------------------------
 
-SPACE = make_space()
+SPACE = make_space(**ALL_FACTS)
 
 
 def drawn(data: st.DataObject, space: Space) -> dict[str, Any]:

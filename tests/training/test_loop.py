@@ -15,7 +15,6 @@ from automl_vision.models.classifier import Classifier, build_classifier
 from automl_vision.models.image_source import ImageSource
 from automl_vision.runtime import Runtime
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
-from automl_vision.training.losses import LOSSES
 from automl_vision.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups
 from automl_vision.training.recipe import Recipe
 from automl_vision.training.schedule import SCHEDULES
@@ -50,6 +49,14 @@ class Stripes:
         noise = torch.randint(0, 50, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
         images = [(lying if row % 2 else upright) + noise.roll(int(row), 2) for row in rows]
         return torch.stack(images).contiguous(memory_format=torch.channels_last)
+
+
+class Blank(Stripes):
+    """Images that are all alike."""
+
+    def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        images = torch.full((len(rows), 3, size, size), 90, dtype=torch.uint8)
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 def stripes(train: int = 21, val: int = 10) -> TrainingData:
@@ -95,6 +102,10 @@ VARIANTS = {
     "sgd": {"optimizer": "sgd", "momentum": 0.8, "augment": "trivial"},
     "batch norm": {"freeze_norm": False, "ema": False, "clip_norm": 0.0},
     "drop path": {"backbone": "test_vit", "drop_path": 0.5, "layer_decay": 0.7, "schedule": "one_cycle"},
+    "frozen": {"freeze_stages": 2, "freeze_norm": False, "layer_decay": 0.7, "augment": "geometric", "mix": "mixup"},
+    "frozen transformer": {"backbone": "test_vit", "freeze_stages": 1, "drop_path": 0.5, "vertical_flip": True},
+    "rare classes": {"loss": "weighted", "sampling": "balanced", "mix": "cutmix", "quarter_turns": True},
+    "adjusted": {"loss": "logit_adjusted", "augment": "randaugment", "erasing": 0.5},
 }
 
 
@@ -147,10 +158,11 @@ def test_a_state_of_another_recipe_is_refused(cpu: Runtime) -> None:
         trainer(cpu, learning_rate=1e-2).load_state(state)
 
 
-def test_the_micro_batch_halves_and_the_result_stays(cpu: Runtime) -> None:
-    straight = trainer(cpu, epochs=1)
+@pytest.mark.parametrize("changes", [{}, {"loss": "weighted", "mix": "mixup", "sampling": "balanced"}], ids=str)
+def test_the_micro_batch_halves_and_the_result_stays(cpu: Runtime, changes: dict[str, Any]) -> None:
+    straight = trainer(cpu, epochs=1, **changes)
     run(straight)
-    tight = trainer(cpu, epochs=1)
+    tight = trainer(cpu, epochs=1, **changes)
     forward, sizes = tight.classifier.forward, []
 
     def limited(images: torch.Tensor) -> torch.Tensor:
@@ -277,11 +289,61 @@ def test_parameter_groups_hold_everything_once(cpu: Runtime) -> None:
     make_optimizer(classifier, recipe)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_losses_prefer_the_right_class(loss: str) -> None:
-    labels = torch.tensor([0, 1])
-    right, wrong = torch.tensor([[5.0, 0], [0, 5]]), torch.tensor([[0.0, 5], [5, 0]])
-    assert LOSSES[loss](right, labels, 0.1) < LOSSES[loss](wrong, labels, 0.1)
+def test_frozen_stages_stay_as_they_were_and_the_rest_is_trained(cpu: Runtime) -> None:
+    trained = trainer(cpu, freeze_stages=2, freeze_norm=False, weight_decay=0.1, ema=False)
+    before = {name: tensor.clone() for name, tensor in trained.classifier.state_dict().items()}
+    run(trained)
+    changed = {
+        name for name, tensor in trained.classifier.state_dict().items() if not torch.equal(before[name], tensor)
+    }
+    frozen = ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
+    assert not {name for name in changed if name.startswith(tuple(f"backbone.{part}." for part in frozen))}
+    kinds = ("blocks.3", "blocks.4", "running_mean", "running_var")
+    assert all(any(kind in name for name in changed) for kind in kinds)
+    assert {"head.weight", "head.bias"} <= changed
+
+
+def test_no_gradient_reaches_a_frozen_stage(cpu: Runtime) -> None:
+    trained = trainer(cpu, freeze_stages=3, freeze_norm=False)
+    seen = []
+    trained.classifier.backbone.blocks[0].register_forward_hook(lambda *given: seen.append(given[2].requires_grad))
+    trained.classifier.backbone.blocks[4].register_forward_hook(lambda *given: seen.append(given[2].requires_grad))
+    trained.run_epoch()
+    assert seen[:2] == [False, True]
+    ours = {id(each) for group in trained.optimizer.param_groups for each in group["params"]}
+    assert ours == {id(each) for each in trained.classifier.parameters() if each.requires_grad}
+
+
+def test_the_average_of_frozen_weights_is_frozen(cpu: Runtime) -> None:
+    trained = trainer(cpu, freeze_stages=1, ema=True)
+    stem = trained.classifier.backbone.conv_stem.weight.clone()
+    run(trained)
+    assert torch.equal(trained.best_weights()["backbone.conv_stem.weight"], stem)
+
+
+@pytest.mark.parametrize("loss", ["weighted", "logit_adjusted"])
+def test_what_corrects_frequencies_finds_more_of_a_rare_class(cpu: Runtime, loss: str) -> None:
+    """Images that tell nothing: only the loss decides between the classes."""
+    rows = torch.arange(40)
+    labels = (rows % 8 == 0).long()
+    data = TrainingData(Blank(), rows, labels, rows, labels, 2)
+    rare = {}
+    for name in ("cross_entropy", loss):
+        trained = trainer(cpu, data, loss=name, epochs=8, label_smoothing=0.0, learning_rate=3e-3, ema=False)
+        run(trained)
+        rare[name] = float(trained.probabilities[:, 1].mean())
+    assert rare[loss] > rare["cross_entropy"] + 0.05
+
+
+def test_a_state_of_a_version_without_these_fields_goes_on(cpu: Runtime) -> None:
+    first = trainer(cpu)
+    first.run_epoch()
+    state = first.state()
+    new = ("horizontal_flip", "vertical_flip", "quarter_turns", "erasing", "mix", "loss", "sampling", "freeze_stages")
+    state["recipe"] = {name: value for name, value in state["recipe"].items() if name not in new}
+    second = trainer(cpu)
+    second.load_state(state)
+    assert second.epoch == 1
 
 
 def test_sources_are_interchangeable(cpu: Runtime, source: ImageSource) -> None:

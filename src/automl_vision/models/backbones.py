@@ -90,6 +90,14 @@ BACKBONES: dict[str, Backbone] = {
     for name, (tag, parameters, gmacs, size, top1, note) in _FIGURES.items()
 }
 
+#: Parts of a network that can be frozen one after the other; the last one never is.
+_STAGES = 4
+
+#: The patches of plain transformers; those of 4 pixels belong to hierarchical ones, which take any size.
+_PATCHES = re.compile(r"_(?:patch|p)(8|14|16|32)(?:_|$)")
+#: How the names of architectures begin that are trained with stochastic depth (Huang et al. 2016) as a rule.
+_STOCHASTIC_DEPTH = ("vit_", "deit", "tiny_vit_", "convnext", "caformer_", "swin_", "beit", "eva02_")
+
 #: A name that cannot be a path, an address or another loader's prefix ("hf-hub:", "local-dir:").
 _NAME = re.compile(r"[a-zA-Z0-9_.]+")
 
@@ -181,6 +189,62 @@ def layer_scales(net: nn.Module, layer_decay: float) -> dict[str, float]:
     names = {parameter: name for name, parameter in net.named_parameters()}
     groups = param_groups_layer_decay(net, weight_decay=0.0, layer_decay=layer_decay)
     return {names[parameter]: group["lr_scale"] * layer_decay for group in groups for parameter in group["params"]}
+
+
+def freeze_first_stages(net: nn.Module, count: int) -> list[nn.Module]:
+    """Exclude the first of the four stages of a network from training.
+
+    A stage ends where the network halves its resolution; plain transformers have quarters of their blocks. No gradient
+    is computed for frozen stages, and none passes through them.
+
+    Args:
+        net: without its classifier; changed in place.
+        count: 0 to 3.
+
+    Returns:
+        the modules that are frozen as a whole: in evaluation mode their statistics stay as well.
+
+    Raises:
+        UsageError: `count` > 0 for a network that does not tell its stages.
+    """
+    if not count:
+        return []
+    for module in _up_to(net, _stage_ends(net)[count - 1]):
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    with_parameters = [(module, list(module.parameters())) for module in net.modules()]
+    return [module for module, own in with_parameters if own and not any(each.requires_grad for each in own)]
+
+
+def _stage_ends(net: nn.Module) -> list[str]:
+    """Names of the modules that end each of the four stages; fewer than four places to cut give equal ends."""
+    info: Any = getattr(net, "feature_info", None)
+    if not info:
+        raise UsageError(
+            "this backbone does not tell its stages", value=type(net).__name__, fix="set freeze_stages to 0"
+        )
+    levels = [(each["reduction"], each["module"]) for each in getattr(info, "info", info)]
+    by_reduction = list(dict(levels).values())
+    ends = by_reduction[-_STAGES:] if len(by_reduction) >= _STAGES else [name for _, name in levels]
+    return [ends[max(1, round(len(ends) * stage / _STAGES)) - 1] for stage in range(1, _STAGES + 1)]
+
+
+def _up_to(net: nn.Module, end: str) -> list[nn.Module]:
+    """Modules up to and with `end` and what is inside it; networks list them from input to output."""
+    names = [name for name, _ in net.named_modules()]
+    last = max(index for index, name in enumerate(names) if f"{name}.".startswith(f"{end}."))
+    return list(net.modules())[: last + 1]
+
+
+def patch_size(row: Backbone) -> int:
+    """Side in pixels of the patches on whose fixed grid a plain transformer works, as its name tells; 1 for others."""
+    found = _PATCHES.search(row.architecture)
+    return int(found[1]) if found else 1
+
+
+def has_stochastic_depth(row: Backbone) -> bool:
+    """Whether dropping paths is worth trying: transformers, ConvNeXt and CAFormer."""
+    return row.architecture.startswith(_STOCHASTIC_DEPTH)
 
 
 def undecayed(net: nn.Module) -> set[str]:

@@ -156,6 +156,24 @@ def _sweep(
     return fits
 
 
+def fit_linear(
+    features: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int, strength: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight (C, D) and bias (C) of one probe with a given penalty, for raw features.
+
+    Args:
+        features: (n, D) finite.
+        labels: (n) class indices below `num_classes`.
+        num_classes: C.
+        strength: penalty > 0.
+    """
+    rotated = rotate(features)
+    seen = torch.ones(1, len(labels))
+    start = torch.zeros(1, rotated.scores.shape[1] + 1, num_classes)
+    targets = torch.from_numpy(labels)
+    return rotated.fold_in(_solve(rotated.scores, targets, seen, strength, start=start, should_stop=_never)[0])
+
+
 def held_out_probabilities(
     rotated: Rotated, labels: NDArray[np.int64], fold: NDArray[np.int64], num_classes: int, strength: float
 ) -> NDArray[np.float32]:

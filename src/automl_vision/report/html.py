@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,10 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
-from automl_vision.models.heads import LINEAR
+from automl_vision.models.symmetry import symmetry_line
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
 from automl_vision.report.warnings import images, percent, points
+from automl_vision.training.recipe import Recipe
 
 Report = Mapping[str, Any]
 
@@ -28,7 +30,7 @@ ROWS = {
     "bars": 60,
 }
 
-#: Settings of a trial that the page shows.
+#: Settings of a trial that the page always shows, and those that it shows where they are not what they mostly are.
 TRIAL_SETTINGS = (
     "optimizer",
     "learning_rate",
@@ -41,8 +43,20 @@ TRIAL_SETTINGS = (
     "label_smoothing",
     "strength",
     "trained_on",
+)
+_UNUSUAL = (
+    "freeze_stages",
+    "horizontal_flip",
+    "vertical_flip",
+    "quarter_turns",
+    "erasing",
+    "mix",
+    "loss",
+    "sampling",
+    "drop_path",
     "head",
 )
+_USUALLY = {each.name: each.default for each in dataclasses.fields(Recipe) if each.name in _UNUSUAL}
 
 #: Characters of one cell of free text.
 CELL = 200
@@ -73,6 +87,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
         environment=capped(list(flattened(report["environment"])), "facts"),
         head=report.get("head"),
+        symmetries=symmetry_line(report["trials"]["symmetries"]) if report["trials"].get("symmetries") else "",
         model=capped(list(flattened(report["model"])), "facts"),
     )
 
@@ -156,8 +171,11 @@ def typeset(text: str) -> str:
 
 def settings_text(hyperparameters: Mapping[str, Any]) -> str:
     """The settings that tell trials apart, on one line; trials.csv has all of them."""
-    kept = {key: value for key, value in hyperparameters.items() if key in TRIAL_SETTINGS}
-    kept = {key: value for key, value in kept.items() if (key, value) != ("head", LINEAR)}
+    always = {key: value for key, value in hyperparameters.items() if key in TRIAL_SETTINGS}
+    unusual = {
+        key: hyperparameters[key] for key in _UNUSUAL if hyperparameters.get(key, _USUALLY[key]) != _USUALLY[key]
+    }
+    kept = {**always, **unusual}
     return ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in kept.items())
 
 

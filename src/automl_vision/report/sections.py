@@ -52,6 +52,7 @@ def trials_section(trials: list[Trial]) -> dict[str, Any]:
     return {
         "total": len(trials),
         **{state: states.count(state) for state in ("complete", "stopped", "paused", "failed")},
+        "symmetries": next((each.notes["symmetries"] for each in trials if "symmetries" in each.notes), None),
         "table": [_trial_row(trial) for trial in trials],
     }
 
@@ -99,7 +100,7 @@ def _micro_batch(trial: Trial) -> dict[str, Any]:
 #: What a row of the table of trials says of its settings, by kind.
 _SETTINGS: dict[str, Callable[[Trial], dict[str, Any]]] = {
     "finetune": lambda trial: trial.recipe.to_dict() | _micro_batch(trial),
-    "probe": lambda trial: dict(trial.notes),
+    "probe": lambda trial: {key: value for key, value in trial.notes.items() if key != "symmetries"},
     "head": lambda trial: {"head": trial.notes.get("head_search", {}).get("candidate", "")},
 }
 

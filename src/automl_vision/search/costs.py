@@ -10,6 +10,9 @@ from automl_vision.training.recipe import Recipe
 
 #: A training step costs about this many forward passes; measured 3.3 to 5.6 on CPUs. Used only until a step was timed.
 STEP_OVER_FORWARD = 4.0
+#: What a training step costs with none, one, two or three stages of the backbone frozen, against none; measured, see
+#: docs/LOG.md. Used only until a step of such a recipe was timed.
+FROZEN_STEP = (1.0, 0.75, 0.65, 0.45)
 #: Seconds to start or resume a trial: build the network, load weights, save checkpoints.
 TRIAL_OVERHEAD = 1.0
 
@@ -31,12 +34,11 @@ class CostModel:
 
     def epoch(self, recipe: Recipe) -> float:
         """Seconds of one epoch of `recipe`, validation included; infinity before anything was timed."""
-        step = self._step(recipe)
-        return self.n_train * step + self.n_val * step / STEP_OVER_FORWARD
+        return self.n_train * self._step(recipe) + self.n_val * self.forward(recipe)
 
     def forward(self, recipe: Recipe) -> float:
         """Seconds of a forward pass per image; infinity before anything was timed."""
-        return self._step(recipe) / STEP_OVER_FORWARD
+        return self._step(recipe) / step_over_forward(recipe)
 
     def _step(self, recipe: Recipe) -> float:
         timed = [trial for trial in self.trials if trial.seconds_per_image > 0]
@@ -50,7 +52,9 @@ class CostModel:
         return min(self._scaled(trial, recipe) for trial in nearest)
 
     def _scaled(self, trial: Trial, recipe: Recipe) -> float:
-        step = trial.seconds_per_image * (STEP_OVER_FORWARD if trial.recipe.kind == "probe" else 1.0)
+        is_step = trial.recipe.kind == "finetune"
+        forward = trial.seconds_per_image / (step_over_forward(trial.recipe) if is_step else 1.0)
+        step = forward * step_over_forward(recipe)
         pixels = (recipe.resolution / trial.recipe.resolution) ** 2
         return step * pixels * self._relative_macs(recipe.backbone, trial.recipe.backbone)
 
@@ -61,5 +65,10 @@ class CostModel:
         return numerator / denominator if numerator and denominator else 1.0
 
 
-def _workload(recipe: Recipe) -> tuple[str, int]:
-    return recipe.backbone, recipe.resolution
+def step_over_forward(recipe: Recipe) -> float:
+    """Forward passes that a training step costs; no gradient passes through frozen stages."""
+    return STEP_OVER_FORWARD * FROZEN_STEP[recipe.freeze_stages]
+
+
+def _workload(recipe: Recipe) -> tuple[str, int, int]:
+    return recipe.backbone, recipe.resolution, recipe.freeze_stages

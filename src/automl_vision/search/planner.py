@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from automl_vision.models.backbones import BACKBONES, backbone
+from automl_vision.models.backbones import BACKBONES, backbone, patch_size
 from automl_vision.models.weights import WeightSource
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
@@ -16,6 +16,11 @@ CPU_STEP = 0.16
 GPU_STEP = 0.0003
 #: A resolution is affordable when this many epochs fit into half of the budget.
 EPOCHS = 5
+#: Sides that are offered besides, where images are that large and there is time for this many epochs: five fine-tunes.
+LARGER_RESOLUTIONS = (384, 288, 256)
+LARGER_EPOCHS = 60
+#: Bytes that decoded images may take for the sake of a larger side.
+LARGER_BYTES = 4e9
 #: Enlarging an image by more than this adds cost and nothing to see.
 LARGEST_ENLARGEMENT = 3.0
 
@@ -77,7 +82,11 @@ def plan_resolutions(
     images: int,
     typical_side: int,
 ) -> tuple[int, ...]:
-    """Sides of the input in pixels, best first: the largest that the budget affords, and the next smaller one.
+    """Sides of the input in pixels, best first.
+
+    The largest up to 224 that the budget affords comes first, then a larger one where it pays (see
+    `LARGER_RESOLUTIONS`), then the next smaller one. Plain transformers get multiples of their patches and nothing
+    larger than 224, the grid that most of them were pretrained on.
 
     Args:
         wanted: what the user named; wins.
@@ -89,18 +98,33 @@ def plan_resolutions(
     """
     if wanted:
         return tuple(dict.fromkeys(wanted))
-    useful = [side for side in RESOLUTIONS if side <= max(LARGEST_ENLARGEMENT * typical_side, RESOLUTIONS[-1])]
+    patches = [patch_size(backbone(name)) for name in backbones]
+    fitting = [side for side in RESOLUTIONS if all(side % patch == 0 for patch in patches)] or [RESOLUTIONS[0]]
+    useful = [side for side in fitting if side <= max(LARGEST_ENLARGEMENT * typical_side, fitting[-1])]
     macs = min((backbone(name).gmacs or 1.0) for name in backbones)
     step = GPU_STEP * macs if power.gpu else CPU_STEP * macs / power.threads
-    affordable = [
-        side for side in useful if EPOCHS * images * step * (side / 128) ** 2 <= budget / 2 or math.isinf(budget)
+
+    def affords(side: int, epochs: int) -> bool:
+        return epochs * images * step * (side / 128) ** 2 <= budget / 2 or math.isinf(budget)
+
+    chosen = next((side for side in useful if affords(side, EPOCHS)), useful[-1])
+    larger = [
+        side
+        for side in LARGER_RESOLUTIONS
+        if max(patches) == 1
+        and side <= typical_side
+        and affords(side, LARGER_EPOCHS)
+        and images * 3 * _canvas(side) ** 2 <= LARGER_BYTES
     ]
-    chosen = affordable[0] if affordable else useful[-1]
     smaller = [side for side in useful if side < chosen]
-    return (chosen, *smaller[:1])
+    return (chosen, *larger[:1], *smaller[:1])
 
 
 def stored_sizes(resolutions: Sequence[int]) -> tuple[int, ...]:
     """Sides of the squares that are stored: every resolution, and one above the largest to cut crops from."""
-    canvas = math.ceil(1.15 * max(resolutions) / 32) * 32
-    return tuple(sorted({*resolutions, canvas}))
+    return tuple(sorted({*resolutions, _canvas(max(resolutions))}))
+
+
+def _canvas(side: int) -> int:
+    """Side of the squares that crops for inputs of this side are cut from."""
+    return math.ceil(1.15 * side / 32) * 32

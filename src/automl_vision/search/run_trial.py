@@ -22,9 +22,21 @@ from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.head_choice import choose_head
 from automl_vision.models.memory import is_out_of_memory
 from automl_vision.models.probe import fit_probe
+from automl_vision.models.symmetry import (
+    FEWEST_IMAGES,
+    FOLDS,
+    MOST_IMAGES,
+    MOST_LEARNED,
+    SYMMETRIES,
+    Change,
+    Changed,
+    compare_symmetries,
+    not_tested,
+    shown_rows,
+)
 from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
-from automl_vision.search.costs import STEP_OVER_FORWARD
+from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
@@ -44,6 +56,8 @@ FEATURE_BATCH = 64
 #: A probe is cut down to fewer images where their features would take more than this share of the time left.
 PROBE_TIME = 0.5
 FEWEST_PER_CLASS = 10
+#: Testing which symmetries the classes have takes at most this share of the time left.
+SYMMETRY_TIME = 0.05
 #: Trying another head on the features of a probe takes at most this share of the time left.
 HEAD_TIME = 0.3
 
@@ -62,8 +76,9 @@ class Assignment:
 
 @dataclass(frozen=True)
 class _Frozen:
-    """What a probe knows: features of training rows (n, D) with labels and groups (n), of validation rows (m, D)."""
+    """What a probe knows: features of training rows (n, D) with rows, labels, groups (n), of validation rows (m, D)."""
 
+    rows: torch.Tensor
     train: NDArray[np.float32]
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
@@ -85,6 +100,7 @@ class TrialRunner:
         seconds_left: seconds until trials must stop, asked at every step; may raise `TrialInterrupted`.
         history: trials of an earlier session; the heads of their probes start the fine-tunes.
         keeps_features: keep those of the best probe in memory, for another head.
+        tests_symmetries: the first probe tells whether images may be mirrored and turned.
     """
 
     data: TrainingData
@@ -96,6 +112,7 @@ class TrialRunner:
     seconds_left: Callable[[], float]
     history: Sequence[Trial] = ()
     keeps_features: bool = False
+    tests_symmetries: bool = False
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
     _best_probe: float = -math.inf
@@ -105,6 +122,7 @@ class TrialRunner:
         for trial in self.history:
             if trial.recipe.kind != "finetune" and trial.state == "complete":
                 self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
+        self.tests_symmetries &= not any("symmetries" in trial.notes for trial in self.history)
 
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
         """Yield the trial after every epoch; the last one has its new state. Each is committed before it is seen."""
@@ -179,7 +197,11 @@ class TrialRunner:
         yield done.replace(
             seconds=time.monotonic() - started,
             seconds_per_image=frozen.seconds_per_image,
-            notes={"strength": probe.strength, "trained_on": len(frozen.labels)},
+            notes={
+                "strength": probe.strength,
+                "trained_on": len(frozen.labels),
+                **self._symmetries(net, trial.recipe, frozen, probe.strength),
+            },
         )
 
     def _frozen(self, net: Classifier, recipe: Recipe) -> _Frozen:
@@ -188,6 +210,7 @@ class TrialRunner:
         chosen = self._affordable(first_seconds, recipe.seed)
         train, forward_seconds = self._features(net, recipe, self.data.train_rows[chosen])
         return _Frozen(
+            rows=self.data.train_rows[chosen],
             train=train,
             labels=self.data.train_labels[chosen].numpy(),
             groups=self.train_groups[chosen],
@@ -230,6 +253,64 @@ class TrialRunner:
         order = np.random.default_rng(seed).permutation(len(labels))
         kept = [order[labels[order] == label][: max(per_class, FEWEST_PER_CLASS)] for label in np.unique(labels)]
         return np.sort(np.concatenate(kept))
+
+    def _symmetries(self, net: Classifier, recipe: Recipe, frozen: _Frozen, strength: float) -> dict[str, Any]:
+        """What the first probe notes of the symmetries of the classes."""
+        if not self.tests_symmetries:
+            return {}
+        self.tests_symmetries = False
+        left = self._seconds_unless_stopped()
+        floor = (1 - SYMMETRY_TIME) * left
+        shown = shown_rows(frozen.groups, self._shown_at_most(frozen, left), recipe.seed)
+        if len(shown) < FEWEST_IMAGES:
+            return {"symmetries": not_tested("too little time, or too few images")}
+        try:
+            changed = {
+                name: self._changed_features(net, recipe, frozen.rows[shown], change, floor)
+                for name, change in SYMMETRIES.items()
+            }
+        except OutOfTime:
+            return {"symmetries": not_tested("its time was over")}
+        found = compare_symmetries(
+            frozen.train,
+            frozen.labels,
+            frozen.groups,
+            self.data.num_classes,
+            shown,
+            changed,
+            strength=strength,
+            seed=recipe.seed,
+        )
+        return {"symmetries": found.to_dict()}
+
+    def _shown_at_most(self, frozen: _Frozen, left: float) -> int:
+        """How many images can be changed and looked at in the share of the time that this may take."""
+        if math.isinf(left):
+            return MOST_IMAGES
+        learned = min(len(frozen.labels), MOST_LEARNED)
+        unit = frozen.train.shape[1] * self.data.num_classes * PROBE_UNIT_SECONDS / self.runtime.threads
+        looking = SYMMETRY_TIME * left - learned * FOLDS * unit
+        return min(MOST_IMAGES, max(0, int(looking / (len(SYMMETRIES) * max(frozen.seconds_per_image, 1e-9)))))
+
+    def _changed_features(
+        self, net: Classifier, recipe: Recipe, rows: torch.Tensor, change: Change, floor: float
+    ) -> NDArray[np.float32]:
+        return extract_features(
+            net.backbone,
+            Changed(self.data.source, change),
+            rows,
+            self.preprocessing(recipe),
+            self.runtime,
+            batch_size=FEATURE_BATCH,
+            should_stop=lambda: self._seconds_unless_stopped() < floor,
+        )
+
+    def _seconds_unless_stopped(self) -> float:
+        """Seconds left, none where the user stopped the run: the probe is done by then, and is to be kept."""
+        try:
+            return self.seconds_left()
+        except TrialInterrupted:
+            return 0.0
 
     def _features(self, net: Classifier, recipe: Recipe, rows: torch.Tensor) -> tuple[NDArray[np.float32], float]:
         started = time.monotonic()
@@ -314,7 +395,7 @@ class TrialRunner:
             lambda _labels, probabilities: self._figure(self.objective, probabilities),
         )
         checkpoint = self.files.load_checkpoint(trial.number)
-        if checkpoint is None or checkpoint["trial"]["recipe"] != recipe.to_dict():
+        if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:
             # A checkpoint of another recipe is what a trial left whose record was lost, and its number with it.
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
         trainer.load_state(checkpoint["trainer"])
@@ -342,7 +423,8 @@ class TrialRunner:
         trial = trial.replace(
             epochs=(*trial.epochs, record),
             seconds=trial.seconds + result.seconds,
-            seconds_per_image=_seconds_per_image(result, len(self.data.val_rows)) or trial.seconds_per_image,
+            seconds_per_image=_seconds_per_image(result, trial.recipe, len(self.data.val_rows))
+            or trial.seconds_per_image,
             peak_bytes=_peak_bytes(self.runtime),
             state=_next_state(result, until),
             notes=_with_micro_batch(trial, result),
@@ -369,9 +451,9 @@ def _with_micro_batch(trial: Trial, result: EpochResult) -> dict[str, Any]:
     return {**trial.notes, **({"micro_batch": result.micro_batch} if smaller else {})}
 
 
-def _seconds_per_image(result: EpochResult, n_val: int) -> float:
+def _seconds_per_image(result: EpochResult, recipe: Recipe, n_val: int) -> float:
     """Seconds of a training step per image; validating costs a fraction of training."""
-    equivalent = result.images + n_val / STEP_OVER_FORWARD
+    equivalent = result.images + n_val / step_over_forward(recipe)
     return result.seconds / equivalent if result.images else 0.0
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from automl_vision.executors import Executor
 from automl_vision.models.heads import LINEAR
+from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
 from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
 from automl_vision.search.prior import rate_at_batch, recipe_prior, traits_of
@@ -73,6 +75,8 @@ class SearchTask:
         max_trials: fine-tunes at most; 0 for no limit.
         seed: of the sampler and of every recipe.
         imagenet_top1: of a backbone in percent, None where unknown.
+        imbalance: training images of the largest class over those of the smallest.
+        stochastic_depth: those of `backbones` that have it.
     """
 
     backbones: tuple[str, ...]
@@ -87,6 +91,8 @@ class SearchTask:
     max_trials: int = 0
     seed: int = 0
     imagenet_top1: Callable[[str], float | None] = _unknown
+    imbalance: float = 1.0
+    stochastic_depth: tuple[str, ...] = ()
 
     @property
     def one_recipe(self) -> bool:
@@ -104,8 +110,14 @@ class SearchTask:
         asked_for = [trial for trial in trials if trial.recipe.kind == "finetune" and trial.score is not None]
         return asked_for if self.one_recipe and asked_for else list(trials)
 
-    def space(self, heads: Mapping[str, str]) -> Space:
-        """The space of fine-tunes; `heads` are those adopted besides the linear one, by backbone."""
+    def space(self, heads: Mapping[str, str], symmetries: Mapping[str, bool] = UNTESTED, horizon: int = 0) -> Space:
+        """The space of fine-tunes.
+
+        Args:
+            heads: those adopted besides the linear one, by backbone.
+            symmetries: flips and turns (fields of `Recipe`) that keep the class of an image.
+            horizon: epochs of a full schedule.
+        """
         return fine_tuning_space(
             backbones=self.backbones,
             resolutions=self.resolutions,
@@ -113,6 +125,10 @@ class SearchTask:
             n_train=self.n_train,
             fixed={name: value for name, value in self.fixed.items() if name != "epochs"},
             heads=heads,
+            horizon=horizon,
+            imbalance=self.imbalance,
+            symmetries=symmetries,
+            stochastic_depth=self.stochastic_depth,
         )
 
 
@@ -164,8 +180,10 @@ class Search:
 
     @property
     def space(self) -> Space:
-        """The space of fine-tunes, with the head that was adopted."""
-        return self.task.space(adopted_heads(self.trials))
+        """The space of fine-tunes, with the head that was adopted; it stays as it was when the first of them began."""
+        begun = self._fine_tunes()
+        horizon = begun[0].recipe.epochs if begun else self._marks()[-1]
+        return self.task.space(adopted_heads(self.trials), allowed_symmetries(self.trials), horizon)
 
     def __iter__(self) -> Iterator[Trial | SearchEnded]:
         self._time = max(self._seconds_left(), 0.0)
@@ -425,6 +443,13 @@ def adopted_heads(trials: Sequence[Trial]) -> dict[str, str]:
     """Backbone -> the head that was adopted besides the linear one."""
     heads = [trial.recipe for trial in trials if trial.recipe.kind == "head" and trial.state == "complete"]
     return {recipe.backbone: recipe.head for recipe in heads}
+
+
+def allowed_symmetries(trials: Sequence[Trial]) -> Mapping[str, bool]:
+    """What the probes said before the first fine-tune began."""
+    probes = itertools.takewhile(lambda trial: trial.recipe.kind != "finetune", trials)
+    found = (trial.notes["symmetries"]["allowed"] for trial in probes if "symmetries" in trial.notes)
+    return next(found, UNTESTED)
 
 
 def _adopted(trial: Trial) -> Trial:

@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from automl_vision.models.heads import LINEAR
+from automl_vision.models.symmetry import UNTESTED
 from automl_vision.training.recipe import Recipe
 
 Condition = Mapping[str, tuple[Any, ...]]
+
+#: Mixing pairs needs this many training images, and this many epochs to pay for learning slower.
+MIX_IMAGES, MIX_EPOCHS = 2_000, 15
+#: Classes are uneven where the largest has more than this many times the images of the smallest.
+UNEVEN = 5.0
+#: Augmentations that flips, turns and erasing come with.
+_VARIED = ("light", "trivial", "randaugment", "geometric")
 
 
 @dataclass(frozen=True)
@@ -98,12 +106,27 @@ def fine_tuning_space(
     n_train: int,
     fixed: Mapping[str, Any],
     heads: Mapping[str, str] | None = None,
+    horizon: int = 0,
+    imbalance: float = 1.0,
+    symmetries: Mapping[str, bool] = UNTESTED,
+    stochastic_depth: tuple[str, ...] = (),
 ) -> Space:
-    """The space of fine-tunes; ranges for a batch of 32.
+    """The space of fine-tunes; ranges for a batch of 32. docs/search.md lists it, with the source of each range.
 
     Pretrained networks want small steps, smaller towards the input, and on few images the statistics of their batch
     norms as they are; networks from scratch want none of it. Dimensions that set a field of `fixed` are left out.
-    `heads`: the head that was adopted on frozen features, by backbone; fine-tunes have it or the linear one.
+
+    Args:
+        backbones: names to choose from.
+        resolutions: sides of the input to choose from.
+        pretrained: whether training starts from pretrained weights.
+        n_train: images trained on.
+        fixed: fields of `Recipe` that the user pinned.
+        heads: the head that was adopted on frozen features, by backbone; fine-tunes have it or the linear one.
+        horizon: epochs of a full schedule.
+        imbalance: training images of the largest class over those of the smallest.
+        symmetries: flips and turns (fields of `Recipe`) that keep the class of an image.
+        stochastic_depth: those of `backbones` that have it.
     """
     step = (2e-5, 2e-3) if pretrained else (1e-4, 1e-2)
     adamw: Condition = {"optimizer": ("adamw", "adam")}  # Adam only where it is pinned
@@ -119,15 +142,23 @@ def fine_tuning_space(
         Range("weight_decay_sgd", 1e-6, 1e-3, log=True, sets="weight_decay", when=sgd),
         Range("momentum", 0.85, 0.98, when=sgd),
         Range("label_smoothing", 0.0, 0.15),
-        Choice("augment", ("none", "light", "trivial")),
+        Choice("augment", ("none", *_VARIED)),
+        *_image_changes(fixed, symmetries),
     ]
+    if n_train >= MIX_IMAGES and horizon >= MIX_EPOCHS:
+        dimensions.append(Choice("mix", ("none", "mixup", "cutmix")))
+    if imbalance > UNEVEN:
+        dimensions.append(Choice("loss", ("cross_entropy", "logit_adjusted", "weighted")))
+        dimensions.append(Choice("sampling", ("shuffled", "balanced")))
+    if stochastic_depth:
+        dimensions.append(Choice("drop_path", (0.0, 0.1), when={"backbone": stochastic_depth}))
     dimensions += [
         Choice(f"head_{name}", (head, LINEAR), sets="head", when={"backbone": (name,)})
         for name, head in (heads or {}).items()
     ]
-    rules: dict[str, Any] = {}
+    rules: dict[str, Any] = {"horizontal_flip": symmetries["horizontal_flip"]}
     if pretrained:
-        dimensions.append(Range("layer_decay", 0.55, 1.0))
+        dimensions += [Range("layer_decay", 0.55, 1.0), Choice("freeze_stages", (0, 1, 2, 3))]
     else:
         rules["layer_decay"] = 1.0
     if pretrained and n_train < 20_000:
@@ -136,6 +167,18 @@ def fine_tuning_space(
         rules["freeze_norm"] = False  # a network from scratch has no statistics worth keeping
     kept = [each for each in dimensions if (each.sets or each.name) not in fixed or each.name == "optimizer"]
     return Space(tuple(kept), {**rules, **fixed})
+
+
+def _image_changes(fixed: Mapping[str, Any], symmetries: Mapping[str, bool]) -> list[Dimension]:
+    """What may be done to images besides the augmentation; nothing where the user wants none."""
+    if fixed.get("augment") == "none":
+        return []
+    varied: Condition = {} if "augment" in fixed else {"augment": _VARIED}
+    turns = [name for name in ("vertical_flip", "quarter_turns") if symmetries[name]]
+    return [
+        Choice("erasing", (0.0, 0.25), when=varied),
+        *(Choice(name, (False, True), when=varied) for name in turns),
+    ]
 
 
 def _exists(dimension: Dimension, point: Mapping[str, Any]) -> bool:

@@ -62,7 +62,8 @@ class Trial:
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
         notes: what else is known: "rungs" of a fine-tune, and "micro_batch" where memory was too small for its batch;
-            "strength" and "trained_on" of a probe, "head_search" of another head (`head_choice.HeadChoice.to_dict`).
+            "strength" and "trained_on" of a probe, and of the first one "symmetries" (`symmetry.SymmetryTest.to_dict`);
+            "head_search" of another head (`head_choice.HeadChoice.to_dict`).
     """
 
     number: int

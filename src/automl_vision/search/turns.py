@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from automl_vision.executors import Executor
 from automl_vision.search.run_trial import Assignment
-from automl_vision.search.search import Search, SearchEnded, SearchTask, adopted_heads
+from automl_vision.search.search import Search, SearchEnded, SearchTask, adopted_heads, allowed_symmetries
 from automl_vision.search.space import Space
 from automl_vision.search.trial import Trial
 
@@ -112,7 +112,8 @@ class Turns:
     @property
     def space(self) -> Space:
         """The space of all fine-tunes, with the heads that were adopted."""
-        return self.task.space(adopted_heads(self.trials))
+        horizon = max((trial.recipe.epochs for trial in self.trials), default=0)
+        return self.task.space(adopted_heads(self.trials), allowed_symmetries(self.trials), horizon)
 
     def __iter__(self) -> Iterator[Trial | SearchEnded | TurnBegan]:
         names = self.task.backbones

@@ -18,8 +18,9 @@ from automl_vision.data.preparation import Prepared
 from automl_vision.events import TrialChanged
 from automl_vision.executors import EXECUTORS
 from automl_vision.metrics import objective_for
-from automl_vision.models.backbones import backbone
+from automl_vision.models.backbones import backbone, has_stochastic_depth
 from automl_vision.models.heads import LINEAR
+from automl_vision.models.symmetry import SYMMETRIES, symmetry_line
 from automl_vision.report.html import duration
 from automl_vision.runtime import Runtime
 from automl_vision.search.history_file import History, RunFacts, history_file
@@ -165,6 +166,8 @@ class _Keeper:
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
         if trial.state == "running" and not trial.epochs:
             return
+        if trial.recipe.kind == "probe" and "symmetries" in trial.notes:
+            self.context.note(symmetry_line(trial.notes["symmetries"]))
         self.context.run.log(
             f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
         )
@@ -228,6 +231,7 @@ def _runner(
         seconds_left=_unless_stopped(context, shares.left if shares is not None else time_left),
         history=time_left.trials,
         keeps_features=context.settings.search.head != LINEAR,
+        tests_symmetries=_asks_for_symmetries(context),
     )
 
 
@@ -260,6 +264,13 @@ def _descriptors(name: str) -> dict[str, float | None]:
     return {"parameters_m": row.parameters_m, "gmacs": row.gmacs, "imagenet_top1": row.imagenet_top1}
 
 
+def _asks_for_symmetries(context: RunContext) -> bool:
+    """Whether anything depends on which symmetries the classes have."""
+    training = context.settings.training
+    pinned = all(getattr(training, name) is not None for name in SYMMETRIES)
+    return not pinned and training.augment != "none"
+
+
 def _unless_stopped(context: RunContext, seconds_left: Callable[[], float]) -> Callable[[], float]:
     """What a trial asks at every step: the time left, or to leave at once because the user stopped the run."""
 
@@ -287,7 +298,8 @@ def _one_recipe(task: SearchTask) -> str:
 
 def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
     settings = context.settings
-    n_train = len(prepared.split.rows("train"))
+    train = prepared.split.rows("train")
+    n_train, counts = len(train), np.bincount(prepared.labels(train))
     return SearchTask(
         backbones=plan.backbones,
         pretrained=plan.pretrained,
@@ -301,4 +313,6 @@ def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
         max_trials=settings.search.trials,
         seed=settings.machine.seed,
         imagenet_top1=lambda name: backbone(name).imagenet_top1,
+        imbalance=float(counts.max() / max(counts.min(), 1)),
+        stochastic_depth=tuple(name for name in plan.backbones if has_stochastic_depth(backbone(name))),
     )

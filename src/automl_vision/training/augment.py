@@ -14,15 +14,82 @@ import torch
 import torch.nn.functional as F
 
 from automl_vision.models.image_source import resize
+from automl_vision.training.operations import OPERATIONS, sample
+from automl_vision.training.recipe import Recipe
+
+Bounds = tuple[float, float]
 
 #: Shares of the area, and aspect ratios, of a random crop.
-_AREA = (0.6, 1.0)
-_ASPECT = (4 / 5, 5 / 4)
+_AREA: Bounds = (0.6, 1.0)
+_ASPECT: Bounds = (4 / 5, 5 / 4)
+#: The same of an erased rectangle (Zhong et al. 2020).
+_ERASED_AREA: Bounds = (0.02, 1 / 3)
+_ERASED_ASPECT: Bounds = (0.3, 3.3)
+
+#: RandAugment (Cubuk et al. 2020): how many operations an image gets, and how strong they are, of 30.
+_OPERATIONS_PER_IMAGE = 2
+_MAGNITUDE = 9 / 30
+#: Its range of each operation as a share of the one that strengths are told in; 1 where it is not here.
+_RANGES = {
+    "shear_x": 0.3 / 0.99,
+    "shear_y": 0.3 / 0.99,
+    "translate_x": 150 / 331 / (32 / 224),
+    "translate_y": 150 / 331 / (32 / 224),
+    "rotate": 30 / 135,
+    "brightness": 0.9 / 0.99,
+    "colour": 0.9 / 0.99,
+    "contrast": 0.9 / 0.99,
+    "sharpness": 0.9 / 0.99,
+    "posterize": 4 / 6,
+}
+
+#: Largest rotation in degrees, shear, logarithm of the scale, and shift as a share of the side, either way.
+_ROTATION, _SHEAR, _LOG_SCALE, _SHIFT = 15.0, 0.15, math.log(1.25), 0.1
 
 #: (B, 3, P, P) uint8, output side S, generator -> (B, 3, S, S) uint8.
-Transform = Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]
-#: (B, 3, S, S) float in 0..255, (B) strength in [0, 1], (B) sign -1 or 1 -> the same shape.
-Operation = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Frame = Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]
+#: (B, 3, S, S) uint8, generator -> the same shape; may change its input.
+Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def _resized(batch: torch.Tensor, size: int, _generator: torch.Generator) -> torch.Tensor:
+    return resize(batch, size)
+
+
+def _random_crop(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+    boxes = crop_boxes(len(batch), batch.shape[-1], generator)
+    return _crop_by_slices(batch, boxes, size) if batch.device.type == "cpu" else _crop_by_grid(batch, boxes, size)
+
+
+def _warped(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Rotation, shear, scale and translation in one map; what comes in from outside is the image, mirrored."""
+    draws = torch.rand(5, len(batch), generator=generator) * 2 - 1
+    angle, scale = math.radians(_ROTATION) * draws[0], torch.exp(_LOG_SCALE * draws[1])
+    cosine, sine, shear = angle.cos() / scale, angle.sin() / scale, _SHEAR * draws[2]
+    rows = [cosine, shear * cosine - sine, 2 * _SHIFT * draws[3], sine, shear * sine + cosine, 2 * _SHIFT * draws[4]]
+    theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(batch.device)
+    warped = sample(resize(batch, size).float(), theta, size, "reflection")
+    return warped.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _unchanged(images: torch.Tensor, _generator: torch.Generator) -> torch.Tensor:
+    return images
+
+
+def _trivial(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """TrivialAugment, wide (Mueller and Hutter 2021): one random operation of random strength per image."""
+    choice = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
+    strength = torch.rand(len(images), generator=generator)
+    return _operated(images, choice, strength, _signs(len(images), generator))
+
+
+def _random_pair(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """RandAugment (Cubuk et al. 2020): random operations one after the other, all of one magnitude."""
+    strengths = torch.tensor([min(1.0, _MAGNITUDE * _RANGES.get(name, 1.0)) for name in OPERATIONS])
+    for _ in range(_OPERATIONS_PER_IMAGE):
+        choice = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
+        images = _operated(images, choice, strengths[choice], _signs(len(images), generator))
+    return images
 
 
 @dataclass(frozen=True)
@@ -30,65 +97,73 @@ class Augmentation:
     """One way to vary training images.
 
     Attributes:
-        transform: what is done to a batch.
+        frame: cuts or warps a batch to its size.
+        change: what is done to the batch then.
         margin: stored pixels that it wants per output pixel, so that crops are not enlarged.
+        flips: whether the flips and turns of a recipe belong to it.
     """
 
-    transform: Transform
-    margin: float
+    frame: Frame
+    change: Change = _unchanged
+    margin: float = 1.0
+    flips: bool = True
 
     def wanted_size(self, resolution: int) -> int:
         """Side in pixels to fetch for an output of side `resolution`."""
         return math.ceil(resolution * self.margin)
 
 
-def _none(batch: torch.Tensor, size: int, _generator: torch.Generator) -> torch.Tensor:
-    return resize(batch, size)
-
-
-def _light(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    boxes = crop_boxes(len(batch), batch.shape[-1], generator)
-    return _flip(_crop(batch, boxes, size), generator)
-
-
-def _trivial(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """TrivialAugment, wide (Mueller and Hutter 2021): one random operation of random strength per image."""
-    images = _light(batch, size, generator)
-    choice = torch.randint(len(OPERATIONS), (len(batch),), generator=generator)
-    strength = torch.rand(len(batch), generator=generator)
-    sign = torch.randint(2, (len(batch),), generator=generator) * 2.0 - 1
-    for index, operation in enumerate(OPERATIONS.values()):
-        rows = (choice == index).nonzero().squeeze(1)
-        if len(rows) == 0:
-            continue
-        here = rows.to(images.device)
-        changed = operation(images[here].float(), strength[rows].to(images.device), sign[rows].to(images.device))
-        images[here] = changed.round_().clamp_(0, 255).to(torch.uint8)
-    return images
-
-
 #: name -> augmentation.
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": Augmentation(_none, margin=1.0),
-    "light": Augmentation(_light, margin=1.15),
-    "trivial": Augmentation(_trivial, margin=1.15),
+    "none": Augmentation(_resized, flips=False),
+    "light": Augmentation(_random_crop, margin=1.15),
+    "trivial": Augmentation(_random_crop, _trivial, margin=1.15),
+    "randaugment": Augmentation(_random_crop, _random_pair, margin=1.15),
+    "geometric": Augmentation(_warped),
 }
+
+
+def augmented(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """What a recipe makes of a batch: framed, flipped, changed, erased; the batch stays as it is.
+
+    Args:
+        batch: (B, 3, P, P) uint8.
+        size: side S of the output in pixels.
+        recipe: says what is done.
+        generator: on the CPU; decides every draw.
+
+    Returns:
+        (B, 3, S, S) uint8 on the device of `batch`.
+    """
+    way = AUGMENTATIONS[recipe.augment]
+    images = way.frame(batch, size, generator)
+    if way.flips:
+        images = _flipped(images, recipe, generator)
+    return _erased(way.change(images, generator), recipe.erasing, generator)
 
 
 def crop_boxes(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
     """(count, 4) int64: top, left, height, width inside a square of `side` pixels."""
-    draws = torch.rand(4, count, generator=generator)
-    area = _AREA[0] + (_AREA[1] - _AREA[0]) * draws[0]
-    aspect = torch.exp(math.log(_ASPECT[0]) + math.log(_ASPECT[1] / _ASPECT[0]) * draws[1])
+    return _boxes(torch.rand(4, count, generator=generator), side, _AREA, _ASPECT)
+
+
+def rectangles(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, 4) boxes (top, left, height, width) as (B, 1, size, size) masks."""
+    places = torch.arange(size, device=boxes.device)
+    top, left, height, width = (part.unsqueeze(1) for part in boxes.unbind(1))
+    rows, columns = (places >= top) & (places < top + height), (places >= left) & (places < left + width)
+    return (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
+
+
+def _boxes(draws: torch.Tensor, side: int, areas: Bounds, aspects: Bounds) -> torch.Tensor:
+    """(4, B) draws in [0, 1) as boxes with these shares of the area and aspect ratios (width to height)."""
+    area = areas[0] + (areas[1] - areas[0]) * draws[0]
+    aspect = torch.exp(math.log(aspects[0]) + math.log(aspects[1] / aspects[0]) * draws[1])
     height = ((area / aspect).sqrt() * side).round().clamp(1, side)
     width = ((area * aspect).sqrt() * side).round().clamp(1, side)
     top = (draws[2] * (side - height + 1)).floor()
     left = (draws[3] * (side - width + 1)).floor()
     return torch.stack([top, left, height, width], dim=1).long()
-
-
-def _crop(batch: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
-    return _crop_by_slices(batch, boxes, size) if batch.device.type == "cpu" else _crop_by_grid(batch, boxes, size)
 
 
 def _crop_by_slices(batch: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
@@ -106,125 +181,45 @@ def _crop_by_grid(batch: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.
     theta = torch.zeros(len(batch), 2, 3, device=batch.device)
     theta[:, 0, 0], theta[:, 1, 1] = width, height
     theta[:, 0, 2], theta[:, 1, 2] = 2 * left + width - 1, 2 * top + height - 1
-    return _sample(batch.float(), theta, size, "border").round_().clamp_(0, 255).to(torch.uint8)
+    return sample(batch.float(), theta, size, "border").round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _sample(images: torch.Tensor, theta: torch.Tensor, size: int, padding: str) -> torch.Tensor:
-    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-
-
-def _flip(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    rows = (torch.rand(len(batch), generator=generator) < 0.5).nonzero().squeeze(1).to(batch.device)
-    batch[rows] = batch[rows].flip(3)
-    return batch
-
-
-def _affine(images: torch.Tensor, entries: dict[tuple[int, int], torch.Tensor]) -> torch.Tensor:
-    """Resample with the identity map changed in `entries`; grey shows where nothing was."""
-    theta = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
-    for (row, column), values in entries.items():
-        theta[:, row, column] = values
-    return _sample(images - 128, theta, images.shape[-1], "zeros") + 128
-
-
-def _shear_x(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _affine(images, {(0, 1): 0.99 * strength * sign})
-
-
-def _shear_y(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _affine(images, {(1, 0): 0.99 * strength * sign})
-
-
-def _translate_x(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _affine(images, {(0, 2): 2 * 32 / 224 * strength * sign})
-
-
-def _translate_y(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _affine(images, {(1, 2): 2 * 32 / 224 * strength * sign})
-
-
-def _rotate(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    angle = math.radians(135) * strength * sign
-    cosine, sine = angle.cos(), angle.sin()
-    return _affine(images, {(0, 0): cosine, (0, 1): -sine, (1, 0): sine, (1, 1): cosine})
-
-
-def _grey(images: torch.Tensor) -> torch.Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
-
-
-def _blend(images: torch.Tensor, other: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """From `other` (factor 0) over the image itself (1) to its exaggeration (2)."""
-    return torch.lerp(other.expand_as(images), images, (1 + 0.99 * strength * sign).view(-1, 1, 1, 1))
-
-
-def _brightness(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _blend(images, torch.zeros_like(images), strength, sign)
-
-
-def _colour(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _blend(images, _grey(images), strength, sign)
-
-
-def _contrast(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    return _blend(images, _grey(images).mean(dim=(2, 3), keepdim=True), strength, sign)
-
-
-def _sharpness(images: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device) / 13
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    smooth = F.conv2d(padded, kernel.expand(images.shape[1], 1, 3, 3), groups=images.shape[1])
-    return _blend(images, smooth, strength, sign)
-
-
-def _posterize(images: torch.Tensor, strength: torch.Tensor, _sign: torch.Tensor) -> torch.Tensor:
-    bits = 8 - (6 * strength).round()
-    step = torch.exp2(8 - bits).view(-1, 1, 1, 1)
-    return (images / step).floor() * step
-
-
-def _solarize(images: torch.Tensor, strength: torch.Tensor, _sign: torch.Tensor) -> torch.Tensor:
-    threshold = (255 * (1 - strength)).view(-1, 1, 1, 1)
-    return torch.where(images >= threshold, 255 - images, images)
-
-
-def _autocontrast(images: torch.Tensor, _strength: torch.Tensor, _sign: torch.Tensor) -> torch.Tensor:
-    low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
-    stretched = (images - low) * 255 / (high - low).clamp_min(1)
-    return torch.where(high > low, stretched, images)
-
-
-def _equalize(images: torch.Tensor, _strength: torch.Tensor, _sign: torch.Tensor) -> torch.Tensor:
-    """Each channel's grey levels spread evenly, through its cumulative histogram."""
-    levels = images.flatten(2).long()
-    ones = torch.ones_like(levels, dtype=torch.float32)
-    histogram = torch.zeros(*levels.shape[:2], 256, device=images.device).scatter_add_(2, levels, ones)
-    below = histogram.cumsum(dim=2)
-    first = below.gather(2, levels.amin(dim=2, keepdim=True))
-    spread = (below - first) * 255 / (levels.shape[2] - first).clamp_min(1)
-    return spread.gather(2, levels).view_as(images)
-
-
-def _identity(images: torch.Tensor, _strength: torch.Tensor, _sign: torch.Tensor) -> torch.Tensor:
+def _flipped(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Each symmetry of the recipe for half of the images, quarter turns for three in four; in place."""
+    for wanted, axis in ((recipe.horizontal_flip, 3), (recipe.vertical_flip, 2)):
+        if wanted:
+            rows = (torch.rand(len(images), generator=generator) < 0.5).nonzero().squeeze(1).to(images.device)
+            images[rows] = images[rows].flip(axis)
+    turns = torch.randint(4, (len(images),), generator=generator) if recipe.quarter_turns else torch.zeros(0)
+    for count in (1, 2, 3):
+        rows = (turns == count).nonzero().squeeze(1).to(images.device)
+        images[rows] = images[rows].rot90(count, (2, 3))
     return images
 
 
-#: What TrivialAugment chooses from.
-OPERATIONS: dict[str, Operation] = {
-    "identity": _identity,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
-    "rotate": _rotate,
-    "brightness": _brightness,
-    "colour": _colour,
-    "contrast": _contrast,
-    "sharpness": _sharpness,
-    "posterize": _posterize,
-    "solarize": _solarize,
-    "autocontrast": _autocontrast,
-    "equalize": _equalize,
-}
+def _signs(count: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(2, (count,), generator=generator) * 2.0 - 1
+
+
+def _operated(images: torch.Tensor, choice: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Each image through the operation of its choice; in place."""
+    for index, operation in enumerate(OPERATIONS.values()):
+        rows = (choice == index).nonzero().squeeze(1)
+        if len(rows) == 0:
+            continue
+        here = rows.to(images.device)
+        changed = operation(images[here].float(), strength[rows].to(images.device), sign[rows].to(images.device))
+        images[here] = changed.round_().clamp_(0, 255).to(torch.uint8)
+    return images
+
+
+def _erased(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Random erasing (Zhong et al. 2020): a rectangle of one random colour, in this share of the images."""
+    if not share:
+        return images
+    count, size = len(images), images.shape[-1]
+    spared = torch.rand(count, generator=generator) >= share
+    boxes = _boxes(torch.rand(4, count, generator=generator), size, _ERASED_AREA, _ERASED_ASPECT)
+    boxes[spared] = 0
+    colours = torch.randint(256, (count, 3, 1, 1), dtype=torch.uint8, generator=generator)
+    return torch.where(rectangles(boxes.to(images.device), size), colours.to(images.device), images)

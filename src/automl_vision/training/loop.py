@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,17 +15,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import Preprocessing, normalize
+from automl_vision.models.backbones import freeze_first_stages
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.image_source import ImageSource, resized_batches
 from automl_vision.models.inference import autocast, logits, softmax
 from automl_vision.runtime import Runtime
-from automl_vision.training.augment import AUGMENTATIONS
+from automl_vision.training.augment import AUGMENTATIONS, augmented
 from automl_vision.training.batch_size import MicroBatch
 from automl_vision.training.ema import WeightAverage
 from automl_vision.training.losses import LOSSES
+from automl_vision.training.mix import mixed
 from automl_vision.training.optimizers import make_optimizer, set_learning_rate
-from automl_vision.training.randomness import epoch_order, keyed_generator, seeded_globals
+from automl_vision.training.randomness import keyed_generator, keyed_seed, seeded_globals
 from automl_vision.training.recipe import Recipe
+from automl_vision.training.sampling import SAMPLINGS
 from automl_vision.training.schedule import SCHEDULES
 
 Finished = Literal["", "horizon", "patience", "deadline"]
@@ -100,7 +104,7 @@ class _Best:
 class Trainer:
     """Trains one classifier by one recipe.
 
-    Order and augmentation depend on (seed, epoch, step) only: a trainer that loads the state of another goes
+    Order, augmentation and mixing depend on (seed, epoch, step) only: a trainer that loads the state of another goes
     on, on the CPU, exactly as that one would have.
 
     Args:
@@ -127,6 +131,8 @@ class Trainer:
         self.runtime = runtime
         self.objective = objective
         self.classifier = classifier.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        self._frozen = freeze_first_stages(self.classifier.backbone, recipe.freeze_stages)
+        self._shares = SAMPLINGS[recipe.sampling].shares(data.train_labels, data.num_classes).to(runtime.device)
         self.optimizer = make_optimizer(self.classifier, recipe)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.amp_dtype == "float16")
         self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
@@ -139,7 +145,7 @@ class Trainer:
         self._stale = 0  # epochs since it was last passed
         self._validation_seconds: float | None = None
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of a whole epoch."""
         return len(self._batches(epoch=1))
@@ -217,7 +223,7 @@ class Trainer:
         Raises:
             ValueError: the state is of another recipe.
         """
-        if state["recipe"] != self.recipe.to_dict():
+        if Recipe.from_dict(state["recipe"]) != self.recipe:
             raise ValueError("this state belongs to another recipe")
         self.epoch, self.finished = state["epoch"], state["finished"]
         self.classifier.load_state_dict(state["classifier"])
@@ -242,7 +248,7 @@ class Trainer:
 
     def _batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
         """Positions in `train_rows`, one tensor per step."""
-        order = epoch_order(len(self.data.train_rows), self.recipe.seed, epoch)
+        order = SAMPLINGS[self.recipe.sampling].order(self.data.train_labels, self.recipe.seed, epoch)
         parts = torch.split(order, self.recipe.effective_batch)
         # Batch norm cannot learn from a single image.
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts
@@ -269,6 +275,8 @@ class Trainer:
 
     def _training_mode(self) -> None:
         self.classifier.train()
+        for module in self._frozen:
+            module.eval()
         for module in self.classifier.modules() if self.recipe.freeze_norm else ():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -282,8 +290,8 @@ class Trainer:
     def _step(self, step: int, positions: torch.Tensor) -> torch.Tensor:
         """One optimizer step; the mean loss of its images, still on the device."""
         self._schedule(step)
-        images, labels = self._batch(step, positions)
-        loss = self.micro_batch.run(lambda size: self._gradients(images, labels, size))
+        images, targets = self._batch(step, positions)
+        loss = self.micro_batch.run(lambda size: self._gradients(images, targets, size))
         self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -297,32 +305,34 @@ class Trainer:
         set_learning_rate(self.optimizer, self.recipe.learning_rate * factor)
 
     def _batch(self, step: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented (B, 3, S, S) uint8 and (B) labels, on the device."""
-        device, source = self.runtime.device, self.data.source
-        augmentation = AUGMENTATIONS[self.recipe.augment]
+        """Augmented and mixed (B, 3, S, S) uint8 and (B, C) probabilities of the classes, on the device."""
+        device, source, recipe = self.runtime.device, self.data.source, self.recipe
         size = self.preprocessing.size
-        plane = source.plane_for(augmentation.wanted_size(size))
+        plane = source.plane_for(AUGMENTATIONS[recipe.augment].wanted_size(size))
         pixels = source.fetch(self.data.train_rows[positions], plane).to(device, non_blocking=True)
-        generator = keyed_generator("augment", self.recipe.seed, self.epoch, step)
-        images = augmentation.transform(pixels, size, generator)
-        return images, self.data.train_labels[positions].to(device, non_blocking=True)
+        images = augmented(pixels, size, recipe, keyed_generator("augment", recipe.seed, self.epoch, step))
+        labels = self.data.train_labels[positions].to(device, non_blocking=True)
+        targets = F.one_hot(labels, self.data.num_classes).float()
+        return mixed(
+            images, targets, recipe.mix, np.random.default_rng(keyed_seed("mix", recipe.seed, self.epoch, step))
+        )
 
-    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
         """Gradients of the mean loss, gathered over even parts of at most `size` images."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.runtime.device)
         parts = math.ceil(len(images) / size)  # even: batch norm learns nothing from a part of one image
-        for part, targets in zip(torch.tensor_split(images, parts), torch.tensor_split(labels, parts), strict=True):
-            loss = self._loss(part, targets) * (len(part) / len(images))
+        for part, wanted in zip(torch.tensor_split(images, parts), torch.tensor_split(targets, parts), strict=True):
+            loss = self._loss(part, wanted) * (len(part) / len(images))
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             total += loss.detach()
         return total
 
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = normalize(images, self.preprocessing.mean, self.preprocessing.std)
         with autocast(self.runtime):
             scores = self.classifier(inputs)
-        return LOSSES["cross_entropy"](scores.float(), labels, self.recipe.label_smoothing)
+        return LOSSES[self.recipe.loss](scores.float(), targets, self.recipe.label_smoothing, self._shares)
 
     def _clip(self) -> None:
         if self.recipe.clip_norm > 0:

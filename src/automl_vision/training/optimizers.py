@@ -52,7 +52,7 @@ def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimi
 
 
 def parameter_groups(classifier: Classifier, recipe: Recipe) -> Groups:
-    """Parameters by (learning-rate factor, weight decay).
+    """Parameters that are trained, by (learning-rate factor, weight decay).
 
     The head has factor 1, each layer below it `layer_decay` times that of the one above. Biases, norm layers
     and what the backbone itself exempts have no weight decay.
@@ -60,7 +60,8 @@ def parameter_groups(classifier: Classifier, recipe: Recipe) -> Groups:
     scales = layer_scales(classifier.backbone, recipe.layer_decay)
     exempt = undecayed(classifier.backbone)
     members: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in classifier.named_parameters():
+    trained = [(name, each) for name, each in classifier.named_parameters() if each.requires_grad]
+    for name, parameter in trained:
         inner = name.removeprefix("backbone.")
         scale = scales[inner] if name.startswith("backbone.") else 1.0
         decays = parameter.ndim > 1 and inner not in exempt

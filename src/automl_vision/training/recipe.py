@@ -29,10 +29,18 @@ class Recipe:
         schedule: a name of `training.schedule.SCHEDULES`.
         warmup_fraction: share of all steps with a rising learning rate, in [0, 1).
         augment: a name of `training.augment.AUGMENTATIONS`.
+        horizontal_flip: half of the images are mirrored left-right, wherever `augment` is not "none".
+        vertical_flip: the same upside-down.
+        quarter_turns: images are turned by 0, 90, 180 or 270 degrees, wherever `augment` is not "none".
+        erasing: share of the images in which a rectangle is erased, in [0, 1].
+        mix: a name of `training.mix.MIXES`.
+        loss: a name of `training.losses.LOSSES`.
+        sampling: a name of `training.sampling.SAMPLINGS`.
         label_smoothing: in [0, 1).
         ema: average the weights over time and validate the average.
         clip_norm: largest gradient norm; 0 turns clipping off.
         freeze_norm: keep the running statistics of batch norm as they were pretrained.
+        freeze_stages: how many of the four stages of the backbone stay as they were pretrained, counted from the input.
         head_from_probe: start the head from the one that was fitted to frozen features of the same backbone.
         head: a description of `models.heads`.
         drop_path: stochastic depth rate, in [0, 1).
@@ -56,10 +64,18 @@ class Recipe:
     schedule: str = "cosine"
     warmup_fraction: float = 0.08
     augment: str = "light"
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    quarter_turns: bool = False
+    erasing: float = 0.0
+    mix: str = "none"
+    loss: str = "cross_entropy"
+    sampling: str = "shuffled"
     label_smoothing: float = 0.1
     ema: bool = True
     clip_norm: float = 5.0
     freeze_norm: bool = True
+    freeze_stages: int = 0
     head_from_probe: bool = True
     head: str = "linear"
     drop_path: float = 0.0
@@ -78,5 +94,5 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe that `to_dict` wrote; unknown keys raise `TypeError`."""
+        """The recipe that `to_dict` wrote, also an earlier version's; unknown keys raise `TypeError`."""
         return cls(**values)
