@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+from automl_vision.models.backbones import STAGES  # noqa: E402
 from automl_vision.search.history_file import RungRecord, read_history  # noqa: E402
 from automl_vision.search.prior import (  # noqa: E402
     ADAPTIVE,
@@ -126,7 +127,7 @@ def _recorded_run(number: int, lines: Sequence[RungRecord]) -> RecordedRun:
         "weight_decay": recipe["weight_decay"],
         "dropout": 0.0,
         "stochastic_norm": "no",
-        "frozen_share": 0.0,
+        "frozen_share": recipe.get("freeze_stages", 0) / STAGES,
     }
     scores = np.array([100 * record.score for record in sorted(lines, key=lambda record: record.epoch)])
     return RecordedRun(str(number), traits, 0, scores, np.full(len(scores), last.seconds / last.epoch))

@@ -91,7 +91,7 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 #: Parts of a network that can be frozen one after the other; the last one never is.
-_STAGES = 4
+STAGES = 4
 
 #: The patches of plain transformers; those of 4 pixels belong to hierarchical ones, which take any size.
 _PATCHES = re.compile(r"_(?:patch|p)(8|14|16|32)(?:_|$)")
@@ -225,8 +225,8 @@ def _stage_ends(net: nn.Module) -> list[str]:
         )
     levels = [(each["reduction"], each["module"]) for each in getattr(info, "info", info)]
     by_reduction = list(dict(levels).values())
-    ends = by_reduction[-_STAGES:] if len(by_reduction) >= _STAGES else [name for _, name in levels]
-    return [ends[max(1, round(len(ends) * stage / _STAGES)) - 1] for stage in range(1, _STAGES + 1)]
+    ends = by_reduction[-STAGES:] if len(by_reduction) >= STAGES else [name for _, name in levels]
+    return [ends[max(1, round(len(ends) * stage / STAGES)) - 1] for stage in range(1, STAGES + 1)]
 
 
 def _up_to(net: nn.Module, end: str) -> list[nn.Module]:
