@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,3 +123,14 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """The trial with the best validation score; the smaller loss breaks ties; None before any was validated."""
     scored = [trial for trial in trials if trial.score is not None]
     return max(scored, key=lambda trial: (*trial.rank, -trial.number), default=None)
+
+
+def is_frozen(trial: Trial) -> bool:
+    """Whether it is a head on frozen features, which no fine-tune replaces because of a tie."""
+    return trial.recipe.kind != "finetune"
+
+
+def default_trial(trials: Iterable[Trial]) -> Trial | None:
+    """The first fine-tune of the portfolio that was validated: what is kept where validation cannot tell."""
+    tuned = (trial for trial in trials if not is_frozen(trial) and trial.origin == "portfolio")
+    return min((trial for trial in tuned if trial.score is not None), key=lambda trial: trial.number, default=None)

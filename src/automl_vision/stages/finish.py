@@ -14,6 +14,7 @@ from automl_vision.calibration import apply_temperature, fit_temperature
 from automl_vision.data.preparation import Prepared
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted
 from automl_vision.models.classifier import Classifier, placed
+from automl_vision.search.choice import Choice
 from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import Result
@@ -47,13 +48,25 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
         BudgetExhausted, Interrupted: no trial was validated.
     """
     runner = searched.runner
-    best = runner.files.best(searched.search.trials)
-    if best is None:
+    chosen = _chosen(searched)
+    if chosen is None:
         raise _no_model(context, searched)
-    winner, result = best
+    choice, result = chosen
+    winner = choice.trial
     bundle = bundle_of(winner, result, runner, prepared, context)
     calibrated = apply_temperature(log(result.probabilities), bundle.temperature)
     return Finished(winner, bundle, placed(bundle.classifier(), runner.runtime.device), calibrated)
+
+
+def _chosen(searched: Searched) -> tuple[Choice, Result] | None:
+    """The model and its weights; a trial whose weights cannot be read costs itself, not the run."""
+    trials = searched.search.trials
+    while (choice := searched.chooser.choose(trials)) is not None:
+        result = searched.runner.files.load_result(choice.trial.number)
+        if result is not None:
+            return choice, result
+        trials = [trial for trial in trials if trial.number != choice.trial.number]
+    return None
 
 
 def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepared, context: RunContext) -> Bundle:

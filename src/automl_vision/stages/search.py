@@ -17,10 +17,12 @@ from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone
 from automl_vision.models.heads import LINEAR
 from automl_vision.runtime import Runtime
+from automl_vision.search.choice import Chooser
+from automl_vision.search.judge import Judge
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
 from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
-from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
@@ -37,11 +39,13 @@ class Searched:
     Attributes:
         search: all trials, and the space they are of.
         runner: what trained them; it knows their files and their preprocessing.
+        chooser: says which of them is the model.
         stop_reason: a key of `search.search.STOP_REASONS`.
     """
 
     search: Search
     runner: TrialRunner
+    chooser: Chooser
     stop_reason: str
 
 
@@ -71,13 +75,20 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
         seconds_left=time_left,
         interrupted=lambda: context.stop.requested,
     )
-    keeper = _Keeper(context, prepared, runner)
+    chooser = Chooser(files, judge_of(prepared, runner.objective))
+    keeper = _Keeper(context, prepared, runner, chooser)
     for event in search:
         if isinstance(event, SearchEnded):
-            return Searched(search, runner, event.reason)
+            return Searched(search, runner, chooser, event.reason)
         time_left.trials = search.trials
         keeper.take(event, search.trials)
     raise RuntimeError("a search ends with an event that says why")
+
+
+def judge_of(prepared: Prepared, objective: str) -> Judge:
+    """What compares candidates: the validation images and their groups."""
+    val = prepared.split.rows("val")
+    return Judge(prepared.labels(val), prepared.groups(val), len(prepared.manifest.class_names), objective)
 
 
 @dataclass
@@ -102,13 +113,15 @@ class _Keeper:
     context: RunContext
     prepared: Prepared
     runner: TrialRunner
+    chooser: Chooser
     shipped: Trial | None = None
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
         """Take one change of one trial."""
         if trial.state in ("stopped", "failed"):
             self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
-        best = best_trial(trials)
+        choice = self.chooser.choose(trials)
+        best = choice.trial if choice else None
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
         if trial.state == "running" and not trial.epochs:
             return
@@ -117,7 +130,7 @@ class _Keeper:
         )
         self.context.run.note_spent(self.context.clock.elapsed)
         if trial.state != "running":
-            self.runner.files.prune(trials)
+            self.runner.files.prune(trials, also=choice.weights if choice else ())
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
 
