@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
 from automl_vision.models.heads import LINEAR
+from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
 from automl_vision.report.warnings import images, percent, points
@@ -70,6 +71,11 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
         environment=capped(list(flattened(report["environment"])), "facts"),
         head=report.get("head"),
+        selection=selection_sentences(report),
+        finish=finish_rows(report),
+        refit=refit_sentence(report),
+        calibration=calibration_rows(report),
+        abstention=report.get("abstention"),
         model=capped(list(flattened(report["model"])), "facts"),
     )
 

@@ -61,8 +61,8 @@ class Trial:
         seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
-        notes: what else is known: "rungs" of a fine-tune, "strength" and "trained_on" of a probe, "head_search" of
-            another head (`head_choice.HeadChoice.to_dict`).
+        notes: what else is known: "rungs" of a fine-tune, "strength", "trained_on", "folds" and "repeats" of a probe,
+            "head_search" of another head (`head_choice.HeadChoice.to_dict`).
     """
 
     number: int
@@ -134,3 +134,20 @@ def default_trial(trials: Iterable[Trial]) -> Trial | None:
     """The first fine-tune of the portfolio that was validated: what is kept where validation cannot tell."""
     tuned = (trial for trial in trials if not is_frozen(trial) and trial.origin == "portfolio")
     return min((trial for trial in tuned if trial.score is not None), key=lambda trial: trial.number, default=None)
+
+
+def soup_mates(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
+    """Other finished fine-tunes of the same network from the same beginning, best first: theirs may be averaged."""
+    mates = [
+        other
+        for other in trials
+        if other.number != trial.number and other.state == "complete" and _beginning(other) == _beginning(trial)
+    ]
+    return [] if is_frozen(trial) else sorted(mates, key=lambda mate: (*mate.rank, -mate.number), reverse=True)
+
+
+def _beginning(trial: Trial) -> tuple[Any, ...]:
+    """What fixes a network and its first weights."""
+    recipe = trial.recipe
+    start = (recipe.pretrained, recipe.head_from_probe, recipe.seed)
+    return (recipe.kind, recipe.backbone, recipe.resolution, recipe.head, *start)

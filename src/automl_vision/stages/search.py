@@ -28,7 +28,7 @@ from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
 from automl_vision.stages.impact import impact_images, impact_seconds
 from automl_vision.stages.plan import Plan
-from automl_vision.stages.reserve import seconds_to_report
+from automl_vision.stages.reserve import seconds_to_finish, seconds_to_report
 from automl_vision.training.loop import TrainingData
 
 
@@ -103,7 +103,8 @@ class _TimeLeft:
     def __call__(self) -> float:
         after = seconds_to_report(self.context, self.prepared, self.trials)
         impact = impact_seconds(self.impact_images, self.context, self.prepared, self.trials)
-        return self.context.clock.remaining - after - impact
+        finish = seconds_to_finish(self.context, self.prepared, self.trials)
+        return self.context.clock.remaining - after - impact - finish
 
 
 @dataclass

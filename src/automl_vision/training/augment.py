@@ -75,6 +75,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
+def mirrors(name: str) -> bool:
+    """Whether an augmentation shows images mirrored: only then is a mirror image what a network has learnt."""
+    return AUGMENTATIONS[name].transform is not _none
+
+
 def crop_boxes(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
     """(count, 4) int64: top, left, height, width inside a square of `side` pixels."""
     draws = torch.rand(4, count, generator=generator)
