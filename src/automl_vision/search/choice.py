@@ -37,7 +37,7 @@ class Choice:
         trial: the model.
         entered: the trials that took part, in the order in which ties are broken: simplest, then oldest first.
         left_out: how many scored trials did not, because validation is too small to choose among so many.
-        reason: one sentence.
+        reason: who was compared with whom, and what came of it.
     """
 
     trial: Trial
@@ -47,8 +47,9 @@ class Choice:
 
     @property
     def weights(self) -> frozenset[int]:
-        """Numbers of the trials whose weights are worth their place on disk: the model and the next best."""
-        ranked = sorted(self.entered, key=lambda trial: (*trial.rank, -trial.number), reverse=True)
+        """Numbers of the fine-tunes whose weights are worth their place on disk: the best few, and the model."""
+        tuned = [trial for trial in self.entered if not is_frozen(trial)]
+        ranked = sorted(tuned, key=lambda trial: (*trial.rank, -trial.number), reverse=True)
         return frozenset({self.trial.number, *(trial.number for trial in ranked[:KEPT_BEST])})
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,16 +103,16 @@ def choose(trials: Sequence[Trial], predicted: Mapping[int, Predicted], judge: J
     best = best_trial(entered)
     if best is None:
         return None
-    winner, reason = best, f"trial {best.number} is the best on validation"
+    winner, reasons = best, [f"trial {best.number} is the best on validation"]
     if not is_frozen(best):
         frozen = best_trial([trial for trial in entered if is_frozen(trial)])
         for kept, words in ((default_trial(entered), "the default recipe"), (frozen, "the model on frozen features")):
             if kept is None or kept.number == winner.number:
                 continue
             gain = judge.gain(predicted[winner.number], predicted[kept.number])
-            reason = _reason(winner, kept, words, gain)
+            reasons.append(_reason(winner, kept, words, gain))
             winner = winner if gain.exceeds(MARGIN) else kept
-    return Choice(winner, tuple(entered), len(scored) - len(entered), reason)
+    return Choice(winner, tuple(entered), len(scored) - len(entered), "; ".join(reasons))
 
 
 def _reason(winner: Trial, kept: Trial, words: str, gain: Gain) -> str:

@@ -308,7 +308,10 @@ def _ensemble(bench: Bench, draft: Draft) -> Attempt:
     if list(shares) == [0]:
         return Attempt(None, f"none of {len(library)} other networks lowers the log-loss")
     voters = tuple(replace(networks[k], share=share) for k, share in shares.items())
-    named = ", ".join(f"{share:.2f} {networks[k].backbone}" for k, share in shares.items())
+    names = [
+        f"trial {trial.number}, {trial.recipe.backbone}" for trial in (bench.trial, *(each for each, _ in library))
+    ]
+    named = "; ".join(f"{share:.0%} {names[k]}" for k, share in shares.items())
     return Attempt(Draft(voters, mixed([votes[k] for k in shares], list(shares.values()))), f"votes: {named}")
 
 
