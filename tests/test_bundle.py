@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -18,11 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from automl_vision.bundle import MAGIC, VERSION, Bundle, digest, load_bundle, save_bundle
+from automl_vision.bundle import MAGIC, VERSION, Bundle, Network, digest, load_bundle, save_bundle
 from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError
-from automl_vision.models.classifier import build_classifier
+from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.runtime import Runtime
 from automl_vision.tensor_file import save_tensors
 
 ARCHITECTURE = "mobilenetv3_small_100"
@@ -55,6 +57,12 @@ def content(whole: Path) -> dict[str, Any]:
     return loaded
 
 
+def network(bundle: Bundle) -> Classifier:
+    """The network of a model that has one."""
+    (only,) = bundle.networks
+    return only.classifier(len(bundle.class_names))
+
+
 # --- what comes back ------------------------------------------------------------------------------------------------
 
 
@@ -68,7 +76,7 @@ def test_everything_comes_back(bundle: Bundle, whole: Path) -> None:
 def test_the_network_says_what_it_said(bundle: Bundle, whole: Path) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        before, after = bundle.classifier()(images), load_bundle(whole).classifier()(images)
+        before, after = network(bundle)(images), network(load_bundle(whole))(images)
     assert torch.equal(before, after)
 
 
@@ -79,13 +87,114 @@ def test_a_head_of_layers_is_rebuilt_from_its_description(bundle: Bundle, tmp_pa
     again = load_bundle(tmp_path / "model.pt")
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(again.classifier()(images), net(images))
+        assert torch.equal(network(again)(images), net(images))
 
 
 def test_files_of_earlier_formats_are_read(content: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
+    described = json.loads(content["meta"])
+    old = json.dumps({name: each for name, each in described.items() if name not in NEW_IN_VERSION_4})
     for version in range(1, VERSION):
-        save_tensors(tmp_path / "model.pt", {**content, "version": version})
-        assert load_bundle(tmp_path / "model.pt").head == "linear"
+        save_tensors(tmp_path / "model.pt", {**content, "version": version, "meta": old})
+        loaded = load_bundle(tmp_path / "model.pt")
+        assert replace(loaded, state_dict={}) == replace(bundle, state_dict={})
+
+
+NEW_IN_VERSION_4 = ("flip", "share", "others", "class_bias")
+
+
+@pytest.fixture(scope="module")
+def three(bundle: Bundle) -> Bundle:
+    """Three networks, two architectures and sides; one of them mirrors."""
+
+    def other(seed: int, head: str, side: int, *, flip: bool, share: float) -> Network:
+        net = build_classifier(ARCHITECTURE, 3, resolution=side, head=head, seed=seed)
+        return Network(ARCHITECTURE, head, replace(bundle.preprocessing, size=side), net.state_dict(), flip, share)
+
+    others = other(2, "linear", 32, flip=True, share=0.25), other(3, "mlp:8-gelu", 64, flip=False, share=0.25)
+    return replace(bundle, share=0.5, others=others, class_bias=(0.0, 0.5, 1.25))
+
+
+@pytest.fixture(scope="module")
+def content_of_three(three: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    save_bundle(three, path)
+    loaded: dict[str, Any] = torch.load(path, weights_only=True)
+    return loaded
+
+
+def test_an_ensemble_comes_back_and_says_what_it_said(three: Bundle, tmp_path: Path) -> None:
+    save_bundle(three, tmp_path / "model.pt")
+    loaded = load_bundle(tmp_path / "model.pt")
+    runtime = Runtime(torch.device("cpu"), None, 1)
+    assert loaded.class_bias == three.class_bias
+    assert [replace(each, state_dict={}) for each in loaded.networks] == [
+        replace(each, state_dict={}) for each in three.networks
+    ]
+    images = {
+        side: torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        for side in (32, 64)
+    }
+    said = [
+        each.probabilities(each.ensemble(runtime).log_probabilities(lambda side: [images[side]]))
+        for each in (three, loaded)
+    ]
+    assert np.array_equal(*said)
+    assert said[0].sum(axis=1) == pytest.approx(1)
+
+
+def test_no_image_is_no_row(bundle: Bundle) -> None:
+    assert bundle.probabilities(np.zeros((0, 0))).shape == (0, 3)
+
+
+def described(place: int, **changes: Any) -> Change:
+    """Other values in the description of another network."""
+
+    def change(content: dict[str, Any]) -> None:
+        others = json.loads(content["meta"])["others"]
+        others[place].update(changes)
+        meta(others=others)(content)
+
+    return change
+
+
+WRONG_OF_THREE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "no weights of the others": lambda content: content.pop("others"),
+    "weights of one only": lambda content: content["others"].pop("1"),
+    "weights of one more": lambda content: content["others"].update({"2": content["others"]["1"]}),
+    "weights in another order": lambda content: content.update(others=dict(reversed(content["others"].items()))),
+    "weights exchanged": lambda content: content.update(
+        others={"0": content["others"]["1"], "1": content["others"]["0"]}
+    ),
+    "others in a list": lambda content: content.update(others=list(content["others"].values())),
+    "a changed weight of another": lambda content: content["others"]["1"]["head.0.bias"].add_(1e-6),
+    "a description less": lambda content: meta(others=json.loads(content["meta"])["others"][:1])(content),
+    "a description more": lambda content: meta(others=3 * json.loads(content["meta"])["others"][:1])(content),
+    "others that are no list": lambda content: meta(others={})(content),
+    "others that are texts": lambda content: meta(others=["a", "b"])(content),
+    "a hub's architecture": lambda content: described(0, backbone="hf-hub:evil/x")(content),
+    "another head": lambda content: described(0, head="mlp:8-gelu")(content),
+    "shares that sum to less": lambda content: described(0, share=0.2)(content),
+    "a share of nothing": lambda content: described(0, share=0.0)(content),
+    "a negative share": lambda content: described(0, share=-0.25)(content),
+    "a whole share": lambda content: described(0, share=1)(content),
+    "a share that is text": lambda content: described(0, share="0.25")(content),
+    "a flip that is a number": lambda content: described(0, flip=1)(content),
+    "biases for two classes": lambda content: meta(class_bias=[0.0, 1.0])(content),
+    "a bias that is whole": lambda content: meta(class_bias=[0.0, 1.0, 2])(content),
+    "a bias without bounds": lambda content: meta(class_bias=[0.0, 1.0, 1e9])(content),
+    "a bias that is no number": lambda content: meta(class_bias=[0.0, 1.0, None])(content),
+    "biases in a text": lambda content: meta(class_bias="abc")(content),
+}
+
+
+@pytest.mark.parametrize("change", WRONG_OF_THREE.values(), ids=WRONG_OF_THREE)
+def test_an_ensemble_with_anything_else_in_it_is_refused(
+    tmp_path: Path, content_of_three: dict[str, Any], change: Callable[[dict[str, Any]], None]
+) -> None:
+    own = copy.deepcopy(content_of_three)
+    change(own)
+    torch.save(own, tmp_path / "model.pt")
+    refused(tmp_path / "model.pt")
 
 
 def test_a_file_is_the_same_whatever_the_layout_of_its_tensors(bundle: Bundle, tmp_path: Path) -> None:
@@ -101,7 +210,7 @@ def test_a_file_is_the_same_whatever_the_layout_of_its_tensors(bundle: Bundle, t
 def test_half_precision_weights_are_weights(bundle: Bundle, tmp_path: Path) -> None:
     halved = {name: t.half() if t.is_floating_point() else t for name, t in bundle.state_dict.items()}
     save_bundle(replace(bundle, state_dict=halved), tmp_path / "model.pt")
-    assert load_bundle(tmp_path / "model.pt").classifier()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert network(load_bundle(tmp_path / "model.pt"))(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
 def test_torch_alone_can_read_it(content: dict[str, Any]) -> None:

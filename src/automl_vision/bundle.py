@@ -1,8 +1,9 @@
 """`model.pt`: one file with everything a prediction needs, and nothing that could run.
 
-    {magic, version, meta: JSON text, state_dict, fingerprint: tensors (may be missing)}
+    {magic, version, meta: JSON text, state_dict, others: {name: state_dict} (may be missing),
+     fingerprint: tensors (may be missing)}
 
-`meta` says what the network is, how images are prepared, what the outputs mean and where the model came from. The
+`meta` says what the networks are, how images are prepared, what the outputs mean and where the model came from. The
 loader believes none of it: types and ranges are checked, the architecture must be one that timm knows, names, shapes
 and dtypes of the tensors must be those of that architecture, and a digest over the tensors catches flipped bits.
 """
@@ -13,7 +14,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_vision.calibration import apply_temperature
 from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.models.backbones import backbone
-from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.models.classifier import Classifier, build_classifier, placed
+from automl_vision.models.ensemble import MOST_NETWORKS, Ensemble, Voter
 from automl_vision.models.heads import is_head
+from automl_vision.runtime import Runtime
 from automl_vision.tensor_file import load_tensors, save_tensors
 
 MAGIC = "automl-vision model"
-VERSION = 3  # 1 had no fingerprint, 2 no head but the linear one
+VERSION = 4  # 1 had no fingerprint, 2 no head but the linear one, 3 one network, one view and no class bias
 _NAME = re.compile(r"[a-zA-Z0-9_.]{1,100}")
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64}
 #: What a description that makes no sense, or an architecture built from one, can raise.
@@ -47,25 +51,57 @@ _FAULTS = (
     UsageError,
 )
 _KEYS = {"magic", "version", "meta", "state_dict"}
+_MAY_BE_MISSING = {"fingerprint", "others"}
+#: Logit adjustment adds less than this to a class, whatever its frequency.
+_LARGEST_BIAS = 100.0
+#: What the arithmetic of floats may add to shares that sum to 1.
+_ROUNDING = 1e-6
 #: Tensors of a fingerprint: 64-bit numbers, sorted as unsigned ones, each once.
 _MARKS = {f"{name}_{kind}" for name in ("seen", "test") for kind in ("digests", "hashes")}
 _DAMAGED = "copy the file again from where it was made"
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A classifier ready to use.
+class Network:
+    """One network of a model file.
 
     Attributes:
         backbone: name of the architecture (a name of `models.backbones.BACKBONES` or of timm).
         head: a description of `models.heads`, from which it is rebuilt.
-        class_names: (C) what the outputs mean, in order.
-        preprocessing: how an image becomes the network's input.
-        temperature: logits are divided by it before the softmax; > 0.
+        preprocessing: how an image becomes its input.
         state_dict: the weights.
+        flip: whether it also sees every image mirrored; its vote is the mean of both.
+        share: of the votes, in (0, 1].
+    """
+
+    backbone: str
+    head: str
+    preprocessing: Preprocessing
+    state_dict: Mapping[str, torch.Tensor]
+    flip: bool = False
+    share: float = 1.0
+
+    def classifier(self, num_classes: int) -> Classifier:
+        """The network with its weights, on the CPU, in evaluation mode."""
+        net = _architecture(self.backbone, self.head, num_classes, self.preprocessing.size)
+        net.load_state_dict(dict(self.state_dict))
+        return net.eval()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier ready to use. The mean vote of its networks, as log-probabilities, gets the class bias added and is
+    divided by the temperature; the softmax of that are the probabilities.
+
+    Attributes:
+        backbone, head, preprocessing, state_dict, flip, share: of the first network, see `Network`.
+        class_names: (C) what the outputs mean, in order.
+        temperature: > 0.
         provenance: where the model came from: data fingerprint, validation and test figures, versions, looks at the
             test set. Plain types only.
         fingerprint: digests of the images it was made with; None where they were left out, and in files of version 1.
+        others: the other networks of an ensemble; the shares of all sum to 1.
+        class_bias: (C) what logit adjustment adds; empty where there is none.
     """
 
     backbone: str
@@ -76,12 +112,36 @@ class Bundle:
     state_dict: Mapping[str, torch.Tensor]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
+    flip: bool = False
+    share: float = 1.0
+    others: tuple[Network, ...] = ()
+    class_bias: tuple[float, ...] = ()
 
-    def classifier(self) -> Classifier:
-        """The network with its weights, on the CPU, in evaluation mode."""
-        net = _architecture(self.backbone, self.head, len(self.class_names), self.preprocessing.size)
-        net.load_state_dict(dict(self.state_dict))
-        return net.eval()
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All networks, the first one first."""
+        first = Network(self.backbone, self.head, self.preprocessing, self.state_dict, self.flip, self.share)
+        return (first, *self.others)
+
+    def ensemble(self, runtime: Runtime) -> Ensemble:
+        """The networks with their weights, on the device of `runtime`."""
+        return voting(self.networks, len(self.class_names), runtime)
+
+    def probabilities(self, log_probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, C) what the model says, from the mean vote of its networks."""
+        if not len(log_probabilities):
+            return np.empty((0, len(self.class_names)))
+        biased = log_probabilities + np.array(self.class_bias) if self.class_bias else log_probabilities
+        return apply_temperature(biased, self.temperature)
+
+
+def voting(networks: Sequence[Network], num_classes: int, runtime: Runtime) -> Ensemble:
+    """Networks with their weights, on the device of `runtime`."""
+    voters = (
+        Voter(placed(each.classifier(num_classes), runtime.device), each.preprocessing, each.flip, each.share)
+        for each in networks
+    )
+    return Ensemble(tuple(voters), runtime)
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
@@ -90,22 +150,39 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
-    state_dict = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.state_dict.items()}
+    states = [_plain(network.state_dict) for network in bundle.networks]
+    described = [_description(*pair) for pair in zip(bundle.networks, states, strict=True)]
     meta = {
-        "backbone": bundle.backbone,
-        "head": bundle.head,
+        **described[0],
         "class_names": list(bundle.class_names),
-        "preprocessing": bundle.preprocessing.to_dict(),
         "temperature": bundle.temperature,
+        "class_bias": list(bundle.class_bias),
         "provenance": dict(bundle.provenance),
-        "digest": digest(state_dict),
+        "others": described[1:],
     }
-    tensors = {"state_dict": state_dict}
+    tensors: dict[str, Any] = {"state_dict": states[0]}
+    if bundle.others:
+        tensors["others"] = {str(place): state for place, state in enumerate(states[1:])}
     if bundle.fingerprint is not None:
         tensors["fingerprint"] = _as_tensors(bundle.fingerprint)
         meta["fingerprint_digest"] = digest(tensors["fingerprint"])
     text = json.dumps(meta, ensure_ascii=True, allow_nan=False)
     save_tensors(path, {"magic": MAGIC, "version": VERSION, "meta": text, **tensors})
+
+
+def _plain(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+
+
+def _description(network: Network, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    return {
+        "backbone": network.backbone,
+        "head": network.head,
+        "preprocessing": network.preprocessing.to_dict(),
+        "flip": network.flip,
+        "share": network.share,
+        "digest": digest(state_dict),
+    }
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -120,12 +197,12 @@ def load_bundle(path: Path) -> Bundle:
             "there is no model file", value=str(path), fix="check the path; a run leaves it as model.pt"
         )
     content = load_tensors(path)
-    if set(content) - {"fingerprint"} != _KEYS or not _equals(content["magic"], MAGIC):
+    if set(content) - _MAY_BE_MISSING != _KEYS or not _equals(content["magic"], MAGIC):
         raise ModelFileError("this is no automl-vision model", value=str(path), fix="use the model.pt of a run")
     _check_version(content["version"], path)
     try:
         meta = json.loads(_checked(content["meta"], str, lambda _: True, "meta"))
-        bundle = _bundle(_checked(meta, dict, lambda _: True, "meta"), content["state_dict"])
+        bundle = _bundle(_checked(meta, dict, lambda _: True, "meta"), content["state_dict"], content.get("others", {}))
         return replace(bundle, fingerprint=_fingerprint(content.get("fingerprint"), meta.get("fingerprint_digest")))
     except _FAULTS as error:
         raise ModelFileError(f"the model file is damaged ({_brief(error)})", value=str(path), fix=_DAMAGED) from error
@@ -199,19 +276,44 @@ def _check_version(version: object, path: Path) -> None:
         )
 
 
-def _bundle(meta: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> Bundle:
+def _bundle(meta: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor], others: Any) -> Bundle:
     """The bundle that `meta` describes; anything out of order raises."""
-    bundle = Bundle(
+    class_names = _class_names(meta["class_names"])
+    described = _checked(meta.get("others", []), list, lambda each: len(each) < MOST_NETWORKS, "others")
+    names = [str(place) for place in range(len(described))]
+    _checked(others, dict, lambda each: list(each) == names, "weights of the others")
+    first, *rest = (
+        _network(_checked(each, dict, lambda _: True, "network"), state, len(class_names))
+        for each, state in zip([meta, *described], [state_dict, *(others[name] for name in names)], strict=True)
+    )
+    if abs(sum(network.share for network in (first, *rest)) - 1) > _ROUNDING:
+        raise ValueError("the shares of the networks do not sum to 1")
+    return Bundle(
+        **vars(first),
+        class_names=class_names,
+        temperature=float(_checked(meta["temperature"], float, _is_positive, "temperature")),
+        provenance=_checked(meta["provenance"], dict, lambda _: True, "provenance"),
+        others=tuple(rest),
+        class_bias=_class_bias(meta.get("class_bias", []), len(class_names)),
+    )
+
+
+def _network(meta: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor], num_classes: int) -> Network:
+    network = Network(
         backbone=_checked(meta["backbone"], str, lambda name: bool(_NAME.fullmatch(name)), "backbone"),
         head=_checked(meta["head"], str, is_head, "head"),
-        class_names=_class_names(meta["class_names"]),
         preprocessing=Preprocessing.from_dict(meta["preprocessing"]),
-        temperature=float(_checked(meta["temperature"], float, _is_positive, "temperature")),
         state_dict=state_dict,
-        provenance=_checked(meta["provenance"], dict, lambda _: True, "provenance"),
+        flip=_checked(meta.get("flip", False), bool, lambda _: True, "flip"),
+        share=_checked(meta.get("share", 1.0), float, lambda share: 0 < share <= 1, "share"),
     )
-    _check_tensors(bundle, meta["digest"])
-    return bundle
+    _check_tensors(network, num_classes, meta["digest"])
+    return network
+
+
+def _class_bias(values: Any, num_classes: int) -> tuple[float, ...]:
+    _checked(values, list, lambda each: len(each) in (0, num_classes), "class_bias")
+    return tuple(_checked(value, float, lambda bias: abs(bias) < _LARGEST_BIAS, "class bias") for value in values)
 
 
 def _checked(value: Any, kind: type, holds: Any, name: str) -> Any:
@@ -229,16 +331,16 @@ def _class_names(names: Any) -> tuple[str, ...]:
     return tuple(_checked(name, str, lambda text: len(text) <= 1000, "class name") for name in names)
 
 
-def _check_tensors(bundle: Bundle, expected_digest: object) -> None:
+def _check_tensors(network: Network, num_classes: int, expected_digest: object) -> None:
     """Names, shapes and dtypes must be those of the architecture, built without memory before any weight is used."""
     with torch.device("meta"):
-        net = _architecture(bundle.backbone, bundle.head, len(bundle.class_names), bundle.preprocessing.size)
+        net = _architecture(network.backbone, network.head, num_classes, network.preprocessing.size)
     wanted = net.state_dict()
-    if set(wanted) != set(bundle.state_dict):
+    if set(wanted) != set(network.state_dict):
         raise ValueError("the weights are not those of the architecture")
-    for name, tensor in bundle.state_dict.items():
+    for name, tensor in network.state_dict.items():
         _check_tensor(name, tensor, wanted[name])
-    if digest(bundle.state_dict) != expected_digest:
+    if digest(network.state_dict) != expected_digest:
         raise ValueError("the weights were changed after they were written")
 
 

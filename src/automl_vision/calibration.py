@@ -63,6 +63,19 @@ def apply_temperature(logits: Floats, temperature: float) -> Floats:
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
+def class_bias(counts: NDArray[np.int64], strength: float) -> tuple[float, ...]:
+    """(C) what is added to log-probabilities so that rare classes are named more often; empty where that is nothing.
+
+    Logit adjustment: minus `strength` times the logarithm of the class frequency, and 0 for the largest class.
+
+    Args:
+        counts: (C) images of each class that were trained on; a class without any counts as half an image.
+        strength: >= 0; 1 turns probabilities under these frequencies into those under equal ones.
+    """
+    logs = np.log(np.maximum(counts, 0.5))
+    return tuple((strength * (logs.max() - logs)).tolist()) if strength else ()
+
+
 def _shifted(logits: Floats) -> Floats:
     values = np.asarray(logits, dtype=np.float64)
     if np.isnan(values).any() or np.isposinf(values).any():

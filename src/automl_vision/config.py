@@ -140,6 +140,15 @@ class SearchSettings:
     pretrained: bool = _setting(True, "Start from pretrained weights.")
     resolutions: list[int] = _setting([], "Input sides in pixels to search (empty: chosen for you).", SIDES)
     offline: bool = _setting(False, "Never ask the weight hub; use what is on this machine.")
+    ensemble: bool = _setting(
+        False,
+        "Let up to three networks vote, where that beats one by more than a standard error; predictions then cost up "
+        "to three times as much.",
+    )
+    refit: bool = _setting(
+        False,
+        "Train the model once more on training and validation images, where the budget has time for it.",
+    )
     measure_impact: bool = _setting(
         False,
         "Measure what copies on both sides of a naive random split would add to a figure (up to 10 % of the budget).",

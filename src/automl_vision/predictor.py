@@ -16,13 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.bundle import Bundle, load_bundle
-from automl_vision.calibration import apply_temperature
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.fingerprint import Mark, mark
 from automl_vision.data.preprocess import square
 from automl_vision.errors import DataError, ImageReadError, UsageError
-from automl_vision.models.classifier import placed
-from automl_vision.models.inference import logits
 from automl_vision.runtime import Runtime, make_runtime
 
 IMAGE_COLUMN = "image"
@@ -54,9 +51,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image that could be read: (S, S, 3) uint8, and its mark where that was asked for."""
+    """An image that could be read: side S -> (S, S, 3) uint8, and its mark where that was asked for."""
 
-    square: NDArray[np.uint8]
+    squares: dict[int, NDArray[np.uint8]]
     mark: Mark | None
 
 
@@ -71,7 +68,8 @@ class Model:
     def __init__(self, bundle: Bundle, runtime: Runtime | None = None) -> None:
         self.bundle = bundle
         self._runtime = runtime or make_runtime()
-        self._net = placed(bundle.classifier(), self._runtime.device)
+        self._ensemble = bundle.ensemble(self._runtime)
+        self._sides = sorted({network.preprocessing.size for network in bundle.networks})
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -126,23 +124,26 @@ class Model:
             pixels = open_rgb(source).pixels
         except ImageReadError as error:
             return error
-        return _Opened(square(pixels, self.bundle.preprocessing.size), mark(pixels) if marked else None)
+        squares = {side: square(pixels, side) for side in self._sides}
+        return _Opened(squares, mark(pixels) if marked else None)
 
     def _finish(self, sources: Sequence[Any], futures: Sequence[Future[Any]]) -> list[Prediction]:
         prepared = [future.result() for future in futures]
-        good = [each.square for each in prepared if isinstance(each, _Opened)]
+        good = [each.squares for each in prepared if isinstance(each, _Opened)]
         rows = iter(self._probabilities(good))
         return [
             self._succeeded(source, each, next(rows)) if isinstance(each, _Opened) else _failed(source, each)
             for source, each in zip(sources, prepared, strict=True)
         ]
 
-    def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        if not squares:
+    def _probabilities(self, images: Sequence[dict[int, NDArray[np.uint8]]]) -> NDArray[np.float64]:
+        if not images:
             return np.empty((0, len(self.class_names)))
-        batch = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        scores = logits(self._net, [batch], self.bundle.preprocessing, self._runtime)
-        return apply_temperature(scores.astype(np.float64), self.bundle.temperature)
+        batches = {
+            side: torch.from_numpy(np.stack([squares[side] for squares in images])).permute(0, 3, 1, 2)
+            for side in self._sides
+        }
+        return self.bundle.probabilities(self._ensemble.log_probabilities(lambda side: [batches[side]]))
 
     def _succeeded(self, source: Any, opened: _Opened, probabilities: NDArray[np.float64]) -> Prediction:
         best = int(probabilities.argmax())

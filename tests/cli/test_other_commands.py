@@ -50,6 +50,20 @@ def test_predict_says_what_the_report_says(finished, command):
             assert each["probabilities"][name] == pytest.approx(float(row[f"p:{name}"]), abs=1e-5)
 
 
+def test_predict_abstains_below_a_probability(finished, command):
+    images = finished.data / "circle"
+    plain = objects(command("predict", finished.model, images, "--format", "json"))
+    threshold = sorted(each["probability"] for each in plain)[3]
+    result = command("predict", finished.model, images, "--format", "json", "--abstain", threshold)
+    assert (result.code, result.err) == (0, "")
+    for before, each in zip(plain, objects(result), strict=True):
+        sure = before["probability"] >= threshold
+        assert each == (before if sure else {**before, "status": "abstained", "label": None})
+    table = command("predict", finished.model, images, "--abstain", "1")
+    assert all("abstained: " in line for line in table.lines())
+    assert command("predict", finished.model, images, "--abstain", "1.5").code == 2
+
+
 def test_predict_a_pattern_and_a_table_of_paths(finished, command, tmp_path):
     table = tmp_path / "list.csv"
     wanted = [finished.data / "square" / "0003.png", finished.data / "circle" / "0001.png"]

@@ -126,6 +126,24 @@ def test_the_same_input_gives_the_same_probe() -> None:
     assert np.array_equal(first.weight, again.weight)
 
 
+def test_repeated_folds_average_what_each_deal_holds_out() -> None:
+    features, labels = blobs(60, 20, 3, spread=0.3)
+    deals = [fit_probe(features, labels, np.arange(60), 3, strengths=[0.1], seed=seed) for seed in (4, 5)]
+    assert not np.allclose(deals[0].out_of_fold, deals[1].out_of_fold)
+    both = fit_probe(features, labels, np.arange(60), 3, strengths=[0.1], seed=4, repeats=2)
+    expected = (deals[0].out_of_fold + deals[1].out_of_fold) / 2
+    assert np.allclose(both.out_of_fold, expected, atol=2e-3)
+    assert np.allclose(both.weight, deals[0].weight, atol=2e-3)
+
+
+def test_copies_in_a_group_do_not_help_however_often_folds_are_dealt() -> None:
+    rng = np.random.default_rng(1)
+    features = np.repeat(rng.normal(size=(40, 100)), 3, axis=0).astype(np.float32)
+    labels, groups = np.repeat(rng.integers(0, 2, 40), 3), np.repeat(np.arange(40), 3)
+    together = fit_probe(features, labels, groups, 2, strengths=[0.01], repeats=3)
+    assert together.cv_accuracy[0] < 0.8
+
+
 def test_bad_input_is_refused() -> None:
     features, labels = blobs(6, 3, 2)
     with pytest.raises(ValueError, match="two groups"):

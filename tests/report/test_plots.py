@@ -89,7 +89,8 @@ def test_a_report_of_an_earlier_version_is_drawn_and_rendered(everything):
 
 def test_pictures_of_what_every_run_has_are_drawn_for_a_finished_run(inputs):
     drawn = draw_plots(build_report(inputs()))
-    assert set(drawn) == {"confusion", "class_counts", "learning_curves", "trial_scores", "reliability"}
+    always = {"confusion", "class_counts", "learning_curves", "trial_scores", "reliability", "abstention"}
+    assert set(drawn) == always
 
 
 def test_equal_reports_give_equal_pictures(inputs):
@@ -131,7 +132,7 @@ def test_confusion_stays_readable(inputs, predict, monkeypatch, classes):
 
 def test_a_run_without_trials_has_no_curves(inputs):
     drawn = draw_plots(build_report(inputs(trials={}, data={})))
-    assert set(drawn) == {"confusion", "reliability"}
+    assert set(drawn) == {"confusion", "reliability", "abstention"}
 
 
 def test_a_failed_trial_has_a_gap_and_not_a_crash(inputs):

@@ -281,6 +281,16 @@ def another_head(probe: Trial, kind: str = "mlp") -> Assignment:
     return Assignment(Trial(1, recipe, {}, kind, notes=dict(probe.notes)), until=0)
 
 
+def test_folds_are_dealt_twice_on_few_images_and_where_there_is_time(on_features: Any, monkeypatch: Any) -> None:
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS))
+    assert probed(runner).notes["repeats"] == 2
+    monkeypatch.setattr(run_trial, "REPEATED_ROWS", N_TRAIN - 1)
+    assert probed(runner).notes["repeats"] == 1
+    late, images = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS), seconds_left=lambda: 7e-4)
+    monkeypatch.setattr(run_trial, "REPEATED_ROWS", N_TRAIN)
+    assert late._thoroughness(images.features[:N_TRAIN])[:2] == (5, 1)
+
+
 def test_an_adopted_head_is_a_model_of_its_own(on_features: Any) -> None:
     runner, images = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS, noise=0.2))
     probe = probed(runner)

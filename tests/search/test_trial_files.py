@@ -239,16 +239,16 @@ def kept(files: TrialFiles, name: str) -> list[int]:
     return sorted(int(each.parent.name) for each in files.folder.glob(f"*/{name}"))
 
 
-def test_pruning_keeps_the_best_the_probes_and_what_may_go_on(files: TrialFiles) -> None:
+def test_pruning_keeps_the_best_the_default_the_probes_and_what_may_go_on(files: TrialFiles) -> None:
     states = {1: "complete", 2: "complete", 3: "stopped", 4: "failed", 5: "paused", 6: "running", 7: "complete"}
     trials = [probe(0, 0.1), *(finetune(n, [n / 10], state=state) for n, state in states.items())]
     for trial in trials:
         save(files, trial.number)
     files.prune(trials, keep=2)
-    assert kept(files, "best.pt") == [0, 5, 6, 7]
+    assert kept(files, "best.pt") == [0, 1, 5, 6, 7]  # 1 is the default recipe
     assert kept(files, "checkpoint.pt") == [5, 6]
     files.prune(trials, keep=2)
-    assert kept(files, "best.pt") == [0, 5, 6, 7]
+    assert kept(files, "best.pt") == [0, 1, 5, 6, 7]  # 1 is the default recipe
 
 
 def test_pruning_never_drops_the_best(files: TrialFiles) -> None:

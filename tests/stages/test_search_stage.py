@@ -1,15 +1,23 @@
-"""Stage `search`: how much time it leaves for what comes after."""
+"""Stage `search`: how much time it leaves for what comes after, and which model it leaves while it goes on."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from automl_vision.search.choice import Chooser
+from automl_vision.search.judge import Judge
+from automl_vision.search.trial import Trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.stages import search as stage
 from automl_vision.stages.reserve import FIRST_MODEL_SHARE
-from automl_vision.stages.search import _TimeLeft
+from automl_vision.stages.search import _Keeper, _TimeLeft
+from automl_vision.training.recipe import Recipe
 
 
 def time_left(*, remaining: float, crowding: float = 1.0, images: int = 100, classes: int = 10) -> float:
@@ -39,3 +47,28 @@ def test_many_judged_images_and_classes_take_longer_to_report() -> None:
 
 def test_a_budget_without_end_leaves_time_without_end() -> None:
     assert time_left(remaining=float("inf")) == float("inf")
+
+
+def test_the_model_on_disk_follows_the_rule_of_the_final_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fine-tune that ties with the probe is not shipped; one that is plainly better is."""
+    files, shipped, told = TrialFiles(tmp_path), [], []
+    monkeypatch.setattr(stage, "bundle_of", lambda trial, *_: trial.number)
+    monkeypatch.setattr(stage, "save_bundle", lambda number, _path: shipped.append(number))
+    run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
+    context: Any = SimpleNamespace(run=run, tell=told.append, clock=SimpleNamespace(remaining=1.0, elapsed=1.0))
+    runner: Any = SimpleNamespace(files=files)
+    judge = Judge(np.zeros(100, np.int64), np.arange(100), 2, "accuracy")
+    keeper = _Keeper(context, SimpleNamespace(), runner, Chooser(files, judge))  # type: ignore[arg-type]
+    trials = []
+    for number, wrong in enumerate([20, 20, 5]):
+        chances = np.tile(np.array([[0.9, 0.1]], np.float32), (100, 1))
+        chances[:wrong] = [0.1, 0.9]
+        files.save_result(number, {"w": torch.ones(1)}, chances)
+        recipe = Recipe("finetune" if number else "probe", "net_a", 96)
+        trial = Trial(number, recipe, {}, "portfolio" if number else "probe", state="complete")
+        trials.append(trial.replace(score=1 - wrong / 100, loss=0.5 if number else 0.9))
+        keeper.take(trials[-1], trials)
+    assert [each.best.number for each in told] == [0, 0, 2]
+    assert shipped == [0, 2]

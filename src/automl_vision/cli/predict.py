@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -45,6 +46,15 @@ def predict(
     top: Annotated[int, typer.Option("--top", "-k", help="Classes shown per image in the table.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    abstain: Annotated[
+        float,
+        typer.Option(
+            "--abstain",
+            help="Give no class to an image whose best probability is below this; report.html has thresholds.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per forward pass.", min=1)] = 64,
 ) -> None:
     """Predict the class of images. A broken image gives an error row; the others keep theirs, and the exit code is 3.
@@ -72,14 +82,21 @@ def predict(
     def counted() -> Iterator[Prediction]:
         nonlocal failed
         for prediction in loaded.stream(chain([first], paths), batch_size=batch_size):
-            failed += prediction.status != "ok"
-            yield prediction
+            failed += prediction.status == "error"
+            yield abstaining(prediction, abstain)
 
     _write(counted(), loaded.class_names, format, top, out)
     if failed:
         raise PartialFailure(
             "images could not be read", value=str(failed), fix="their rows say why; the others are done"
         )
+
+
+def abstaining(prediction: Prediction, threshold: float) -> Prediction:
+    """The prediction, or, where its probability is below the threshold, one without a class."""
+    if prediction.probability is None or prediction.probability >= threshold:
+        return prediction
+    return replace(prediction, status="abstained", label=None)
 
 
 def _write(
@@ -116,7 +133,7 @@ def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, A
         if prediction.probabilities is None
         else dict(zip(class_names, prediction.probabilities.tolist(), strict=True)),
     }
-    return row if prediction.status == "ok" else {**row, "error": prediction.error}
+    return {**row, "error": prediction.error} if prediction.status == "error" else row
 
 
 def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
@@ -153,6 +170,7 @@ def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...]
         if prediction.probabilities is None:
             yield f"{visible(prediction.path)}  error: {visible(prediction.error)}"
             continue
+        answered = "" if prediction.status == "ok" else f"{prediction.status}: "
         best = prediction.probabilities.argsort()[::-1][:top]
         shown = (f"{visible(class_names[i])} {prediction.probabilities[i]:.3f}" for i in best)
-        yield f"{visible(prediction.path)}  {'  '.join(shown)}"
+        yield f"{visible(prediction.path)}  {answered}{'  '.join(shown)}"

@@ -54,6 +54,7 @@ def print_run(run: Run) -> None:
     stdout.print(_figures(report))
     stdout.print(_classes(test))
     _print_backbones(report)
+    _print_choice(report)
     _print_impact(report)
     for warning in report["warnings"]:
         stdout.print(f"[yellow]![/yellow] {safe(warning)}", highlight=False)
@@ -85,6 +86,14 @@ def _print_backbones(report: Mapping[str, Any]) -> None:
         style="dim",
         highlight=False,
     )
+
+
+def _print_choice(report: Mapping[str, Any]) -> None:
+    """What having chosen on them does to the validation figures."""
+    from automl_vision.report.finish import refit_sentence, selection_line
+
+    for line in filter(None, (selection_line(report), refit_sentence(report))):
+        stdout.print(safe(line), highlight=False)
 
 
 def _print_impact(report: Mapping[str, Any]) -> None:

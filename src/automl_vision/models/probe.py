@@ -91,6 +91,7 @@ def fit_probe(
     *,
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
+    repeats: int = 1,
     seed: int = 0,
     should_stop: Callable[[], bool] | None = None,
 ) -> Probe:
@@ -106,6 +107,8 @@ def fit_probe(
         num_classes: C >= 2; classes may be absent.
         strengths: penalties > 0.
         folds: of the cross-validation; fewer where there are fewer groups.
+        repeats: how often groups are dealt to folds; held-out probabilities are the mean over them. On few rows one
+            deal is a matter of luck.
         seed: deals the groups to folds.
         should_stop: asked every few iterations; where it says so, what there is by then is the probe.
 
@@ -115,9 +118,10 @@ def fit_probe(
     if not np.isfinite(features).all():
         raise ValueError("features must be finite")
     one_group = len(np.unique(groups)) == 1  # the penalty is then chosen too weak, but there is a probe
-    fold = deal_folds(labels, np.arange(len(labels)) if one_group else groups, folds, seed)
+    kept_together = np.arange(len(labels)) if one_group else groups
+    dealt = [deal_folds(labels, kept_together, folds, seed + repeat) for repeat in range(repeats)]
     rotated = rotate(features)
-    targets, folded = torch.from_numpy(labels), torch.from_numpy(fold)
+    targets, folded = torch.from_numpy(labels), torch.from_numpy(np.stack(dealt))
     fits = _sweep(rotated.scores, targets, folded, strengths, num_classes, should_stop or _never)
     best = min(fits.values(), key=lambda fit: fit.log_loss)
     weight, bias = rotated.fold_in(best.solution)
@@ -135,13 +139,16 @@ def fit_probe(
 def _sweep(
     scores: torch.Tensor,
     targets: torch.Tensor,
-    fold: torch.Tensor,
+    folds: torch.Tensor,
     strengths: Sequence[float],
     num_classes: int,
     should_stop: Callable[[], bool],
 ) -> dict[float, _Fit]:
-    """One fit per penalty, from strong to weak, each starting from the one before; ends after the least loss."""
-    held_out = torch.stack([fold == k for k in range(int(fold.max()) + 1)])
+    """One fit per penalty, from strong to weak, each starting from the one before; ends after the least loss.
+
+    `folds` is (R, n): the fold of each row in each of R deals.
+    """
+    held_out = torch.stack([fold == k for fold in folds for k in range(int(fold.max()) + 1)])
     # One problem per fold and one on all rows, solved together: they share every matrix product.
     seen = torch.cat([~held_out, torch.ones(1, len(targets), dtype=torch.bool)]).float()
     solution = torch.zeros(len(seen), scores.shape[1] + 1, num_classes)
@@ -149,7 +156,7 @@ def _sweep(
     for strength in sorted(strengths, reverse=True):
         before = min((fit.log_loss for fit in fits.values()), default=math.inf)
         solution = _solve(scores, targets, seen, strength, start=solution, should_stop=should_stop)
-        predicted = _held_out_log_probabilities(scores, solution, held_out)
+        predicted = _held_out_log_probabilities(scores, solution, held_out, len(folds))
         fits[strength] = _Fit(strength, *_figures(predicted, targets), solution[-1], predicted)
         if fits[strength].log_loss > before or should_stop():
             break
@@ -187,7 +194,7 @@ def held_out_probabilities(
         strength: penalty > 0.
     """
     targets, folded = torch.from_numpy(labels), torch.from_numpy(fold)
-    fits = _sweep(rotated.scores, targets, folded, [strength], num_classes, _never)
+    fits = _sweep(rotated.scores, targets, folded[None], [strength], num_classes, _never)
     return fits[strength].held_out.exp().numpy()
 
 
@@ -302,11 +309,14 @@ def _log_probabilities(inputs: torch.Tensor, solution: torch.Tensor) -> torch.Te
     return flat.view(-1, problems, classes).permute(1, 0, 2).log_softmax(dim=2)
 
 
-def _held_out_log_probabilities(scores: torch.Tensor, solution: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
-    """(n, C): each row from the problem that did not see it."""
+def _held_out_log_probabilities(
+    scores: torch.Tensor, solution: torch.Tensor, held_out: torch.Tensor, repeats: int
+) -> torch.Tensor:
+    """(n, C): each row from the problems that did not see it, one per repeat; the mean of their probabilities."""
     inputs = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
     predicted = _log_probabilities(inputs, solution[:-1])
-    return predicted[held_out.int().argmax(dim=0), torch.arange(len(scores))]
+    unseen_by = held_out.int().topk(repeats, dim=0).indices  # (R, n)
+    return predicted[unseen_by, torch.arange(len(scores))].logsumexp(dim=0) - math.log(repeats)
 
 
 def _figures(predicted: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
 from automl_vision.models.symmetry import symmetry_line
+from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
 from automl_vision.report.warnings import images, percent, points
@@ -88,6 +89,11 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         environment=capped(list(flattened(report["environment"])), "facts"),
         head=report.get("head"),
         symmetries=symmetry_line(report["trials"]["symmetries"]) if report["trials"].get("symmetries") else "",
+        selection=selection_sentences(report),
+        finish=finish_rows(report),
+        refit=refit_sentence(report),
+        calibration=calibration_rows(report),
+        abstention=report.get("abstention"),
         model=capped(list(flattened(report["model"])), "facts"),
     )
 

@@ -349,6 +349,18 @@ def _head_search(report: Report) -> Mapping[str, Any]:
     return (report.get("head") or {}).get("search") or {}
 
 
+def _abstention(report: Report) -> Figure | None:
+    curve = (report.get("abstention") or {}).get("curve")
+    if not curve:
+        return None
+    figure, axes = _canvas(6.4, 2.6)
+    answered, right = [each["coverage"] for each in curve], [each["accuracy"] for each in curve]
+    axes.plot(answered, right, "-", color=_ACCENT, marker="o", markersize=2.5)
+    axes.set(xlabel="Share of images answered", ylabel="Accuracy", xlim=(1.02, 0))
+    axes.grid(visible=True)
+    return figure
+
+
 def _reliability(report: Report) -> Figure | None:
     bins = report["test"]["calibration"]
     if not bins:
@@ -396,4 +408,5 @@ PLOTS: dict[str, Plot] = {
     "head_alpha": Plot("Weight of each operation and width while the head was searched", _head_alpha),
     "head_fit": Plot("Loss while the head was searched, and accuracy of each decision", _head_fit),
     "reliability": Plot("Confidence against accuracy on the test set", _reliability),
+    "abstention": Plot("Accuracy of the answers by how many are given", _abstention),
 }

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_vision.calibration import apply_temperature
 from automl_vision.metrics import CALIBRATION_BINS, METRICS, confidence_bins, confusion, ratio, tally
+from automl_vision.report.abstention import abstention
 from automl_vision.report.intervals import (
     Sample,
     class_intervals,
@@ -56,6 +58,10 @@ class ReportInputs:
             where none was tried.
         backbones: backbones side by side, as `report.sections.backbones_section` says it; None where they shared the
             time.
+        selection: how the trial was chosen (`trial`, `reason`, `left_out`), the `naive` figure of the model, and what
+            `optimism.corrected_for_choice` gives; None where that is not known.
+        finish: `steps` that were tried on the trial, each as `stages.improve.Step.to_dict` says it, and `refit`; None
+            where that is not known.
         baselines: name -> probabilities (N_test, C) of other classifiers on the same test rows, for example
             "linear probe"; the majority class is added here.
         seed: of the resamples.
@@ -84,6 +90,8 @@ class ReportInputs:
     impact: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
     backbones: Mapping[str, Any] | None = None
+    selection: Mapping[str, Any] | None = None
+    finish: Mapping[str, Any] | None = None
     baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +121,10 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "impact": dict(inputs.impact) if inputs.impact else None,
         "head": dict(inputs.head) if inputs.head else None,
         "backbones": dict(inputs.backbones) if inputs.backbones else None,
+        "selection": dict(inputs.selection) if inputs.selection else None,
+        "finish": dict(inputs.finish) if inputs.finish else None,
+        "calibration": calibration_section(inputs.validation, inputs.test, inputs.model.get("temperature", 1.0)),
+        "abstention": abstention(inputs.validation, inputs.test),
         "gap": gap(inputs.objective, validation, test),
         "baselines": _baselines(inputs, test),
         "data": _data(inputs),
@@ -166,6 +178,25 @@ def verify(report: Mapping[str, Any], predictions: Predictions) -> list[str]:
     """Recompute `test` from the saved predictions; one line per figure that differs by as much as one bit."""
     fresh = test_section(predictions, int(report["seed"]))
     return list(_differences("test", report["test"], fresh))
+
+
+def calibration_section(validation: Predictions, test: Predictions, temperature: float) -> Section:
+    """ECE and log-loss before and after the temperature, which was fitted on validation: there it flatters itself."""
+    return {
+        "temperature": temperature,
+        "validation": _before_and_after(validation, temperature),
+        "test": _before_and_after(test, temperature),
+    }
+
+
+def _before_and_after(predictions: Predictions, temperature: float) -> Section:
+    # Dividing by the inverse undoes a division by the temperature.
+    logs = np.log(np.clip(predictions.probabilities, np.finfo(np.float64).tiny, None))
+    said = {"before": apply_temperature(logs, 1 / temperature), "after": predictions.probabilities}
+    return {
+        when: {name: METRICS[name].function(predictions.labels, chances) for name in ("ece", "log_loss")}
+        for when, chances in said.items()
+    }
 
 
 def gap(objective: str, validation: Section, test: Section) -> Section:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automl_vision.data.preparation import Prepared
+from automl_vision.report.optimism import corrected_for_choice
+from automl_vision.search.choice import Choice
+from automl_vision.search.judge import Judge
 from automl_vision.search.trial import Trial, best_trial
 from automl_vision.search.turns import Turns
 
@@ -95,6 +99,24 @@ def head_section(trials: list[Trial]) -> dict[str, Any] | None:
 def _micro_batch(trial: Trial) -> dict[str, Any]:
     """Images at once, where memory had no room for the batch of the recipe."""
     return {key: value for key, value in trial.notes.items() if key == "micro_batch"}
+
+
+def selection_section(
+    choice: Choice, predicted: Sequence[NDArray[np.int64]], judge: Judge, seed: int
+) -> dict[str, Any]:
+    """How the trial was chosen, and the figure corrected for that.
+
+    Args:
+        choice: the trial.
+        predicted: (N_val) what each candidate says of validation, the simplest first and the model last.
+        judge: the validation images.
+        seed: of the resamples.
+    """
+    *candidates, model = predicted
+    found = corrected_for_choice(
+        judge.objective, judge.labels, judge.groups, np.stack(candidates), judge.num_classes, seed=seed
+    )
+    return {**choice.to_dict(), "objective": judge.objective, "naive": judge.score(model), **found}
 
 
 #: What a row of the table of trials says of its settings, by kind.

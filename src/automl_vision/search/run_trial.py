@@ -42,12 +42,16 @@ from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
-#: How thoroughly a probe is fitted, best first: (folds of the cross-validation, penalties it chooses from).
-PROBE_LEVELS: tuple[tuple[int, tuple[float, ...]], ...] = (
-    (5, (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
-    (3, (0.03, 0.1, 1.0)),
-    (2, (0.1,)),
+#: How thoroughly a probe is fitted, best first: (folds of the cross-validation, how often they are dealt, penalties it
+#: chooses from).
+PROBE_LEVELS: tuple[tuple[int, int, tuple[float, ...]], ...] = (
+    (5, 2, (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
+    (5, 1, (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
+    (3, 1, (0.03, 0.1, 1.0)),
+    (2, 1, (0.1,)),
 )
+#: Up to so many rows, folds are dealt more than once: one deal is then a matter of luck.
+REPEATED_ROWS = 2_000
 #: Seconds on one thread per row, feature, class, fold (and the fit on all rows) and penalty; measured, see docs/LOG.md.
 PROBE_UNIT_SECONDS = 6.5e-9
 #: More rows than this change a linear head little, and their features would fill the memory.
@@ -180,7 +184,7 @@ class TrialRunner:
         trial, started = assignment.trial, time.monotonic()
         net = placed(self.classifier(trial.recipe), self.runtime.device)
         frozen = self._frozen(net, trial.recipe)
-        folds, strengths = self._thoroughness(frozen.train)
+        folds, repeats, strengths = self._thoroughness(frozen.train)
         probe = fit_probe(
             frozen.train,
             frozen.labels,
@@ -188,6 +192,7 @@ class TrialRunner:
             self.data.num_classes,
             strengths=strengths,
             folds=folds,
+            repeats=repeats,
             seed=trial.recipe.seed,
             should_stop=lambda: self.seconds_left() <= 0,
         )
@@ -200,6 +205,8 @@ class TrialRunner:
             notes={
                 "strength": probe.strength,
                 "trained_on": len(frozen.labels),
+                "folds": folds,
+                "repeats": repeats,
                 **self._symmetries(net, trial.recipe, frozen, probe.strength),
             },
         )
@@ -232,13 +239,14 @@ class TrialRunner:
         if self.keeps_features and probe.score is not None and probe.score > self._best_probe:
             self._best_probe, self._kept = probe.score, {probe.recipe.backbone: frozen}
 
-    def _thoroughness(self, features: NDArray[np.float32]) -> tuple[int, tuple[float, ...]]:
-        """The best of `PROBE_LEVELS` whose fit takes no more than a share of the time left."""
+    def _thoroughness(self, features: NDArray[np.float32]) -> tuple[int, int, tuple[float, ...]]:
+        """The best of `PROBE_LEVELS` for so many rows whose fit takes no more than a share of the time left."""
         unit = features.size * self.data.num_classes * PROBE_UNIT_SECONDS / self.runtime.threads
         fitting = [
-            (folds, strengths)
-            for folds, strengths in PROBE_LEVELS
-            if unit * (folds + 1) * len(strengths) <= PROBE_TIME * self.seconds_left()
+            (folds, repeats, strengths)
+            for folds, repeats, strengths in PROBE_LEVELS
+            if (repeats == 1 or len(features) <= REPEATED_ROWS)
+            and unit * (folds * repeats + 1) * len(strengths) <= PROBE_TIME * self.seconds_left()
         ]
         return fitting[0] if fitting else PROBE_LEVELS[-1]
 
@@ -408,6 +416,84 @@ class TrialRunner:
         if fitted is not None:
             own = {name: tensor for name, tensor in fitted.weights.items() if name.startswith("head.")}
             net.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in own.items()})
+
+    # --- once more, on other rows -------------------------------------------------------------------------------
+
+    def retrain(
+        self,
+        trial: Trial,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        groups: NDArray[np.int64],
+        seconds_left: Callable[[], float],
+    ) -> tuple[dict[str, torch.Tensor], float]:
+        """The recipe of a trial on other rows, for as many epochs as the trial had, without early stopping.
+
+        Args:
+            trial: a probe or a fine-tune.
+            rows: (n) of the store.
+            labels, groups: (n) of these rows.
+            seconds_left: asked at every step.
+
+        Returns:
+            the state dict after the last epoch, and the last training loss (0 for a probe).
+
+        Raises:
+            OutOfTime, TrialFailed, TrialInterrupted: it did not come to an end.
+        """
+        retrain = {"probe": self._refit_probe, "finetune": self._refine_tune}[trial.recipe.kind]
+        return retrain(trial, rows, labels, groups, seconds_left)
+
+    def _refit_probe(
+        self,
+        trial: Trial,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        groups: NDArray[np.int64],
+        seconds_left: Callable[[], float],
+    ) -> tuple[dict[str, torch.Tensor], float]:
+        net = placed(self.classifier(trial.recipe), self.runtime.device)
+        features = extract_features(
+            net.backbone,
+            self.data.source,
+            torch.from_numpy(rows),
+            self.preprocessing(trial.recipe),
+            self.runtime,
+            batch_size=FEATURE_BATCH,
+            should_stop=lambda: seconds_left() <= 0,
+        )
+        strengths = (trial.notes["strength"],)
+        probe = fit_probe(features, labels, groups, self.data.num_classes, strengths=strengths, folds=2)
+        set_linear_head(net, probe.weight, probe.bias)
+        return net.state_dict(), 0.0
+
+    def _refine_tune(
+        self,
+        trial: Trial,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        _groups: NDArray[np.int64],
+        seconds_left: Callable[[], float],
+    ) -> tuple[dict[str, torch.Tensor], float]:
+        recipe = dataclasses.replace(trial.recipe, patience=0)
+        data = dataclasses.replace(
+            self.data,
+            train_rows=torch.from_numpy(rows),
+            train_labels=torch.from_numpy(labels),
+            val_rows=self.data.val_rows[:1],  # it is trained on: what it says of them decides nothing
+            val_labels=self.data.val_labels[:1],
+        )
+        net = self.classifier(recipe)
+        if recipe.head_from_probe:
+            self._start_head(net, recipe)
+        trainer = Trainer(recipe, data, net, self.preprocessing(recipe), self.runtime, lambda _labels, _said: 0.0)
+        loss = math.nan
+        for _ in range(trial.epochs_done):
+            result = trainer.run_epoch(seconds_left)
+            if result.finished == "deadline":
+                raise OutOfTime(f"its time ended in epoch {result.epoch} of {trial.epochs_done}")
+            loss = result.train_loss
+        return trainer.last_weights(), loss
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(

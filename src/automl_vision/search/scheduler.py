@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from automl_vision.search.trial import Trial
+from automl_vision.search.trial import Trial, default_trial
 
 ETA = 3
 FIRST_RUNG = 2  # the score after one epoch says next to nothing about the final one
@@ -107,11 +107,16 @@ def rungs_of(trial: Trial) -> tuple[int, ...]:
 
 
 def kept_files(trials: Iterable[Trial], best: int = KEPT_BEST) -> Kept:
-    """What must stay on disk: all that a trial in work or a paused one needs, and the weights of the best `best`."""
+    """What must stay on disk: all that a trial in work or a paused one needs, and the weights of the best `best`.
+
+    Those of the default recipe stay too: it may be the model although others are better (`search.choice`).
+    """
     trials = list(trials)
     going_on = frozenset(trial.number for trial in trials if trial.state in ("running", "paused"))
     ranked = sorted(trials, key=lambda trial: (*trial.rank, -trial.number), reverse=True)
-    return Kept(going_on, going_on | {trial.number for trial in ranked[:best]})
+    default = default_trial(trials)
+    ranked = [*ranked[:best], *([default] if default else [])]
+    return Kept(going_on, going_on | {trial.number for trial in ranked})
 
 
 class Scheduler:

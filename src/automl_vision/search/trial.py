@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,7 +62,8 @@ class Trial:
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
         notes: what else is known: "rungs" of a fine-tune, and "micro_batch" where memory was too small for its batch;
-            "strength" and "trained_on" of a probe, and of the first one "symmetries" (`symmetry.SymmetryTest.to_dict`);
+            "strength", "trained_on", "folds" and "repeats" of a probe, and of the first one "symmetries"
+            (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`).
     """
 
@@ -124,3 +125,31 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """The trial with the best validation score; the smaller loss breaks ties; None before any was validated."""
     scored = [trial for trial in trials if trial.score is not None]
     return max(scored, key=lambda trial: (*trial.rank, -trial.number), default=None)
+
+
+def is_frozen(trial: Trial) -> bool:
+    """Whether it is a head on frozen features, which no fine-tune replaces because of a tie."""
+    return trial.recipe.kind != "finetune"
+
+
+def default_trial(trials: Iterable[Trial]) -> Trial | None:
+    """The first fine-tune of the portfolio that was validated: what is kept where validation cannot tell."""
+    tuned = (trial for trial in trials if not is_frozen(trial) and trial.origin == "portfolio")
+    return min((trial for trial in tuned if trial.score is not None), key=lambda trial: trial.number, default=None)
+
+
+def soup_mates(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
+    """Other finished fine-tunes of the same network from the same beginning, best first: theirs may be averaged."""
+    mates = [
+        other
+        for other in trials
+        if other.number != trial.number and other.state == "complete" and _beginning(other) == _beginning(trial)
+    ]
+    return [] if is_frozen(trial) else sorted(mates, key=lambda mate: (*mate.rank, -mate.number), reverse=True)
+
+
+def _beginning(trial: Trial) -> tuple[Any, ...]:
+    """What fixes a network and its first weights."""
+    recipe = trial.recipe
+    start = (recipe.pretrained, recipe.head_from_probe, recipe.seed)
+    return (recipe.kind, recipe.backbone, recipe.resolution, recipe.head, *start)

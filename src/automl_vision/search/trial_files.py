@@ -3,6 +3,7 @@
 trials/000012.json             the record; written after every epoch, whole or not at all
 trials/000012/checkpoint.pt    to go on from; only while the trial may go on
 trials/000012/best.pt          weights and validation probabilities of the best epoch; only for the best few trials
+trials/000012/predicted.pt     the class that this epoch gives each validation image; stays, for the choice among all
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,21 @@ class TrialFiles:
     def save_result(self, number: int, weights: Mapping[str, torch.Tensor], probabilities: NDArray[np.float32]) -> None:
         """Keep the best weights so far and the (N_val, C) validation probabilities they give: both or none."""
         self._save(number, "best.pt", {"weights": dict(weights), "probabilities": torch.from_numpy(probabilities)})
+        self._save(number, "predicted.pt", {"predicted": torch.from_numpy(probabilities.argmax(axis=1))})
 
     def load_result(self, number: int) -> Result | None:
         """The best epoch of a trial, or None where its weights were given up or cannot be read."""
         content = _load(self._folder(number) / "best.pt")
         return Result(content["weights"], content["probabilities"].numpy()) if content else None
+
+    def load_predicted(self, number: int) -> NDArray[np.int64] | None:
+        """(N_val) class that the best epoch of a trial gives each image, or None where that cannot be read."""
+        content = _load(self._folder(number) / "predicted.pt")
+        if content is not None:
+            predicted: NDArray[np.int64] = content["predicted"].numpy()
+            return predicted
+        result = self.load_result(number)  # a run of an earlier version, or one that was killed in between
+        return None if result is None else result.probabilities.argmax(axis=1)
 
     def best(self, trials: Iterable[Trial]) -> tuple[Trial, Result] | None:
         """The best of `trials` whose weights can be read; a damaged file costs its trial, not the run."""
@@ -95,8 +106,8 @@ class TrialFiles:
                 return trial, result
         return None
 
-    def prune(self, trials: Sequence[Trial], keep: int = KEPT_BEST) -> None:
-        """Bound the disk: weights of the best `keep` fine-tunes, and checkpoints of those that may go on.
+    def prune(self, trials: Sequence[Trial], keep: int = KEPT_BEST, *, also: Collection[int] = ()) -> None:
+        """Bound the disk: weights of the best `keep` fine-tunes and of `also`, and checkpoints of those that may go on.
 
         Weights of all trials on frozen features stay: fine-tunes start with their heads.
         """
@@ -107,7 +118,7 @@ class TrialFiles:
             if trial.number not in checkpoints:
                 (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
         for trial in fine_tunes:
-            if trial.number not in weights:
+            if trial.number not in {*weights, *also}:
                 (self._folder(trial.number) / "best.pt").unlink(missing_ok=True)
 
     def discard(self, number: int) -> None:

@@ -1,23 +1,26 @@
-"""Stage `finish`: the best trial, calibrated, as the model that will be shipped."""
+"""Stage `finish`: the chosen trial, improved where that pays and calibrated, as the model that will be shipped."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl_vision import run_dir
-from automl_vision.bundle import Bundle
-from automl_vision.calibration import apply_temperature, fit_temperature
+from automl_vision.bundle import Bundle, Network
+from automl_vision.calibration import fit_temperature
 from automl_vision.data.preparation import Prepared
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted
-from automl_vision.models.classifier import Classifier, placed
+from automl_vision.models.ensemble import Ensemble
+from automl_vision.search.choice import Choice
 from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import Result
 from automl_vision.stages.context import RunContext
+from automl_vision.stages.improve import Bench, Draft, Improved, improve, logarithm
+from automl_vision.stages.refit import Refit, refitted
 
 if TYPE_CHECKING:
     from automl_vision.stages.search import Searched
@@ -30,42 +33,79 @@ class Finished:
     Attributes:
         trial: the winning trial.
         bundle: as it will be shipped, without the test figures.
-        net: its network on the runtime's device.
-        validation: (N_val, C) calibrated probabilities of the validation rows.
+        ensemble: its networks on the runtime's device.
+        validation: (N_val, C) calibrated probabilities of the validation rows, by the model before it was refitted.
+        choice: how the trial was chosen.
+        improved: what was tried on it.
+        refit: what came of training it once more; None where nobody asked.
     """
 
     trial: Trial
     bundle: Bundle
-    net: Classifier
+    ensemble: Ensemble
     validation: NDArray[np.float64]
+    choice: Choice
+    improved: Improved
+    refit: Refit | None
 
 
 def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finished:
-    """Calibrate the best trial and build its network.
+    """Choose a trial, improve it where that pays, calibrate it, and build its networks.
 
     Raises:
         BudgetExhausted, Interrupted: no trial was validated.
     """
     runner = searched.runner
-    best = runner.files.best(searched.candidates)
-    if best is None:
+    chosen = _chosen(searched)
+    if chosen is None:
         raise _no_model(context, searched)
-    winner, result = best
-    bundle = bundle_of(winner, result, runner, prepared, context)
-    calibrated = apply_temperature(log(result.probabilities), bundle.temperature)
-    return Finished(winner, bundle, placed(bundle.classifier(), runner.runtime.device), calibrated)
+    choice, result = chosen
+    bench = Bench(context, prepared, searched, choice, result)
+    improved = improve(bench)
+    draft = improved.draft
+    bundle = _bundle(draft, choice.trial, runner, prepared, context)
+    refit = refitted(bench, improved) if context.settings.search.refit else None
+    if refit is not None and refit.weights is not None:
+        bundle = replace(bundle, state_dict=refit.weights)
+    return Finished(
+        trial=choice.trial,
+        bundle=bundle,
+        ensemble=bundle.ensemble(runner.runtime),
+        validation=bundle.probabilities(draft.votes),
+        choice=choice,
+        improved=improved,
+        refit=refit,
+    )
+
+
+def _chosen(searched: Searched) -> tuple[Choice, Result] | None:
+    """The model and its weights; a trial whose weights cannot be read costs itself, not the run."""
+    trials = searched.candidates
+    while (choice := searched.chooser.choose(trials)) is not None:
+        result = searched.runner.files.load_result(choice.trial.number)
+        if result is not None:
+            return choice, result
+        trials = [trial for trial in trials if trial.number != choice.trial.number]
+    return None
 
 
 def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepared, context: RunContext) -> Bundle:
     """The model of a trial at its best epoch, with its temperature fitted on validation, and every look so far."""
+    recipe = trial.recipe
+    network = Network(recipe.backbone, recipe.head, runner.preprocessing(recipe), result.weights)
+    draft = Draft((network,), logarithm(result.probabilities))
+    return _bundle(draft, trial, runner, prepared, context)
+
+
+def _bundle(draft: Draft, trial: Trial, runner: TrialRunner, prepared: Prepared, context: RunContext) -> Bundle:
     val_labels = prepared.labels(prepared.split.rows("val"))
+    first, *others = draft.networks
     return Bundle(
-        backbone=trial.recipe.backbone,
-        head=trial.recipe.head,
+        **vars(first),
+        others=tuple(others),
+        class_bias=draft.class_bias,
         class_names=prepared.manifest.class_names,
-        preprocessing=runner.preprocessing(trial.recipe),
-        temperature=fit_temperature(log(result.probabilities), val_labels),
-        state_dict=result.weights,
+        temperature=fit_temperature(draft.scores, val_labels),
         fingerprint=prepared.fingerprint if context.settings.output.fingerprint else None,
         provenance={
             "created": run_dir.now(),
@@ -78,12 +118,6 @@ def bundle_of(trial: Trial, result: Result, runner: TrialRunner, prepared: Prepa
             "looks": context.run.looks,
         },
     )
-
-
-def log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
-    """(N, C) log-probabilities, finite."""
-    logs: NDArray[np.float64] = np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
-    return logs
 
 
 def _no_model(context: RunContext, searched: Searched) -> AutomlVisionError:

@@ -17,7 +17,13 @@ from automl_vision.report.html import render_html
 from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.report import ReportInputs, build_report
-from automl_vision.report.sections import backbones_section, data_section, head_section, trials_section
+from automl_vision.report.sections import (
+    backbones_section,
+    data_section,
+    head_section,
+    selection_section,
+    trials_section,
+)
 from automl_vision.runtime import environment
 from automl_vision.search.samplers import export_study, importances
 from automl_vision.search.search import Search
@@ -83,12 +89,27 @@ def _inputs(
         },
         head=head_section(searched.search.trials),
         backbones=backbones_section(searched.search, finished.trial) if isinstance(searched.search, Turns) else None,
+        selection=_selection(searched, finished, context.settings.machine.seed),
+        finish={
+            "steps": [step.to_dict() for step in finished.improved.steps],
+            "refit": finished.refit.to_dict() if finished.refit else None,
+        },
         model=_model_section(finished),
         environment={
             **environment(searched.runner.runtime),
             "data_fingerprint": prepared.manifest.fingerprint,
             "seed": context.settings.machine.seed,
         },
+    )
+
+
+def _selection(searched: Searched, finished: Finished, seed: int) -> dict[str, Any]:
+    """Every model that validation compared is a candidate: trials, and what the finish made of the chosen one."""
+    predicted = searched.chooser.predicted(finished.choice.entered)
+    trials = [predicted[trial.number] for trial in finished.choice.entered]
+    improved = finished.improved
+    return selection_section(
+        finished.choice, [*trials, *improved.candidates, improved.draft.predicted], searched.chooser.judge, seed
     )
 
 
@@ -101,8 +122,13 @@ def _model_section(finished: Finished) -> dict[str, Any]:
         "kind": recipe.kind,
         "head": recipe.head,
         "resolution": recipe.resolution,
-        "parameters": sum(parameter.numel() for parameter in finished.net.parameters()),
+        "parameters": finished.ensemble.parameters,
         "temperature": finished.bundle.temperature,
+        "networks": [
+            {"backbone": each.backbone, "resolution": each.preprocessing.size, "flip": each.flip, "share": each.share}
+            for each in finished.bundle.networks
+        ],
+        "class_bias": list(finished.bundle.class_bias),
         "recipe": recipe.to_dict(),
     }
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from automl_vision.data.preparation import Prepared
 from automl_vision.models.backbones import backbone
-from automl_vision.search.costs import CostModel
-from automl_vision.search.trial import Trial, best_trial
+from automl_vision.report.optimism import CELL_SECONDS, MOST_CELLS, RESAMPLES
+from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
+from automl_vision.search.scheduler import KEPT_BEST
+from automl_vision.search.trial import Trial, best_trial, is_frozen, soup_mates
 from automl_vision.stages.context import RunContext
 
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
@@ -22,25 +24,85 @@ MOST_CROWDED = 4.0
 FIRST_MODEL_SHARE = 0.75
 
 
-def seconds_to_report(context: RunContext, prepared: Prepared, trials: Sequence[Trial]) -> float:
-    """Seconds of testing and reporting. The report is work for one core; where that is shared, it takes longer."""
+#: Images on which a soup measures its statistics of batch norm.
+STATISTICS_IMAGES = 3_200
+#: What the finish may take of the budget: what improves the model at no further training, and training it once more.
+FINISH_SHARE = 0.05
+REFIT_SHARE = 0.3
+#: Estimates are no promises.
+CAUTION = 1.5
+
+
+def seconds_to_report(context: RunContext, prepared: Prepared, trials: Sequence[Trial], passes: float = 1.0) -> float:
+    """Seconds of testing and reporting. The report is work for one core; where that is shared, it takes longer.
+
+    Args:
+        context: of the run.
+        prepared: its data.
+        trials: so far.
+        passes: forward passes per image, in those of the best trial; more for an ensemble or for mirrored images.
+    """
     clock = context.clock
-    report = report_seconds(context, prepared)
+    report = report_seconds(context, prepared, trials)
     best = best_trial(trials)
     if best is None:
         return min(report, (1 - FIRST_MODEL_SHARE) * clock.remaining)
-    rows = len(prepared.split.augmented_val) + 2 * len(prepared.split.rows("test"))
-    costs = CostModel(trials, lambda name: backbone(name).gmacs, 0, 0)
-    return report + 1.5 * rows * costs.forward(best.recipe)
+    rows = passes * len(prepared.split.augmented_val) + (1 + passes) * len(prepared.split.rows("test"))
+    return report + CAUTION * rows * forward_seconds(best, trials)
 
 
-def report_seconds(context: RunContext, prepared: Prepared) -> float:
+def report_seconds(context: RunContext, prepared: Prepared, trials: Sequence[Trial] = ()) -> float:
     """Seconds of the report on this machine, as busy as it is."""
-    return _report_cpu_seconds(prepared) * min(max(1.0, context.clock.wall_per_cpu_second), MOST_CROWDED)
+    crowd = min(max(1.0, context.clock.wall_per_cpu_second), MOST_CROWDED)
+    return _report_cpu_seconds(prepared, trials) * crowd
 
 
-def _report_cpu_seconds(prepared: Prepared) -> float:
+def seconds_to_finish(context: RunContext, prepared: Prepared, trials: Sequence[Trial]) -> float:
+    """Seconds that the search leaves for improving the best trial afterwards; 0 before there is one."""
+    best = best_trial(trials)
+    if best is None:
+        return 0.0
+    refit = refit_seconds(best, prepared, trials) if context.settings.search.refit else 0.0
+    improving = 0.0 if is_frozen(best) else _improving_seconds(best, prepared, trials)
+    budget = context.clock.budget
+    return min(improving, FINISH_SHARE * budget) + min(refit, REFIT_SHARE * budget)
+
+
+def forward_seconds(trial: Trial, trials: Sequence[Trial]) -> float:
+    """Seconds per image of a forward pass of the network of a trial, as far as known."""
+    return CostModel(trials, lambda name: backbone(name).gmacs, 0, 0).forward(trial.recipe)
+
+
+def refit_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> float:
+    """Seconds of training a trial once more, on training and validation images."""
+    split = prepared.split
+    rows = len(split.rows("train")) + len(split.rows("val"))
+    costs = CostModel(trials, lambda name: backbone(name).gmacs, rows, 0)
+    if is_frozen(trial):
+        return CAUTION * (rows * costs.forward(trial.recipe) + TRIAL_OVERHEAD)
+    return CAUTION * (trial.epochs_done * costs.epoch(trial.recipe) + TRIAL_OVERHEAD)
+
+
+def soup_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> float:
+    """Seconds of trying one more member of a soup: its statistics on training images, and a look at validation."""
+    images = len(prepared.split.rows("val")) + min(len(prepared.split.rows("train")), STATISTICS_IMAGES)
+    return CAUTION * (images * forward_seconds(trial, trials) + TRIAL_OVERHEAD)
+
+
+def flip_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> float:
+    """Seconds of looking at the validation images and their mirror images."""
+    return CAUTION * (2 * len(prepared.split.rows("val")) * forward_seconds(trial, trials) + TRIAL_OVERHEAD)
+
+
+def _improving_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> float:
+    mates = min(len(soup_mates(trial, trials)), KEPT_BEST)
+    return mates * soup_seconds(trial, prepared, trials) + flip_seconds(trial, prepared, trials)
+
+
+def _report_cpu_seconds(prepared: Prepared, trials: Sequence[Trial]) -> float:
     split = prepared.split
     judged = len(split.rows("test")) + len(split.rows("val")) + len(split.augmented_val)
     probabilities = judged * len(prepared.manifest.class_names)
-    return REPORT_CPU_SECONDS + REPORT_CPU_PER_IMAGE * judged + REPORT_CPU_PER_PROBABILITY * probabilities
+    # What choosing among the trials is worth takes no longer than this, and seconds only where there are very many.
+    choice = CELL_SECONDS * min(len(trials) * len(split.rows("val")) * RESAMPLES, MOST_CELLS)
+    return REPORT_CPU_SECONDS + REPORT_CPU_PER_IMAGE * judged + REPORT_CPU_PER_PROBABILITY * probabilities + choice

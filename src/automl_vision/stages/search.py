@@ -23,18 +23,20 @@ from automl_vision.models.heads import LINEAR
 from automl_vision.models.symmetry import SYMMETRIES, symmetry_line
 from automl_vision.report.html import duration
 from automl_vision.runtime import Runtime
+from automl_vision.search.choice import Chooser
 from automl_vision.search.history_file import History, RunFacts, history_file
+from automl_vision.search.judge import Judge
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
 from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
-from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.turns import Shares, TurnBegan, Turns
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
 from automl_vision.stages.impact import IMPACT_SHARE, impact_images, impact_seconds
 from automl_vision.stages.plan import Plan
-from automl_vision.stages.reserve import report_seconds, seconds_to_report
+from automl_vision.stages.reserve import report_seconds, seconds_to_finish, seconds_to_report
 from automl_vision.training.batch_size import effective_batch
 from automl_vision.training.loop import TrainingData
 
@@ -49,11 +51,13 @@ class Searched:
     Attributes:
         search: all trials, and the space they are of; `Turns` where each backbone had a time of its own.
         runner: what trained them; it knows their files and their preprocessing.
+        chooser: says which of them is the model.
         stop_reason: a key of `search.search.STOP_REASONS`.
     """
 
     search: Search | Turns
     runner: TrialRunner
+    chooser: Chooser
     stop_reason: str
 
     @property
@@ -90,11 +94,12 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
         search = Search(task, executor, history, seconds_left=time_left, interrupted=lambda: context.stop.requested)
     if search.task.one_recipe:
         context.note(_one_recipe(search.task))
-    keeper = _Keeper(context, prepared, runner, search.task, shares, _history(context, runner, history))
+    chooser = Chooser(files, judge_of(prepared, runner.objective))
+    keeper = _Keeper(context, prepared, runner, search.task, chooser, shares, _history(context, runner, history))
     for event in search:
         if isinstance(event, SearchEnded):
             keeper.note_spent()
-            return Searched(search, runner, event.reason)
+            return Searched(search, runner, chooser, event.reason)
         if isinstance(event, TurnBegan):
             if event.seconds > 0:
                 left = duration(event.seconds)
@@ -111,6 +116,12 @@ def shares_of(context: RunContext) -> Shares | None:
     return None if each is None else Shares(each, context.run.turns)
 
 
+def judge_of(prepared: Prepared, objective: str) -> Judge:
+    """What compares candidates: the validation images and their groups."""
+    val = prepared.split.rows("val")
+    return Judge(prepared.labels(val), prepared.groups(val), len(prepared.manifest.class_names), objective)
+
+
 @dataclass
 class _TimeLeft:
     """Seconds until the search must end, so that what comes after it still fits into the budget."""
@@ -123,7 +134,8 @@ class _TimeLeft:
     def __call__(self) -> float:
         after = seconds_to_report(self.context, self.prepared, self.trials)
         impact = impact_seconds(self.impact_images, self.context, self.prepared, self.trials)
-        return self.context.clock.remaining - after - impact
+        finish = seconds_to_finish(self.context, self.prepared, self.trials)
+        return self.context.clock.remaining - after - impact - finish
 
 
 def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContext:
@@ -154,6 +166,7 @@ class _Keeper:
     prepared: Prepared
     runner: TrialRunner
     task: SearchTask
+    chooser: Chooser
     shares: Shares | None = None
     history: History | None = None
     shipped: Trial | None = None
@@ -162,7 +175,8 @@ class _Keeper:
         """Take one change of one trial."""
         if trial.state in ("stopped", "failed"):
             self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
-        best = best_trial(self.task.candidates(trials))
+        choice = self.chooser.choose(self.task.candidates(trials))
+        best = choice.trial if choice else None
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
         if trial.state == "running" and not trial.epochs:
             return
@@ -174,7 +188,8 @@ class _Keeper:
         self.note_spent()
         self._remember(trial)
         if trial.state != "running":
-            self.runner.files.prune(trials, self.context.settings.output.kept_checkpoints)
+            kept = self.context.settings.output.kept_checkpoints
+            self.runner.files.prune(trials, kept, also=choice.weights if choice else ())
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
 

@@ -7,24 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from automl_vision import run_dir
 from automl_vision.bundle import Bundle, save_bundle
-from automl_vision.calibration import apply_temperature
 from automl_vision.data.preparation import Prepared
-from automl_vision.data.store import ImageStore
-from automl_vision.models.classifier import Classifier, placed
-from automl_vision.models.image_source import resized_batches
-from automl_vision.models.inference import logits
 from automl_vision.report.predictions import Predictions
-from automl_vision.runtime import Runtime
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import Finished, bundle_of
+from automl_vision.stages.improve import stored_votes
 from automl_vision.stages.search import Searched
-
-INFERENCE_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -63,9 +55,7 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
     prepared = prepared.open_test(looks)
 
     def predicted(rows: NDArray[np.int64]) -> Predictions:
-        return _predictions(
-            prepared, rows, predict_rows(finished.net, bundle, prepared.store, rows, searched.runner.runtime)
-        )
+        return _predictions(prepared, rows, bundle.probabilities(stored_votes(finished.ensemble, prepared.store, rows)))
 
     return Looked(
         test=predicted(test),
@@ -79,14 +69,6 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
 def with_looks(bundle: Bundle, looks: Sequence[Mapping[str, Any]]) -> Bundle:
     """The same model, with the ledger in its provenance."""
     return replace(bundle, provenance={**bundle.provenance, "looks": list(looks)})
-
-
-def predict_rows(
-    net: Classifier, bundle: Bundle, store: ImageStore, rows: NDArray[np.int64], runtime: Runtime
-) -> NDArray[np.float64]:
-    """(n, C) calibrated probabilities of stored images."""
-    batches = resized_batches(store, torch.from_numpy(rows), bundle.preprocessing.size, INFERENCE_BATCH)
-    return apply_temperature(logits(net, batches, bundle.preprocessing, runtime).astype(np.float64), bundle.temperature)
 
 
 def _predictions(prepared: Prepared, rows: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Predictions:
@@ -109,8 +91,8 @@ def _baselines(
     best = runner.files.best(trial for trial in searched.search.trials if trial.recipe.kind == "probe")
     if best is not None and best[0].number != finished.trial.number:
         bundle = bundle_of(*best, runner, prepared, context)
-        net = placed(bundle.classifier(), runner.runtime.device)
-        baselines["linear probe"] = predict_rows(net, bundle, prepared.store, test, runner.runtime)
+        votes = stored_votes(bundle.ensemble(runner.runtime), prepared.store, test)
+        baselines["linear probe"] = bundle.probabilities(votes)
     return baselines
 
 

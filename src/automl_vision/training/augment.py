@@ -123,6 +123,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
+def mirrors(recipe: Recipe) -> bool:
+    """Whether a recipe shows images mirrored left-right: only then is a mirror image what a network has learnt."""
+    return AUGMENTATIONS[recipe.augment].flips and recipe.horizontal_flip
+
+
 def augmented(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
     """What a recipe makes of a batch: framed, flipped, changed, erased; the batch stays as it is.
 

@@ -189,6 +189,11 @@ class Trainer:
         """State dict of the classifier at its best validated epoch, on the CPU."""
         return self._require_best().weights
 
+    def last_weights(self) -> dict[str, torch.Tensor]:
+        """State dict of the classifier (its running average, where there is one) as it is now, on the CPU."""
+        copied: dict[str, torch.Tensor] = _copied(self._validated.state_dict())
+        return copied
+
     def best_probabilities(self) -> NDArray[np.float32]:
         """(m, C) validation probabilities of the best epoch."""
         return self._require_best().probabilities
