@@ -111,6 +111,7 @@ class Run:
     def searched(self) -> Any:
         return SimpleNamespace(
             search=SimpleNamespace(trials=self.trials),
+            candidates=self.trials,
             runner=self.runner,
             chooser=Chooser(self.runner.files, self.judge),
             stop_reason="trials",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from automl_vision.config import load_settings
 from automl_vision.search.choice import Chooser
 from automl_vision.search.judge import Judge
 from automl_vision.search.trial import Trial
@@ -57,10 +58,12 @@ def test_the_model_on_disk_follows_the_rule_of_the_final_choice(
     monkeypatch.setattr(stage, "bundle_of", lambda trial, *_: trial.number)
     monkeypatch.setattr(stage, "save_bundle", lambda number, _path: shipped.append(number))
     run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
-    context: Any = SimpleNamespace(run=run, tell=told.append, clock=SimpleNamespace(remaining=1.0, elapsed=1.0))
+    clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
+    context: Any = SimpleNamespace(run=run, tell=told.append, clock=clock, settings=settings)
     runner: Any = SimpleNamespace(files=files)
     judge = Judge(np.zeros(100, np.int64), np.arange(100), 2, "accuracy")
-    keeper = _Keeper(context, SimpleNamespace(), runner, Chooser(files, judge))  # type: ignore[arg-type]
+    task: Any = SimpleNamespace(candidates=list)
+    keeper = _Keeper(context, SimpleNamespace(), runner, task, Chooser(files, judge))  # type: ignore[arg-type]
     trials = []
     for number, wrong in enumerate([20, 20, 5]):
         chances = np.tile(np.array([[0.9, 0.1]], np.float32), (100, 1))
