@@ -26,6 +26,7 @@ from automl_vision.data.lineage.evidence import EVIDENCE, KEEPS_TOGETHER, LINEAG
 from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.groups import connected
 from automl_vision.data.lineage.lineage import Link
+from automl_vision.data.lineage.missing_copies import missing_copies
 from automl_vision.data.lineage.neighbours import NEIGHBOURS, Nearest, nearest_pairs, thumbnails, turned
 from automl_vision.data.lineage.picking import Look, judge_groups
 from automl_vision.data.lineage.picture import TINY
@@ -85,6 +86,8 @@ def compare(
             if work.is_worth_a_second_look:
                 sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
                 work.look_again(second_candidates(described, views, work.root, sizes))
+                sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
+                work.expect(missing_copies(work.perhaps, described, views, near, work.root, sizes))
             found = list(work.found.items())
             original = _originals(facts, others, found, pictures, pool, stop)
             names = named_pairs(joined, facts)
@@ -263,6 +266,15 @@ class _Work:
                 break
             self._compare(self._open(candidates[start:end]))
             self._tell(end, len(candidates))
+
+    @property
+    def perhaps(self) -> list[Found]:
+        """Pairs that may be the same picture, and are in two groups."""
+        return [(pair, each) for pair, each in self.found.items() if self.root[pair[0]] != self.root[pair[1]]]
+
+    def expect(self, pairs: list[Pair]) -> None:
+        """Join pairs of which it is enough that they may be the same picture."""
+        self._keep([(pair, replace(self.found[pair], expected=True)) for pair in pairs])
 
     def _open(self, candidates: list[Candidate]) -> list[Candidate]:
         """Those that are not joined yet."""

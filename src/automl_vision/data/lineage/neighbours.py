@@ -59,7 +59,7 @@ def nearest_pairs(views: Floats, k: int = NEIGHBOURS) -> Nearest:
     if n < 2:
         none, zero = np.zeros(0, np.float32), np.zeros(n, np.float32)
         return Nearest(np.zeros((0, 2), np.int64), none, zero, zero, zero)
-    unit = _centred(views)
+    unit = unit_views(views)
     search = _exactly if n <= _EXACT else _in_cells
     blocks = list(search(unit, min(k, n - 1)))
     pairs, cosine, *of_each = (np.concatenate(each) for each in zip(*blocks, strict=True))
@@ -78,7 +78,7 @@ def nearest_of(views: Floats, rows: NDArray[np.int64], k: int) -> Iterator[tuple
     k = min(k, views.shape[1] - 1)
     if k < 1:
         return
-    unit = _centred(views)
+    unit = unit_views(views)
     for block in (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)):
         cosine = _cosines(unit, block, unit[0])
         cosine[np.arange(len(block)), block] = -np.inf
@@ -111,8 +111,8 @@ def _thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(sums / ones, dtype=np.float64)
 
 
-def _centred(views: Floats) -> Floats:
-    """Unit vectors around the mean image: what all images share says nothing about two of them."""
+def unit_views(views: Floats) -> Floats:
+    """(V, n, D) unit vectors around the mean image: what all images share says nothing about two of them."""
     moved = views - views[0].mean(axis=0)
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-12), dtype=np.float32)
 

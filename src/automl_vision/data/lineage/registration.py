@@ -57,6 +57,8 @@ _SAID: dict[Guise, str] = {
     "spread": "grey levels spread evenly registered",
 }
 
+#: Score from which what may be the same picture is, where it is expected (docs/LOG.md).
+_EXPECTED = 4.2
 #: Without matches: the share of one of the two that the other must cover; pixels within which it lies as a flip or a
 #: quarter turn would lay it; grey levels within which it has its colours. And the correlation from which it is asked.
 _OVERLAP, _MOVED, _RECOLOURED, _WORTH_ASKING = 0.45, 12.0, 6.0, 0.6
@@ -79,6 +81,8 @@ class Registration:
         moved: pixels by which a corner lies off the corner that a flip or a quarter turn would lay it on; infinite
             where the two do not agree.
         recoloured: grey levels by which most of it differs in colour; infinite where the two do not agree.
+        expected: whether one of them is alone, and the group of the other has lost a copy: then it is enough that they
+            are nearly the same.
     """
 
     inliers: int = 0
@@ -89,6 +93,7 @@ class Registration:
     guise: Guise = "grey"
     moved: float = math.inf
     recoloured: float = math.inf
+    expected: bool = False
 
     @property
     def score(self) -> float:
@@ -105,7 +110,7 @@ class Registration:
     @property
     def same(self) -> bool:
         """Whether this is one picture."""
-        if self.inliers and self.score > self._rule.same:
+        if (self.inliers and self.score > self._rule.same) or (self.expected and self.nearly):
             return True
         found = (self.correlation, self.agreement.share, self.agreement.alike)
         return self._is_told_apart and any(np.greater_equal(found, least).all() for least in self._rule.laid)
@@ -120,10 +125,16 @@ class Registration:
         return (laid and self._is_told_apart) or (self.inliers > 0 and self.score >= self._rule.perhaps)
 
     @property
+    def nearly(self) -> bool:
+        """Whether it may be one picture, and is where that is expected."""
+        return self.perhaps and self.score >= _EXPECTED
+
+    @property
     def detail(self) -> str:
         """One line for people."""
         by = f"{self.inliers} points" if self.inliers else f"{self.agreement.alike:.0f} places"
-        return f"{_SAID[self.guise]} {self.variant}: {by}, correlation {self.correlation:.2f}"
+        why = ", and its group has lost a copy" if self.expected else ""
+        return f"{_SAID[self.guise]} {self.variant}: {by}, correlation {self.correlation:.2f}{why}"
 
     def turned_round(self) -> Registration:
         """The same, from the first picture to the second."""
