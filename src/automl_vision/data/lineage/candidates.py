@@ -26,8 +26,8 @@ DEPTHS: tuple[Depth, ...] = get_args(Depth)
 _LAID, _LAID_COSINE = 4, 0.35
 #: Of a picture that nothing was joined to, or half as many as is usual: neighbours that are looked through; groups
 #: among them that it is held against, each by the member it is most like; and those it is compared with in all ways, if
-#: they are as alike as that. Where it is known which groups have lost a copy, it is compared so with as many of those, if
-#: at all alike, and with no others.
+#: they are as alike as that. Where it is known which groups have lost a copy, it is compared so with as many of those,
+#: if at all alike, and with no others.
 _SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE, _SHORT_COSINE = 48, 8, 2, 0.5, 0.3
 
 
