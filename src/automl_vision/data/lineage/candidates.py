@@ -26,8 +26,7 @@ DEPTHS: tuple[Depth, ...] = get_args(Depth)
 _LAID, _LAID_COSINE = 4, 0.35
 #: Of a picture that nothing was joined to, or half as many as is usual: neighbours that are looked through; groups
 #: among them that it is held against, each by the member it is most like; and those it is compared with in all ways, if
-#: they are as alike as that. Where it is known which groups have lost a copy, it is compared so with as many of those,
-#: if at all alike, and with no others.
+#: they are as alike as that. Of groups that have lost a copy, it is compared so with as many more, if at all alike.
 _SEEN_AGAIN, _HELD_AGAINST, _ALL_WAYS, _ALL_WAYS_COSINE, _SHORT_COSINE = 48, 8, 2, 0.5, 0.3
 
 
@@ -108,7 +107,7 @@ def second_candidates(
             a, b = int(rows[at]), int(rows[near[nth]])
             lost_one = bool(short[b]) and cosine[nth] >= _SHORT_COSINE and left > 0
             left -= lost_one
-            again = lost_one or (sizes.usual is None and place < _ALL_WAYS and cosine[nth] >= _ALL_WAYS_COSINE)
+            again = lost_one or (place < _ALL_WAYS and cosine[nth] >= _ALL_WAYS_COSINE)
             pair, depth = (min(a, b), max(a, b)), DEPTHS[-1 if again else 0]
             if pair not in found or again:
                 found[pair] = Candidate(pair, float(cosine[nth]), hint=False, depth=depth)
