@@ -12,7 +12,7 @@ import argparse
 import csv
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ from leaky_sets.naming import NAMINGS
 from leaky_sets.pictures import read_pool
 from leaky_sets.pipeline import Picture, Pipeline, Rng
 from leaky_sets.pipelines import PIPELINES, chosen_pipelines
+from leaky_sets.twins import Judged, kin, read_judged
 
 #: Share of the originals that have copies, and how many each of them has.
 AUGMENTED, COPIES = 0.6, 4
@@ -126,6 +127,16 @@ def pool_originals(half: Path, count: int, seed: int = 0, sources: tuple[str, ..
         )
         for file in read_pool(half, count, seed, sources)
     ]
+
+
+def one_of_kin(originals: Iterable[Original], judged: Judged) -> list[Original]:
+    """The first of all that were judged to show the same or to share a part: nothing that is left belongs together."""
+    originals = list(originals)
+    family = kin((each.source for each in originals), judged.twins + judged.parts)
+    first: dict[str, Original] = {}
+    for each in originals:
+        first.setdefault(family[each.source], each)
+    return list(first.values())
 
 
 def fashion_originals(folder: Path, count: int, seed: int = 0) -> list[Original]:
@@ -233,6 +244,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", choices=tuple(FILES), default="jpeg")
     parser.add_argument("--libraries", nargs="*", default=(), help="whose pipelines (default: all)")
     parser.add_argument("--sources", nargs="*", default=(), help="kinds of pictures of the pool (default: all)")
+    parser.add_argument(
+        "--one-of-kin",
+        action="store_true",
+        help="no two pictures of the pool that were judged to be the same or to share",
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -245,7 +261,10 @@ def originals_of(pictures: Path, args: argparse.Namespace) -> list[Original]:
     """From one half of the pool, or from the folder of Fashion-MNIST."""
     if any(pictures.glob("*-ubyte.gz")):
         return fashion_originals(pictures, args.originals, args.seed)
-    return pool_originals(pictures, args.originals, args.seed, tuple(args.sources))
+    if not args.one_of_kin:
+        return pool_originals(pictures, args.originals, args.seed, tuple(args.sources))
+    alone = one_of_kin(pool_originals(pictures, 0, args.seed, tuple(args.sources)), read_judged())
+    return alone[: args.originals or len(alone)]
 
 
 def main() -> None:

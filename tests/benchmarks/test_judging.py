@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from leaky_sets import rival_programs
-from leaky_sets.folder import IMAGES, TRUTH, Made, Original, Plan, pool_originals, read_truth, write_set
+from leaky_sets.folder import IMAGES, TRUTH, Made, Original, Plan, one_of_kin, pool_originals, read_truth, write_set
 from leaky_sets.judging import Case, Join, Verdict, figures, groups_of
 from leaky_sets.pictures import half_of
 from leaky_sets.project import look
@@ -87,6 +87,12 @@ def test_perfect_groups_leave_no_sibling_and_as_many_copies_as_chance_has() -> N
     kept = told["if_one_of_each_group_is_kept"]
     assert (kept["files"], kept["test_files_with_sibling_in_train"]) == (5, 0)
     assert 0 < kept["copies_among_test_files"] < 60  # two thirds of two groups of five
+
+
+def test_of_kin_the_first_is_left() -> None:
+    originals = [Original(name, "a", lambda: None) for name in "edcba"]  # type: ignore[arg-type, return-value]
+    judged = Judged(twins=(("a", "b"),), parts=(("b", "d"),))
+    assert [each.source for each in one_of_kin(originals, judged)] == ["e", "d", "c"]
 
 
 def test_kinship_is_closed() -> None:
