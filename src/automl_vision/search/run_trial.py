@@ -393,7 +393,7 @@ class TrialRunner:
         recipe = trial.recipe
         net = self.classifier(recipe)
         if recipe.head_from_probe:
-            self._start_head(net, recipe)
+            self.start_head(net, recipe)
         trainer = Trainer(
             recipe,
             self.data,
@@ -409,91 +409,13 @@ class TrialRunner:
         trainer.load_state(checkpoint["trainer"])
         return Trial.from_dict(checkpoint["trial"]).replace(state="running", attempt=trial.attempt), trainer
 
-    def _start_head(self, net: Classifier, recipe: Recipe) -> None:
+    def start_head(self, net: Classifier, recipe: Recipe) -> None:
         """Start from the head that was fitted to frozen features, so that fine-tuning begins where that ended."""
         number = self._heads.get((recipe.backbone, recipe.head))
         fitted = self.files.load_result(number) if number is not None else None
         if fitted is not None:
             own = {name: tensor for name, tensor in fitted.weights.items() if name.startswith("head.")}
             net.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in own.items()})
-
-    # --- once more, on other rows -------------------------------------------------------------------------------
-
-    def retrain(
-        self,
-        trial: Trial,
-        rows: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        groups: NDArray[np.int64],
-        seconds_left: Callable[[], float],
-    ) -> tuple[dict[str, torch.Tensor], float]:
-        """The recipe of a trial on other rows, for as many epochs as the trial had, without early stopping.
-
-        Args:
-            trial: a probe or a fine-tune.
-            rows: (n) of the store.
-            labels, groups: (n) of these rows.
-            seconds_left: asked at every step.
-
-        Returns:
-            the state dict after the last epoch, and the last training loss (0 for a probe).
-
-        Raises:
-            OutOfTime, TrialFailed, TrialInterrupted: it did not come to an end.
-        """
-        retrain = {"probe": self._refit_probe, "finetune": self._refine_tune}[trial.recipe.kind]
-        return retrain(trial, rows, labels, groups, seconds_left)
-
-    def _refit_probe(
-        self,
-        trial: Trial,
-        rows: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        groups: NDArray[np.int64],
-        seconds_left: Callable[[], float],
-    ) -> tuple[dict[str, torch.Tensor], float]:
-        net = placed(self.classifier(trial.recipe), self.runtime.device)
-        features = extract_features(
-            net.backbone,
-            self.data.source,
-            torch.from_numpy(rows),
-            self.preprocessing(trial.recipe),
-            self.runtime,
-            batch_size=FEATURE_BATCH,
-            should_stop=lambda: seconds_left() <= 0,
-        )
-        strengths = (trial.notes["strength"],)
-        probe = fit_probe(features, labels, groups, self.data.num_classes, strengths=strengths, folds=2)
-        set_linear_head(net, probe.weight, probe.bias)
-        return net.state_dict(), 0.0
-
-    def _refine_tune(
-        self,
-        trial: Trial,
-        rows: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        _groups: NDArray[np.int64],
-        seconds_left: Callable[[], float],
-    ) -> tuple[dict[str, torch.Tensor], float]:
-        recipe = dataclasses.replace(trial.recipe, patience=0)
-        data = dataclasses.replace(
-            self.data,
-            train_rows=torch.from_numpy(rows),
-            train_labels=torch.from_numpy(labels),
-            val_rows=self.data.val_rows[:1],  # it is trained on: what it says of them decides nothing
-            val_labels=self.data.val_labels[:1],
-        )
-        net = self.classifier(recipe)
-        if recipe.head_from_probe:
-            self._start_head(net, recipe)
-        trainer = Trainer(recipe, data, net, self.preprocessing(recipe), self.runtime, lambda _labels, _said: 0.0)
-        loss = math.nan
-        for _ in range(trial.epochs_done):
-            result = trainer.run_epoch(seconds_left)
-            if result.finished == "deadline":
-                raise OutOfTime(f"its time ended in epoch {result.epoch} of {trial.epochs_done}")
-            loss = result.train_loss
-        return trainer.last_weights(), loss
 
     def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
         record = EpochRecord(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from automl_vision.models.features import OutOfTime
+from automl_vision.search.retrain import Rows, retrain
 from automl_vision.search.run_trial import TrialInterrupted
 from automl_vision.search.trial import is_frozen
 from automl_vision.stages.improve import Bench, Improved
@@ -58,9 +59,8 @@ def refitted(bench: Bench, improved: Improved) -> Refit:
     rows = np.concatenate([bench.prepared.split.rows(name) for name in ("train", "val")])
     passes = sum(1 + network.flip for network in improved.draft.networks)
     try:
-        weights, loss = bench.searched.runner.retrain(
-            trial, rows, bench.prepared.labels(rows), bench.prepared.groups(rows), lambda: bench.seconds_left(passes)
-        )
+        on = Rows(rows, bench.prepared.labels(rows), bench.prepared.groups(rows))
+        weights, loss = retrain(bench.searched.runner, trial, on, lambda: bench.seconds_left(passes))
     except (OutOfTime, TrialFailed, TrialInterrupted) as error:
         reason = str(error) or "the run was stopped"
         return Refit(f"kept the model before it: {reason}", len(rows), time.monotonic() - started)

@@ -84,10 +84,8 @@ def compare(
             work = _Work(rows, pictures, pool, stop, progress)
             work.look(first_candidates(described, near, facts, others), connected(len(manifest), joined))
             if work.is_worth_a_second_look:
-                sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
-                work.look_again(second_candidates(described, views, work.root, sizes))
-                sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
-                work.expect(missing_copies(work.perhaps, described, views, near, work.root, sizes))
+                work.look_again(second_candidates(described, views, work.root, work.sizes(facts)))
+                work.expect(missing_copies(work.perhaps, described, views, near, work.root, work.sizes(facts)))
             found = list(work.found.items())
             original = _originals(facts, others, found, pictures, pool, stop)
             names = named_pairs(joined, facts)
@@ -95,7 +93,6 @@ def compare(
     unknown = (len(rows) - len(described)) * NEIGHBOURS // 2  # about as many as there would have been
     seen = {row: pictures.appearances[row] for row in sorted(pictures.appearances)}
     plain = [row for row, each in seen.items() if each.plain and not each.tiny]
-    sizes = GroupSizes.of(work.root, np.flatnonzero(facts.usable))
     told = _compared(found, unchecked=work.late + unknown, tiny=_tiny(facts), plain=plain)
     return replace(
         told,
@@ -105,7 +102,7 @@ def compare(
         left=work.left,
         barren=work.barren if work.left else 0,
         unseen=np.union1d(np.setdiff1d(rows, described), sorted(work.unseen)).astype(np.int64),
-        resembling=_resembling(described, near, sizes) if sight.describe is not None else _no_rows(),
+        resembling=_resembling(described, near, work.sizes(facts)) if sight.describe is not None else _no_rows(),
         original=original,
         marked={row: each.traces for row, each in seen.items() if each.traces},
     )
@@ -239,6 +236,10 @@ class _Work:
         """Whether the folder is full of copies: where hardly any were found, few were missed."""
         members = np.bincount(self.root[self._rows], minlength=len(self.root))[self.root[self._rows]]
         return not self.late and float((members > 1).mean()) >= _WORTH_A_SECOND_LOOK
+
+    def sizes(self, facts: Facts) -> GroupSizes:
+        """Of what is joined by now."""
+        return GroupSizes.of(self.root, np.flatnonzero(facts.usable))
 
     def look(self, candidates: list[Candidate], root: NDArray[np.int64]) -> None:
         """Compare what `root`, and what was joined before it, did not join already; give up where nothing is found."""

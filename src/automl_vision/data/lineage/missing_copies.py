@@ -7,7 +7,7 @@ picture, it nearly always is that copy (docs/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,42 +51,33 @@ def missing_copies(
         root: of all rows: what each is joined to.
         sizes: of what is joined.
     """
-    if sizes.usual is None:
-        return []
-    claims = sorted(_claims(perhaps, rows, views, near, root, sizes), key=lambda each: (-each.standing_out, each.pair))
-    taken: set[int] = set()
-    room = {each.group: sizes.usual - int(sizes.members[each.group]) for each in claims}
-    chosen: list[Pair] = []
-    for each in claims:
-        if each.lone not in taken and room[each.group] > 0:
-            taken.add(each.lone)
-            room[each.group] -= 1
-            chosen.append(each.pair)
-    return chosen
-
-
-def _claims(
-    perhaps: Iterable[tuple[Pair, Registration]],
-    rows: NDArray[np.int64],
-    views: Floats,
-    near: Nearest,
-    root: NDArray[np.int64],
-    sizes: GroupSizes,
-) -> Iterator[_Claim]:
     asked = _asked(perhaps, root, sizes)
-    if not asked:
-        return
+    if sizes.usual is None or not asked:
+        return []
     unit = unit_views(views)
     alone = np.flatnonzero(sizes.members[rows] == 1)
+    claims: list[_Claim] = []
     for group, pairs in asked.items():
         members = np.flatnonzero(root[rows] == group)
         cosine = np.stack([view[alone] @ unit[0, members].T for view in unit]).max(axis=(0, 2))
         standing_out = near.standing_out(alone, cosine)
         first = np.argsort(-standing_out, kind="stable")[:_FIRST_FEW]
-        for at in first.tolist():
-            lone = int(rows[alone[at]])
-            if lone in pairs:
-                yield _Claim(float(standing_out[at]), lone, group, pairs[lone])
+        told = zip(rows[alone[first]].tolist(), standing_out[first].tolist(), strict=True)
+        claims += [_Claim(far, lone, group, pairs[lone]) for lone, far in told if lone in pairs]
+    return _dealt(claims, sizes.usual, sizes)
+
+
+def _dealt(claims: list[_Claim], usual: int, sizes: GroupSizes) -> list[Pair]:
+    """Each image to one group, and each group no more than it has lost; who stands out most comes first."""
+    taken: set[int] = set()
+    room = {each.group: usual - int(sizes.members[each.group]) for each in claims}
+    chosen: list[Pair] = []
+    for each in sorted(claims, key=lambda each: (-each.standing_out, each.pair)):
+        if each.lone not in taken and room[each.group] > 0:
+            taken.add(each.lone)
+            room[each.group] -= 1
+            chosen.append(each.pair)
+    return chosen
 
 
 def _asked(

@@ -1,0 +1,85 @@
+"""The recipe of a trial trained once more, on other rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_vision.models.classifier import placed, set_linear_head
+from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.probe import fit_probe
+from automl_vision.search.run_trial import FEATURE_BATCH, TrialRunner
+from automl_vision.search.trial import Trial
+from automl_vision.training.loop import Trainer
+
+#: Weights after the last epoch, and the last training loss (0 for a probe).
+Retrained = tuple[dict[str, torch.Tensor], float]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What it is trained on: (n) rows of the store, and their labels and groups."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+
+def retrain(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    """Train for as many epochs as the trial had, without early stopping.
+
+    Args:
+        runner: what trained it.
+        trial: a probe or a fine-tune.
+        on: what it is trained on.
+        seconds_left: asked at every step.
+
+    Raises:
+        OutOfTime, TrialFailed, TrialInterrupted: it did not come to an end.
+    """
+    return {"probe": _probe, "finetune": _fine_tune}[trial.recipe.kind](runner, trial, on, seconds_left)
+
+
+def _probe(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    net = placed(runner.classifier(trial.recipe), runner.runtime.device)
+    features = extract_features(
+        net.backbone,
+        runner.data.source,
+        torch.from_numpy(on.rows),
+        runner.preprocessing(trial.recipe),
+        runner.runtime,
+        batch_size=FEATURE_BATCH,
+        should_stop=lambda: seconds_left() <= 0,
+    )
+    strengths = (trial.notes["strength"],)
+    probe = fit_probe(features, on.labels, on.groups, runner.data.num_classes, strengths=strengths, folds=2)
+    set_linear_head(net, probe.weight, probe.bias)
+    return net.state_dict(), 0.0
+
+
+def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    recipe = dataclasses.replace(trial.recipe, patience=0)
+    data = dataclasses.replace(
+        runner.data,
+        train_rows=torch.from_numpy(on.rows),
+        train_labels=torch.from_numpy(on.labels),
+        val_rows=runner.data.val_rows[:1],  # it is trained on: what it says of them decides nothing
+        val_labels=runner.data.val_labels[:1],
+    )
+    net = runner.classifier(recipe)
+    if recipe.head_from_probe:
+        runner.start_head(net, recipe)
+    trainer = Trainer(recipe, data, net, runner.preprocessing(recipe), runner.runtime, lambda _labels, _said: 0.0)
+    loss = math.nan
+    for _ in range(trial.epochs_done):
+        result = trainer.run_epoch(seconds_left)
+        if result.finished == "deadline":
+            raise OutOfTime(f"its time ended in epoch {result.epoch} of {trial.epochs_done}")
+        loss = result.train_loss
+    return trainer.last_weights(), loss
