@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automl_vision.cli.process import settle_process
 from automl_vision.runtime import PROCESS_START, make_runtime
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _test(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
+    settle_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     train = commands.add_parser("train", help="train within the budget and write a checkpoint")

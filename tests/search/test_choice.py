@@ -15,6 +15,7 @@ from automl_vision.search.choice import IMAGES_PER_TRIAL, MARGIN, Chooser, choos
 from automl_vision.search.judge import Judge
 from automl_vision.search.trial import Trial, best_trial, is_frozen
 from automl_vision.search.trial_files import TrialFiles
+from automl_vision.training.recipe import Recipe
 
 N = 200
 JUDGE = Judge(np.zeros(N, np.int64), np.arange(N), 2, "accuracy")
@@ -47,16 +48,35 @@ def test_without_a_score_there_is_no_choice() -> None:
     assert choose([probe(0, 0.5)], {}, JUDGE) is None  # its predictions cannot be read
 
 
-def test_a_fine_tune_does_not_replace_the_probe_because_of_a_tie() -> None:
-    tie = chosen(told(probe(0).replace(loss=9.0), range(20)), told(tuned(1), range(10, 30)))
+def cut(number: int, **fields: Any) -> Trial:
+    """A default recipe that the deadline ended: it has to show that it is better."""
+    return finetune(number, [0.5] * 6, state="stopped", **fields)
+
+
+def test_a_fine_tune_that_was_cut_does_not_replace_the_probe_because_of_a_tie() -> None:
+    tie = chosen(told(probe(0).replace(loss=9.0), range(20)), told(cut(1), range(10, 30)))
     assert tie.trial.number == 0
     assert "the model on frozen features (trial 0) is kept" in tie.reason
 
 
-def test_a_fine_tune_replaces_the_probe_where_it_is_better_by_more_than_half_an_error() -> None:
-    assert chosen(told(probe(0), range(20)), told(tuned(1), range(19))).trial.number == 1
+def test_a_fine_tune_that_was_cut_replaces_the_probe_where_it_is_better_by_more_than_half_an_error() -> None:
+    assert chosen(told(probe(0), range(20)), told(cut(1), range(19))).trial.number == 1
     # 12 images won and 10 lost: a gain of 0.01, with a standard error of 0.023.
-    assert chosen(told(probe(0), range(20)), told(tuned(1), range(12, 30))).trial.number == 0
+    assert chosen(told(probe(0), range(20)), told(cut(1), range(12, 30))).trial.number == 0
+
+
+def test_a_whole_default_recipe_is_kept_unless_the_probe_is_better_by_more_than_half_an_error() -> None:
+    kept = chosen(told(probe(0), range(10, 28)), told(tuned(1), range(20)))  # 10 won, 8 lost
+    assert kept.trial.number == 1
+    assert "the default recipe (trial 1) is kept" in kept.reason
+    assert chosen(told(probe(0), range(19)), told(tuned(1), range(20))).trial.number == 0
+
+
+def test_a_default_recipe_of_a_few_epochs_or_from_random_weights_is_not_kept_against_the_probe() -> None:
+    first = told(probe(0), range(10, 28))
+    assert chosen(first, told(finetune(1, [0.5] * 2, horizon=2), range(20))).trial.number == 0
+    scratch = tuned(1, recipe=Recipe("finetune", "net_a", 96, epochs=12, pretrained=False))
+    assert chosen(first, told(scratch, range(20))).trial.number == 0
 
 
 def test_the_default_recipe_is_kept_where_a_later_one_is_hardly_better() -> None:
@@ -80,7 +100,7 @@ def test_the_default_is_the_first_of_the_portfolio_that_was_validated() -> None:
 def test_groups_count_once() -> None:
     """Four images won in one group are one piece of evidence: no more than one standard error."""
     judge = Judge(np.zeros(N, np.int64), np.arange(N) // 20, 2, "accuracy")
-    trials = [told(probe(0), range(40, 60)), told(tuned(1), [*range(60, 64), *range(80, 95)])]
+    trials = [told(probe(0), range(40, 60)), told(cut(1), [*range(60, 64), *range(80, 95)])]
     choice = choose([t for t, _ in trials], {t.number: p for t, p in trials}, judge)
     assert choice is not None
     assert choice.trial.number == 0
@@ -129,7 +149,7 @@ def test_whatever_is_chosen_was_beaten_by_little_and_the_order_does_not_matter(
     assert best is not None
     if choice.trial != best:  # here candidates are right on nested sets, so that any other is a tie
         assert not judge.gain(predicted[best.number], predicted[choice.trial.number]).exceeds(2 * MARGIN)
-    if is_frozen(best):
+    if is_frozen(best) and all(is_frozen(trial) for trial in choice.entered):
         assert choice.trial == best
     shuffled = trials.copy()
     order.shuffle(shuffled)

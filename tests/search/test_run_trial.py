@@ -46,6 +46,7 @@ class StandIn:
 
     fault: Callable[[int], None] = staticmethod(lambda epoch: None)
     val_loss: Callable[[int], float] = staticmethod(lambda epoch: 1.0 / epoch)
+    best: int = 10**9  # the epoch that is kept, once it is reached
 
     def __init__(self, recipe: Recipe, *_: Any) -> None:
         self.recipe = recipe
@@ -57,6 +58,10 @@ class StandIn:
         StandIn.fault(self.epoch)
         ended = "horizon" if self.epoch == self.recipe.epochs else ""
         return EpochResult(self.epoch, 1.0, StandIn.val_loss(self.epoch), self.epoch / 10, 1e-3, 2.0, 8, ended)
+
+    @property
+    def best_epoch(self) -> int:
+        return min(self.epoch, StandIn.best)
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         return {"epoch": torch.tensor(self.epoch)}
@@ -211,6 +216,16 @@ def test_the_weights_kept_are_those_of_the_best_epoch(runner: TrialRunner) -> No
     result = runner.files.load_result(0)
     assert result is not None
     assert int(result.weights["epoch"]) == 4
+
+
+def test_score_and_loss_are_those_of_the_epoch_that_is_kept(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandIn, "best", 3)
+    *_, last = runner(Assignment(fresh(), until=4))
+    result = runner.files.load_result(0)
+    assert result is not None
+    assert (int(result.weights["epoch"]), last.score, last.loss) == (3, 0.3, 1 / 3)
 
 
 # --- heads on frozen features ---------------------------------------------------------------------------------------

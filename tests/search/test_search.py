@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.executors import LocalExecutor, Report
-from automl_vision.search.costs import STEP_OVER_FORWARD
+from automl_vision.search.costs import FROZEN_STEP, STEP_OVER_FORWARD
 from automl_vision.search.portfolio import portfolio
 from automl_vision.search.run_trial import Assignment
 from automl_vision.search.scheduler import KEPT_PAUSED
@@ -19,7 +19,7 @@ from automl_vision.search.search import FAILURES_IN_A_ROW, STOP_REASONS, Search,
 from automl_vision.search.trial import Trial
 
 GMACS = {"net_a": 0.4, "net_b": 0.8, "net_c": 1.6}
-N_TRAIN, N_VAL = 96, 20
+N_TRAIN, N_VAL = 120, 20
 PROBE_SECONDS, EPOCH_SECONDS = 5.0, 10.0
 STEP_SECONDS = EPOCH_SECONDS / (N_TRAIN + N_VAL / STEP_OVER_FORWARD)
 
@@ -101,7 +101,8 @@ class World:
         yield trial
 
     def _epoch(self, trial: Trial, until: int) -> Trial:
-        self.time += min(EPOCH_SECONDS, max(self.left, 0.1))
+        step = STEP_SECONDS * FROZEN_STEP[trial.recipe.freeze_stages]
+        self.time += min(N_TRAIN * step + N_VAL * STEP_SECONDS / STEP_OVER_FORWARD, max(self.left, 0.1))
         done = trial.epochs_done + 1
         self.work_done.append((trial.number, done))
         score = self.quality(trial.number) * (1 - 0.5 / done)
@@ -114,7 +115,7 @@ class World:
             score=best,
             loss=1 - best,
             state=state,
-            seconds_per_image=STEP_SECONDS,
+            seconds_per_image=step,
         )
 
 
@@ -251,7 +252,7 @@ def test_the_portfolio_is_tried_then_the_sampler_proposes() -> None:
     task = make_task(max_trials=9)
     search, _, _ = run(World(), task)
     best_first = ("net_b", "net_a", "net_c")
-    wanted = portfolio(task.space({}), backbones=best_first, resolutions=task.resolutions, pretrained=True, horizon=12)
+    wanted = portfolio(task.space({}), backbones=best_first, resolutions=task.resolutions, pretrained=True, steps=120)
     tried = [dict(trial.parameters) for trial in fine_tunes(search)[: len(wanted)]]
     assert tried[0] == wanted[0]
     assert all(tried.count(point) == 1 for point in wanted)
@@ -271,11 +272,10 @@ def test_of_equal_recipes_the_better_probed_backbone_comes_first() -> None:
 
 
 def test_a_backbone_that_is_better_elsewhere_comes_earlier() -> None:
-    known = {"net_a": 70.0, "net_b": 70.0, "net_c": 70.0}.get
-    plain, _, _ = run(World(), make_task(max_trials=9, imagenet_top1=known))
-    better = {"net_a": 70.0, "net_b": 70.0, "net_c": 88.0}.get
-    other, _, _ = run(World(), make_task(max_trials=9, imagenet_top1=better))
-    assert places(other, "net_c")[0] < places(plain, "net_c")[0]
+    known = {"net_a": 70.0, "net_b": 70.0, "net_c": 70.0}
+    plain, _, _ = run(World(), make_task(max_trials=9, imagenet_top1=known.get))
+    other, _, _ = run(World(), make_task(max_trials=9, imagenet_top1={**known, "net_a": 88.0}.get))
+    assert places(other, "net_a")[0] < places(plain, "net_a")[0]
 
 
 def test_from_random_weights_nothing_is_known_of_recipes() -> None:
@@ -444,7 +444,8 @@ def horizons(budget: float, **changes: Any) -> set[int]:
 
 
 def test_the_horizon_follows_the_number_of_images() -> None:
-    assert horizons(2_000.0, n_train=96) == {30}
+    assert horizons(4_000.0, n_train=48) == {60}  # 120 steps of 32 images at most
+    assert horizons(2_000.0, n_train=120) == {30}
     assert horizons(2_000.0, n_train=300) == {12}
 
 
@@ -472,7 +473,7 @@ def test_the_user_s_horizon_is_never_shortened() -> None:
 
 
 def test_no_fine_tune_starts_where_hardly_a_third_of_an_epoch_fits() -> None:
-    assert horizons(9.0) == set()
+    assert horizons(7.0) == set()
 
 
 def test_one_is_tried_where_the_estimate_is_only_somewhat_too_long() -> None:

@@ -67,7 +67,7 @@ def test_the_portfolio_lies_inside_the_space_whatever_is_pinned(
     facts = ALL_FACTS if n_train > 2_000 else {"n_train": n_train}
     space = make_space(backbones, sides, pretrained, pins=pins, **facts)
     points = portfolio(
-        space, backbones=BACKBONES[:backbones], resolutions=SIDES[:sides], pretrained=pretrained, horizon=12
+        space, backbones=BACKBONES[:backbones], resolutions=SIDES[:sides], pretrained=pretrained, steps=500
     )
     assert points
     assert all(space.contains(point) for point in points)
@@ -96,13 +96,13 @@ def test_every_training_setting_can_be_pinned() -> None:
 
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_the_first_recipe_is_of_the_best_backbone_and_side(pretrained: bool) -> None:
-    first = portfolio(make_space(), backbones=BACKBONES, resolutions=SIDES, pretrained=pretrained, horizon=12)[0]
+    first = portfolio(make_space(), backbones=BACKBONES, resolutions=SIDES, pretrained=pretrained, steps=500)[0]
     assert (first["backbone"], first["resolution"]) == (BACKBONES[0], SIDES[0])
 
 
 def test_the_portfolio_follows_the_ranking_of_the_backbones() -> None:
     shortlist = ("net_c", "net_a", "net_b")
-    points = portfolio(make_space(), backbones=shortlist, resolutions=SIDES, pretrained=True, horizon=12)
+    points = portfolio(make_space(), backbones=shortlist, resolutions=SIDES, pretrained=True, steps=500)
     assert [point["backbone"] for point in points] == [shortlist[row[0]] for row in FINE_TUNES]
 
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import typer
 
 from automl_vision.cli import doctor, evaluate, inspect, models, predict, report, search
+from automl_vision.cli.process import settle_process
 from automl_vision.cli.terminal import safe, safe_lines, stderr
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
@@ -57,6 +58,7 @@ _COMMAND_LINE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 def main() -> None:
     """The entry point: run a command; an error becomes two lines and an exit code, never a traceback."""
+    settle_process()
     try:
         code = app(standalone_mode=False)
     except AutomlVisionError as error:

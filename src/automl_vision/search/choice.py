@@ -2,13 +2,17 @@
 
 About one search in ten ends worse than its defaults, mostly on small data (Schneider et al. 2025, "Overtuning in
 Hyperparameter Optimization"): the best of many noisy figures is partly luck. So the best on validation has to beat the
-default recipe, and then the best model on frozen features, by more than half a paired standard error; and the fewer
-validation images there are, the fewer trials take part.
+default recipe by more than half a paired standard error; and the fewer validation images there are, the fewer trials
+take part.
+
+What the default is depends on how far its training came. A default recipe that was trained to its end nearly always
+beats the model on frozen features (docs/LOG.md), so few images that say otherwise have to say it by more than half an
+error, too. One that was cut, or was given a few epochs only, has to show that it is better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +29,8 @@ MARGIN = 0.5
 #: One trial takes part for so many validation images; the first probe and the default recipe always do.
 IMAGES_PER_TRIAL = 10
 FEWEST_TRIALS = 2
+#: Epochs of a default recipe that was trained as far as its schedule goes, from which on it is the default.
+FEWEST_EPOCHS = 3
 
 Predicted = NDArray[np.int64]
 
@@ -104,15 +110,29 @@ def choose(trials: Sequence[Trial], predicted: Mapping[int, Predicted], judge: J
     if best is None:
         return None
     winner, reasons = best, [f"trial {best.number} is the best on validation"]
-    if not is_frozen(best):
-        frozen = best_trial([trial for trial in entered if is_frozen(trial)])
-        for kept, words in ((default_trial(entered), "the default recipe"), (frozen, "the model on frozen features")):
-            if kept is None or kept.number == winner.number:
-                continue
-            gain = judge.gain(predicted[winner.number], predicted[kept.number])
-            reasons.append(_reason(winner, kept, words, gain))
-            winner = winner if gain.exceeds(MARGIN) else kept
+    for kept, words in _what_is_kept(entered, best):
+        if kept.number == winner.number:
+            continue
+        gain = judge.gain(predicted[winner.number], predicted[kept.number])
+        reasons.append(_reason(winner, kept, words, gain))
+        winner = winner if gain.exceeds(MARGIN) else kept
     return Choice(winner, tuple(entered), len(scored) - len(entered), "; ".join(reasons))
+
+
+def _what_is_kept(entered: Sequence[Trial], best: Trial) -> Iterator[tuple[Trial, str]]:
+    """What `best` has to beat, in this order, and how the reason calls it."""
+    default = default_trial(entered)
+    settled = default is not None and _is_settled(default)
+    if default is not None and (settled or not is_frozen(best)):
+        yield default, "the default recipe"
+    frozen = best_trial([trial for trial in entered if is_frozen(trial)])
+    if frozen is not None and not settled:
+        yield frozen, "the model on frozen features"
+
+
+def _is_settled(default: Trial) -> bool:
+    whole = default.state == "complete" and default.epochs_done >= FEWEST_EPOCHS
+    return whole and default.recipe.pretrained  # random features are as good as a little training from scratch
 
 
 def _reason(winner: Trial, kept: Trial, words: str, gain: Gain) -> str:

@@ -437,7 +437,7 @@ class TrialRunner:
             state=_next_state(result, until),
             notes=_with_micro_batch(trial, result),
         )
-        if trial.score is None or (record.score, -record.val_loss) > trial.rank:
+        if trainer.best_epoch == record.epoch:
             trial = trial.replace(score=record.score, loss=record.val_loss)
             self.files.save_result(trial.number, trainer.best_weights(), trainer.best_probabilities())
         if trial.state in ("running", "paused"):

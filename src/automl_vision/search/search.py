@@ -17,7 +17,7 @@ from automl_vision.executors import Executor
 from automl_vision.models.heads import LINEAR
 from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
-from automl_vision.search.portfolio import SHORT_HORIZON, portfolio
+from automl_vision.search.portfolio import FROZEN_STAGES, SHORT_STEPS, portfolio
 from automl_vision.search.prior import rate_at_batch, recipe_prior, traits_of
 from automl_vision.search.run_trial import Assignment
 from automl_vision.search.samplers import propose
@@ -38,6 +38,8 @@ STOP_REASONS: dict[str, str] = {
 #: Epochs of a full schedule, for fewer training images than this.
 HORIZONS = ((300, 30), (2_000, 12), (20_000, 12))
 HORIZON_LARGE = 6
+#: A schedule of fewer optimizer steps than this ends before a few images are learnt (docs/LOG.md).
+FEWEST_STEPS = 120
 #: Candidates are compared at rungs when there is time for this many whole fine-tunes, else one is trained in one go.
 ENOUGH_TO_COMPARE = 2.0
 #: A first fine-tune is tried where this share of an epoch fits: the estimate rests on a few seconds that may have been
@@ -299,7 +301,7 @@ class Search:
             backbones=self._ranked_backbones(),
             resolutions=self.task.resolutions,
             pretrained=self.task.pretrained,
-            horizon=marks[-1],
+            steps=self._steps(marks[-1]),
         )
         tried = [trial.parameters for trial in self._fine_tunes()]
         untried = [(place, point) for place, point in enumerate(queue) if point not in tried]
@@ -324,7 +326,7 @@ class Search:
     def _recipe(self, point: Mapping[str, Any], marks: tuple[int, ...]) -> Recipe:
         rules = {
             "schedule": "cosine" if len(marks) == 1 else "trapezoid",
-            "ema": marks[-1] > SHORT_HORIZON,  # an average over few steps lags behind
+            "ema": self._steps(marks[-1]) > SHORT_STEPS,  # an average over few steps lags behind
             **self.task.fixed,
         }
         changes = {**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
@@ -372,7 +374,7 @@ class Search:
         first = tuple(begun[0].notes.get("rungs", ())) if begun else ()
         if len(first) > 1:
             return first  # what is compared must stay comparable
-        wanted = int(self.task.fixed.get("epochs") or _default_horizon(self.task.n_train))
+        wanted = int(self.task.fixed.get("epochs") or self._default_horizon())
         warm_up = float(self.task.fixed.get("warmup_fraction", Recipe.warmup_fraction)) * wanted
         affordable = self._affordable_epochs()
         if self.task.one_recipe:
@@ -391,7 +393,24 @@ class Search:
         return math.inf if math.isinf(epoch) or math.isinf(left) else (left - TRIAL_OVERHEAD) / epoch
 
     def _likely_recipe(self) -> Recipe:
-        return Recipe(kind="finetune", backbone=self._ranked_backbones()[0], resolution=self.task.resolutions[0])
+        """As dear as the default recipes are."""
+        frozen = FROZEN_STAGES if self.task.pretrained else 0
+        return Recipe(
+            kind="finetune",
+            backbone=self._ranked_backbones()[0],
+            resolution=self.task.resolutions[0],
+            freeze_stages=self.task.fixed.get("freeze_stages", frozen),
+        )
+
+    def _default_horizon(self) -> int:
+        usual = next((epochs for limit, epochs in HORIZONS if self.task.n_train < limit), HORIZON_LARGE)
+        return max(usual, math.ceil(FEWEST_STEPS / self._steps(1)))
+
+    def _steps(self, epochs: int) -> int:
+        """Optimizer steps of so many epochs."""
+        batch = int(self.task.fixed.get("batch_size", Recipe.batch_size))
+        gathered = int(self.task.fixed.get("gradient_accumulation", 1))
+        return epochs * math.ceil(self.task.n_train / (batch * gathered))
 
     def _epoch_seconds(self, recipe: Recipe) -> float:
         costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
@@ -472,7 +491,3 @@ def _is_probe_of(trial: Trial, name: str, resolution: int) -> bool:
     recipe = trial.recipe
     same = recipe.kind == "probe" and (recipe.backbone, recipe.resolution) == (name, resolution)
     return same and trial.state in ("complete", "failed")
-
-
-def _default_horizon(n_train: int) -> int:
-    return next((epochs for limit, epochs in HORIZONS if n_train < limit), HORIZON_LARGE)

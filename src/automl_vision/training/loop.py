@@ -141,6 +141,7 @@ class Trainer:
         self.finished: Finished = ""
         self.probabilities: NDArray[np.float32] = np.zeros((0, data.num_classes), dtype=np.float32)
         self._best: _Best | None = None
+        self._highest = -math.inf
         self._bar = -math.inf  # the score that patience compares with
         self._stale = 0  # epochs since it was last passed
         self._validation_seconds: float | None = None
@@ -185,8 +186,13 @@ class Trainer:
             micro_batch=self.micro_batch.size,
         )
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch that is kept: the newest whose score is within one standard error of the highest."""
+        return self._require_best().epoch
+
     def best_weights(self) -> dict[str, torch.Tensor]:
-        """State dict of the classifier at its best validated epoch, on the CPU."""
+        """State dict of the classifier at its best epoch, on the CPU."""
         return self._require_best().weights
 
     def last_weights(self) -> dict[str, torch.Tensor]:
@@ -218,6 +224,7 @@ class Trainer:
             "patience": {"bar": self._bar, "stale": self._stale},
             "validation_seconds": self._validation_seconds,
             "best": vars(best) | {"probabilities": torch.from_numpy(best.probabilities)} if best else None,
+            "highest": self._highest,
         }
         copied: dict[str, Any] = _copied(live)
         return copied
@@ -241,6 +248,7 @@ class Trainer:
         self._validation_seconds = state["validation_seconds"]
         best = state["best"]
         self._best = None if best is None else _Best(**best | {"probabilities": best["probabilities"].numpy()})
+        self._highest = state.get("highest", self._best.score if self._best else -math.inf)  # older ones lack it
 
     @property
     def _learning_rate(self) -> float:
@@ -358,8 +366,13 @@ class Trainer:
         return float(F.cross_entropy(torch.from_numpy(scores), data.val_labels)), score
 
     def _keep_best(self, score: float, val_loss: float) -> None:
-        best = self._best
-        if best is None or (score, -val_loss) > (best.score, -best.val_loss):
+        """Keep the newest epoch that is within one standard error of the best (Breiman et al. 1984).
+
+        Which of several epochs a few validation images like best is mostly luck, and later ones saw smaller learning
+        rates. On many images an error is next to nothing.
+        """
+        self._highest = max(self._highest, score)
+        if score >= self._highest - _standard_error(self._highest, len(self.data.val_labels)):
             weights = _copied(self._validated.state_dict())
             self._best = _Best(self.epoch, score, val_loss, weights, self.probabilities)
 
@@ -377,6 +390,12 @@ class Trainer:
         if self._best is None:
             raise RuntimeError("no epoch was validated yet")
         return self._best
+
+
+def _standard_error(score: float, images: int) -> float:
+    """Of an accuracy; that of the other objectives is taken to be as large."""
+    share = min(max(score, 0.0), 1.0)
+    return math.sqrt(share * (1 - share) / max(images, 1))
 
 
 def _no_deadline() -> float:
