@@ -63,8 +63,16 @@ class StandIn:
     def best_epoch(self) -> int:
         return min(self.epoch, StandIn.best)
 
+    @property
+    def best_score(self) -> float:
+        return self.best_epoch / 10
+
+    @property
+    def best_loss(self) -> float:
+        return StandIn.val_loss(self.best_epoch)
+
     def best_weights(self) -> dict[str, torch.Tensor]:
-        return {"epoch": torch.tensor(self.epoch)}
+        return {"epoch": torch.tensor(self.best_epoch)}
 
     def best_probabilities(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         return np.full((8, 2), 0.5, dtype=np.float32)
@@ -140,6 +148,36 @@ def test_a_user_who_stops_leaves_the_trial_as_of_its_last_epoch(runner: TrialRun
     assert states(told) == [(1, "running"), (2, "running"), (2, "paused")]
     runner.seconds_left = lambda: math.inf
     assert states(list(runner(Assignment(told[-1], until=3)))) == [(3, "paused")]
+
+
+def test_a_kill_between_two_writes_costs_the_epochs_since_the_first(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_trial, "SAVING_SHARE", 1e-9)
+    working = runner(Assignment(fresh(), until=6))
+    third = [next(working) for _ in range(3)][-1]
+    result = runner.files.load_result(0)
+    assert result is not None
+    assert (third.epochs_done, third.score, int(result.weights["epoch"])) == (3, 0.1, 1)
+    (adopted,) = on_disk(runner)
+    rest = list(runner(Assignment(adopted.replace(state="paused"), until=6)))
+    assert [trial.epochs_done for trial in rest] == [2, 3, 4, 5, 6]
+    assert (rest[-1].score, rest[-1].state) == (0.6, "complete")
+
+
+def test_a_user_who_stops_loses_nothing_that_was_not_written_yet(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(epoch: int) -> None:
+        if epoch == 4:
+            raise TrialInterrupted
+
+    monkeypatch.setattr(run_trial, "SAVING_SHARE", 1e-9)
+    monkeypatch.setattr(StandIn, "fault", staticmethod(fault))
+    *_, paused = runner(Assignment(fresh(), until=6))
+    assert (paused.epochs_done, paused.state, paused.score) == (3, "paused", 0.3)
+    monkeypatch.setattr(StandIn, "fault", staticmethod(lambda epoch: None))
+    assert states(list(runner(Assignment(paused, until=4)))) == [(4, "paused")]
 
 
 def test_a_checkpoint_ahead_of_its_record_counts(runner: TrialRunner) -> None:

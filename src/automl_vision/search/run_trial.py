@@ -62,6 +62,8 @@ PROBE_TIME = 0.5
 FEWEST_PER_CLASS = 10
 #: Testing which symmetries the classes have takes at most this share of the time left.
 SYMMETRY_TIME = 0.05
+#: Checkpoints and weights of a trial that goes on are written as often as they take this share of the time.
+SAVING_SHARE = 0.05
 #: Trying another head on the features of a probe takes at most this share of the time left.
 HEAD_TIME = 0.3
 
@@ -378,12 +380,17 @@ class TrialRunner:
 
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
         trial, trainer = self._trainer(assignment.trial)
+        saving = _Saving(self.files, trainer)
         if trial.epochs_done >= assignment.until:
             # The process died between writing the checkpoint and the record: all of the work was done before.
             yield trial.replace(state="paused")
         while trial.epochs_done < assignment.until:
-            result = trainer.run_epoch(self.seconds_left)
-            trial = self._advance(trial, trainer, result, assignment.until)
+            try:
+                result = trainer.run_epoch(self.seconds_left)
+            except TrialInterrupted:
+                yield saving.latest(trial).replace(state="paused")
+                return
+            trial = saving.take(self._advanced(trial, result, assignment.until))
             yield trial
             if trial.state != "running":
                 return
@@ -417,7 +424,8 @@ class TrialRunner:
             own = {name: tensor for name, tensor in fitted.weights.items() if name.startswith("head.")}
             net.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in own.items()})
 
-    def _advance(self, trial: Trial, trainer: Trainer, result: EpochResult, until: int) -> Trial:
+    def _advanced(self, trial: Trial, result: EpochResult, until: int) -> Trial:
+        """The trial with one more epoch."""
         record = EpochRecord(
             epoch=result.epoch,
             train_loss=result.train_loss if math.isfinite(result.train_loss) else None,
@@ -428,7 +436,7 @@ class TrialRunner:
         )
         if not (math.isfinite(record.score) and math.isfinite(record.val_loss)):
             raise TrialFailed(f"the figures on the validation rows are not finite in epoch {record.epoch}")
-        trial = trial.replace(
+        return trial.replace(
             epochs=(*trial.epochs, record),
             seconds=trial.seconds + result.seconds,
             seconds_per_image=_seconds_per_image(result, trial.recipe, len(self.data.val_rows))
@@ -437,11 +445,50 @@ class TrialRunner:
             state=_next_state(result, until),
             notes=_with_micro_batch(trial, result),
         )
-        if trainer.best_epoch == record.epoch:
-            trial = trial.replace(score=record.score, loss=record.val_loss)
+
+
+@dataclass
+class _Saving:
+    """Writes what a trial came to, as often as a small share of the time allows: a kill loses seconds, not the trial.
+
+    A trial's score and loss are those of the weights on disk; they follow when those are written.
+
+    Attributes:
+        files: where to.
+        trainer: of the trial.
+    """
+
+    files: TrialFiles
+    trainer: Trainer
+    _waiting: tuple[Trial, dict[str, Any]] | None = None
+    _written_epoch: int = 0
+    _last: float = -math.inf
+    _seconds: float = 0.0
+
+    def take(self, trial: Trial) -> Trial:
+        """Take the end of an epoch; the trial as it is on disk where it was written."""
+        may_go_on = trial.state in ("running", "paused")
+        state = self.trainer.state() if may_go_on else None
+        if trial.state == "running" and time.monotonic() - self._last < self._seconds / SAVING_SHARE:
+            self._waiting = trial, state or {}
+            return trial
+        return self._write(trial, state)
+
+    def latest(self, trial: Trial) -> Trial:
+        """The trial as of the newest epoch, which is on disk then."""
+        return trial if self._waiting is None else self._write(*self._waiting)
+
+    def _write(self, trial: Trial, state: dict[str, Any] | None) -> Trial:
+        started, trainer = time.monotonic(), self.trainer
+        self._waiting = None
+        trial = trial.replace(score=trainer.best_score, loss=trainer.best_loss)
+        if trainer.best_epoch != self._written_epoch:
             self.files.save_result(trial.number, trainer.best_weights(), trainer.best_probabilities())
-        if trial.state in ("running", "paused"):
-            self.files.save_checkpoint(trial.number, {"trainer": trainer.state(), "trial": trial.to_dict()})
+            self._written_epoch = trainer.best_epoch
+        if state is not None:
+            self.files.save_checkpoint(trial.number, {"trainer": state, "trial": trial.to_dict()})
+        self._last = time.monotonic()
+        self._seconds = self._last - started
         return trial
 
 

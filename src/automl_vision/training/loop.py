@@ -209,6 +209,11 @@ class Trainer:
         """The objective at the best epoch."""
         return self._require_best().score
 
+    @property
+    def best_loss(self) -> float:
+        """Mean cross-entropy on the validation rows at the best epoch."""
+        return self._require_best().val_loss
+
     def state(self) -> dict[str, Any]:
         """All that going on needs, as copies on the CPU: tensors and plain types only."""
         best = self._best
