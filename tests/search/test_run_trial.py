@@ -168,15 +168,18 @@ def test_a_kill_between_two_writes_costs_the_epochs_since_the_first(
 def test_a_user_who_stops_loses_nothing_that_was_not_written_yet(
     runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fault(epoch: int) -> None:
-        if epoch == 4:
-            raise TrialInterrupted
+    left = iter([1.0, 1.0, 1.0])
+
+    def seconds_left() -> float:
+        for seconds in left:
+            return seconds
+        raise TrialInterrupted
 
     monkeypatch.setattr(run_trial, "SAVING_SHARE", 1e-9)
-    monkeypatch.setattr(StandIn, "fault", staticmethod(fault))
+    runner.seconds_left = seconds_left
     *_, paused = runner(Assignment(fresh(), until=6))
     assert (paused.epochs_done, paused.state, paused.score) == (3, "paused", 0.3)
-    monkeypatch.setattr(StandIn, "fault", staticmethod(lambda epoch: None))
+    runner.seconds_left = lambda: math.inf
     assert states(list(runner(Assignment(paused, until=4)))) == [(4, "paused")]
 
 
