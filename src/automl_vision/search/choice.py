@@ -134,7 +134,9 @@ def _what_is_kept(entered: Sequence[Trial], best: Trial) -> Iterator[tuple[Trial
 def _is_settled(default: Trial) -> bool:
     whole = default.state == "complete" and default.epochs_done >= FEWEST_EPOCHS
     enough = default.notes.get("steps", 0) >= FEWEST_STEPS
-    return whole and enough and default.recipe.pretrained  # random features are as good as a little training from scratch
+    return (
+        whole and enough and default.recipe.pretrained
+    )  # random features are as good as a little training from scratch
 
 
 def _reason(winner: Trial, kept: Trial, words: str, gain: Gain) -> str:
