@@ -25,7 +25,7 @@ def finetune(number: int, scores: Sequence[float] = (), *, horizon: int = 12, st
         recipe=recipe,
         parameters=fields.pop("parameters", {}),
         origin=fields.pop("origin", "portfolio"),
-        notes=fields.pop("notes", {"rungs": list(rungs(horizon))}),
+        notes=fields.pop("notes", {"rungs": list(rungs(horizon)), "steps": 10 * horizon}),
         state=state or ("complete" if len(scores) >= horizon else "paused"),  # type: ignore[arg-type] # a key of STATES
         epochs=tuple(epoch(index, score) for index, score in enumerate(scores, start=1)),
         score=best,

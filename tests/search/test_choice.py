@@ -72,8 +72,10 @@ def test_a_whole_default_recipe_is_kept_unless_the_probe_is_better_by_more_than_
     assert chosen(told(probe(0), range(19)), told(tuned(1), range(20))).trial.number == 0
 
 
-def test_a_default_recipe_of_a_few_epochs_or_from_random_weights_is_not_kept_against_the_probe() -> None:
+def test_a_default_recipe_of_a_few_steps_or_from_random_weights_is_not_kept_against_the_probe() -> None:
     first = told(probe(0), range(10, 28))
+    assert chosen(first, told(tuned(1, notes={"steps": 19}), range(20))).trial.number == 0
+    assert chosen(first, told(tuned(1, notes={"steps": 20}), range(20))).trial.number == 1
     assert chosen(first, told(finetune(1, [0.5] * 2, horizon=2), range(20))).trial.number == 0
     scratch = tuned(1, recipe=Recipe("finetune", "net_a", 96, epochs=12, pretrained=False))
     assert chosen(first, told(scratch, range(20))).trial.number == 0

@@ -248,7 +248,7 @@ def test_without_time_nothing_is_tried_and_the_report_says_so(run: Callable[...,
         a_run.add(0)
     bench = a_run.bench
     a_run.context.stop.requested = where == "stopped"
-    a_run.context.clock.remaining = 6.5 if where == "late" else math.inf
+    a_run.context.clock.remaining = 4.5 if where == "late" else math.inf
     bench.searched.stop_reason = "interrupted" if where == "interrupted" else "trials"
     found = tried(bench)
     reason = "no time: it needs" if where == "late" else "stopped early"

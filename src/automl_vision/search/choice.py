@@ -29,8 +29,9 @@ MARGIN = 0.5
 #: One trial takes part for so many validation images; the first probe and the default recipe always do.
 IMAGES_PER_TRIAL = 10
 FEWEST_TRIALS = 2
-#: Epochs of a default recipe that was trained as far as its schedule goes, from which on it is the default.
-FEWEST_EPOCHS = 3
+#: Epochs and optimizer steps of a default recipe that was trained as far as its schedule goes, from which on it is the
+#: default; fewer do not make up for what the first steps cost (docs/LOG.md).
+FEWEST_EPOCHS, FEWEST_STEPS = 3, 20
 
 Predicted = NDArray[np.int64]
 
@@ -132,7 +133,10 @@ def _what_is_kept(entered: Sequence[Trial], best: Trial) -> Iterator[tuple[Trial
 
 def _is_settled(default: Trial) -> bool:
     whole = default.state == "complete" and default.epochs_done >= FEWEST_EPOCHS
-    return whole and default.recipe.pretrained  # random features are as good as a little training from scratch
+    enough = default.notes.get("steps", 0) >= FEWEST_STEPS
+    return (
+        whole and enough and default.recipe.pretrained
+    )  # random features are as good as a little training from scratch
 
 
 def _reason(winner: Trial, kept: Trial, words: str, gain: Gain) -> str:

@@ -321,7 +321,8 @@ class Search:
         point = candidate.key if known else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
         origin = "portfolio" if known else self.task.sampler
         marks = candidate.rungs
-        return self._new_trial(self._recipe(point, marks), point, origin, notes={"rungs": list(marks)})
+        notes = {"rungs": list(marks), "steps": self._steps(marks[-1])}
+        return self._new_trial(self._recipe(point, marks), point, origin, notes=notes)
 
     def _recipe(self, point: Mapping[str, Any], marks: tuple[int, ...]) -> Recipe:
         rules = {

@@ -61,7 +61,8 @@ class Trial:
         seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
-        notes: what else is known: "rungs" of a fine-tune, and "micro_batch" where memory was too small for its batch;
+        notes: what else is known: "rungs" and "steps" (of the whole schedule) of a fine-tune, and "micro_batch"
+            where memory was too small for its batch;
             "strength", "trained_on", "folds" and "repeats" of a probe, and of the first one "symmetries"
             (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`).
