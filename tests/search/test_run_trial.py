@@ -22,7 +22,7 @@ from automl_vision.models.features import OutOfTime
 from automl_vision.models.heads import build_head
 from automl_vision.models.symmetry import FEWEST_IMAGES, UNTESTED
 from automl_vision.runtime import Runtime
-from automl_vision.search import run_trial
+from automl_vision.search import run_trial, trial_saver
 from automl_vision.search.run_trial import HEAD_TIME, SYMMETRY_TIME, Assignment, TrialInterrupted, TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
@@ -153,7 +153,7 @@ def test_a_user_who_stops_leaves_the_trial_as_of_its_last_epoch(runner: TrialRun
 def test_a_kill_between_two_writes_costs_the_epochs_since_the_first(
     runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_trial, "SAVING_SHARE", 1e-9)
+    monkeypatch.setattr(trial_saver, "SAVING_SHARE", 1e-9)
     working = runner(Assignment(fresh(), until=6))
     third = [next(working) for _ in range(3)][-1]
     result = runner.files.load_result(0)
@@ -175,7 +175,7 @@ def test_a_user_who_stops_loses_nothing_that_was_not_written_yet(
             return seconds
         raise TrialInterrupted
 
-    monkeypatch.setattr(run_trial, "SAVING_SHARE", 1e-9)
+    monkeypatch.setattr(trial_saver, "SAVING_SHARE", 1e-9)
     runner.seconds_left = seconds_left
     *_, paused = runner(Assignment(fresh(), until=6))
     assert (paused.epochs_done, paused.state, paused.score) == (3, "paused", 0.3)

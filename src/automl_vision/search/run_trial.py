@@ -39,6 +39,7 @@ from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
@@ -62,8 +63,6 @@ PROBE_TIME = 0.5
 FEWEST_PER_CLASS = 10
 #: Testing which symmetries the classes have takes at most this share of the time left.
 SYMMETRY_TIME = 0.05
-#: Checkpoints and weights of a trial that goes on are written as often as they take this share of the time.
-SAVING_SHARE = 0.05
 #: Trying another head on the features of a probe takes at most this share of the time left.
 HEAD_TIME = 0.3
 
@@ -380,7 +379,7 @@ class TrialRunner:
 
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
         trial, trainer = self._trainer(assignment.trial)
-        saving = _Saving(self.files, trainer)
+        saver = TrialSaver(self.files, trainer)
         if trial.epochs_done >= assignment.until:
             # The process died between writing the checkpoint and the record: all of the work was done before.
             yield trial.replace(state="paused")
@@ -388,9 +387,9 @@ class TrialRunner:
             try:
                 result = trainer.run_epoch(self.seconds_left)
             except TrialInterrupted:
-                yield saving.latest(trial).replace(state="paused")
+                yield saver.latest(trial).replace(state="paused")
                 return
-            trial = saving.take(self._advanced(trial, result, assignment.until))
+            trial = saver.take(self._advanced(trial, result, assignment.until))
             yield trial
             if trial.state != "running":
                 return
@@ -445,51 +444,6 @@ class TrialRunner:
             state=_next_state(result, until),
             notes=_with_micro_batch(trial, result),
         )
-
-
-@dataclass
-class _Saving:
-    """Writes what a trial came to, as often as a small share of the time allows: a kill loses seconds, not the trial.
-
-    A trial's score and loss are those of the weights on disk; they follow when those are written.
-
-    Attributes:
-        files: where to.
-        trainer: of the trial.
-    """
-
-    files: TrialFiles
-    trainer: Trainer
-    _waiting: tuple[Trial, dict[str, Any]] | None = None
-    _written_epoch: int = 0
-    _last: float = -math.inf
-    _seconds: float = 0.0
-
-    def take(self, trial: Trial) -> Trial:
-        """Take the end of an epoch; the trial as it is on disk where it was written."""
-        may_go_on = trial.state in ("running", "paused")
-        state = self.trainer.state() if may_go_on else None
-        if trial.state == "running" and time.monotonic() - self._last < self._seconds / SAVING_SHARE:
-            self._waiting = trial, state or {}
-            return trial
-        return self._write(trial, state)
-
-    def latest(self, trial: Trial) -> Trial:
-        """The trial as of the newest epoch, which is on disk then."""
-        return trial if self._waiting is None else self._write(*self._waiting)
-
-    def _write(self, trial: Trial, state: dict[str, Any] | None) -> Trial:
-        started, trainer = time.monotonic(), self.trainer
-        self._waiting = None
-        trial = trial.replace(score=trainer.best_score, loss=trainer.best_loss)
-        if trainer.best_epoch != self._written_epoch:
-            self.files.save_result(trial.number, trainer.best_weights(), trainer.best_probabilities())
-            self._written_epoch = trainer.best_epoch
-        if state is not None:
-            self.files.save_checkpoint(trial.number, {"trainer": state, "trial": trial.to_dict()})
-        self._last = time.monotonic()
-        self._seconds = self._last - started
-        return trial
 
 
 def _next_state(result: EpochResult, until: int) -> str:

@@ -1,0 +1,60 @@
+"""When the state and the weights of a fine-tune are written."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from automl_vision.search.trial import Trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.training.loop import Trainer
+
+#: They are written as often as that takes this share of the time.
+SAVING_SHARE = 0.05
+
+
+@dataclass
+class TrialSaver:
+    """Writes what a trial came to, as often as a small share of the time allows: a kill loses seconds, not the trial.
+
+    A trial's score and loss are those of the weights on disk; they follow when those are written.
+
+    Attributes:
+        files: where to.
+        trainer: of the trial.
+    """
+
+    files: TrialFiles
+    trainer: Trainer
+    _waiting: tuple[Trial, dict[str, Any]] | None = None
+    _written_epoch: int = 0
+    _last: float = -math.inf
+    _seconds: float = 0.0
+
+    def take(self, trial: Trial) -> Trial:
+        """Take the end of an epoch; the trial as it is on disk where it was written."""
+        may_go_on = trial.state in ("running", "paused")
+        state = self.trainer.state() if may_go_on else None
+        if trial.state == "running" and time.monotonic() - self._last < self._seconds / SAVING_SHARE:
+            self._waiting = trial, state or {}
+            return trial
+        return self._write(trial, state)
+
+    def latest(self, trial: Trial) -> Trial:
+        """The trial as of the newest epoch, which is on disk then."""
+        return trial if self._waiting is None else self._write(*self._waiting)
+
+    def _write(self, trial: Trial, state: dict[str, Any] | None) -> Trial:
+        started, trainer = time.monotonic(), self.trainer
+        self._waiting = None
+        trial = trial.replace(score=trainer.best_score, loss=trainer.best_loss)
+        if trainer.best_epoch != self._written_epoch:
+            self.files.save_result(trial.number, trainer.best_weights(), trainer.best_probabilities())
+            self._written_epoch = trainer.best_epoch
+        if state is not None:
+            self.files.save_checkpoint(trial.number, {"trainer": state, "trial": trial.to_dict()})
+        self._last = time.monotonic()
+        self._seconds = self._last - started
+        return trial
