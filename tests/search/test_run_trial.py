@@ -91,6 +91,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRunner:
     monkeypatch.setattr(run_trial, "Trainer", StandIn)
     monkeypatch.setattr(TrialRunner, "classifier", lambda self, recipe: None)
     monkeypatch.setattr(StandIn, "fault", staticmethod(lambda epoch: None))
+    monkeypatch.setattr(trial_saver, "SAVING_SHARE", math.inf)
     return TrialRunner(
         data=DATA,
         train_groups=np.arange(8),
@@ -160,6 +161,7 @@ def test_a_kill_between_two_writes_costs_the_epochs_since_the_first(
     assert result is not None
     assert (third.epochs_done, third.score, int(result.weights["epoch"])) == (3, 0.1, 1)
     (adopted,) = on_disk(runner)
+    assert (adopted.epochs_done, adopted.score) == (1, 0.1)  # no record is ahead of its checkpoint
     rest = list(runner(Assignment(adopted.replace(state="paused"), until=6)))
     assert [trial.epochs_done for trial in rest] == [2, 3, 4, 5, 6]
     assert (rest[-1].score, rest[-1].state) == (0.6, "complete")

@@ -130,14 +130,15 @@ class TrialRunner:
         self.tests_symmetries &= not any("symmetries" in trial.notes for trial in self.history)
 
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
-        """Yield the trial after every epoch; the last one has its new state. Each is committed before it is seen."""
+        """Yield the trial after every epoch; the last one has its new state and is committed before it is seen."""
         work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
             assignment.trial.recipe.kind
         ]
         latest = assignment.trial
         try:
             for latest in work(assignment):
-                self.files.commit(latest)
+                if latest.recipe.kind != "finetune":  # their records are written with their checkpoints
+                    self.files.commit(latest)
                 yield latest
         except TrialInterrupted:
             yield latest.replace(state="paused")
@@ -382,7 +383,9 @@ class TrialRunner:
         saver = TrialSaver(self.files, trainer)
         if trial.epochs_done >= assignment.until:
             # The process died between writing the checkpoint and the record: all of the work was done before.
-            yield trial.replace(state="paused")
+            trial = trial.replace(state="paused")
+            self.files.commit(trial)
+            yield trial
         while trial.epochs_done < assignment.until:
             try:
                 result = trainer.run_epoch(self.seconds_left)

@@ -1,4 +1,4 @@
-"""When the state and the weights of a fine-tune are written."""
+"""When the weights, the checkpoint and the record of a fine-tune are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ SAVING_SHARE = 0.05
 class TrialSaver:
     """Writes what a trial came to, as often as a small share of the time allows: a kill loses seconds, not the trial.
 
-    A trial's score and loss are those of the weights on disk; they follow when those are written.
+    Weights, checkpoint and record on disk are of one epoch, so that no session trains again what a record has. The
+    score and loss of a trial are those of the weights on disk; they follow when those are written.
 
     Attributes:
         files: where to.
@@ -55,6 +56,7 @@ class TrialSaver:
             self._written_epoch = trainer.best_epoch
         if state is not None:
             self.files.save_checkpoint(trial.number, {"trainer": state, "trial": trial.to_dict()})
+        self.files.commit(trial)
         self._last = time.monotonic()
         self._seconds = self._last - started
         return trial
