@@ -31,7 +31,7 @@ IMAGES_PER_TRIAL = 10
 FEWEST_TRIALS = 2
 #: Epochs and optimizer steps of a default recipe that was trained as far as its schedule goes, from which on it is the
 #: default; fewer do not make up for what the first steps cost (docs/LOG.md).
-FEWEST_EPOCHS, FEWEST_STEPS = 3, 20
+SETTLED_EPOCHS, SETTLED_STEPS = 3, 20
 
 Predicted = NDArray[np.int64]
 
@@ -132,8 +132,8 @@ def _what_is_kept(entered: Sequence[Trial], best: Trial) -> Iterator[tuple[Trial
 
 
 def _is_settled(default: Trial) -> bool:
-    whole = default.state == "complete" and default.epochs_done >= FEWEST_EPOCHS
-    enough = default.notes.get("steps", 0) >= FEWEST_STEPS
+    whole = default.state == "complete" and default.epochs_done >= SETTLED_EPOCHS
+    enough = default.notes.get("steps", 0) >= SETTLED_STEPS
     return (
         whole and enough and default.recipe.pretrained
     )  # random features are as good as a little training from scratch

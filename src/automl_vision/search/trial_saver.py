@@ -29,7 +29,7 @@ class TrialSaver:
 
     files: TrialFiles
     trainer: Trainer
-    _waiting: tuple[Trial, dict[str, Any]] | None = None
+    _waiting: tuple[Trial, dict[str, Any] | None] | None = None
     _written_epoch: int = 0
     _last: float = -math.inf
     _seconds: float = 0.0
@@ -39,7 +39,7 @@ class TrialSaver:
         may_go_on = trial.state in ("running", "paused")
         state = self.trainer.state() if may_go_on else None
         if trial.state == "running" and time.monotonic() - self._last < self._seconds / SAVING_SHARE:
-            self._waiting = trial, state or {}
+            self._waiting = trial, state
             return trial
         return self._write(trial, state)
 
