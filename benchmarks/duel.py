@@ -8,6 +8,9 @@ second process looks at the test images, once. `ours` is the command line; what 
 the training images. A result that is in the JSON file already is not measured again, so a broken-off run goes on. The
 arms take turns on every data set, so that what else the machine does hits all of them.
 
+`autogluon_installed` is not among the arms unless asked for: `AUTOGLUON_PYTHON` names the Python of an environment of
+its own (benchmarks/installed_autogluon.py says how it is made).
+
 With `--clock cpu` budgets are CPU seconds (benchmarks/cpu_clock.py): for machines with other work, to compare arms.
 
 An arm that leaves no model is counted as guessing. A difference is paired: same data set, size, budget, seed. Its
@@ -33,6 +36,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from duel_sets import POOLS, Folders, write_folders
+from hub_cache import lay_out
 from rival_recipes import RECIPES
 from stages import machine
 from timed_process import Ended, run_timed
@@ -47,6 +51,8 @@ PATIENCE = 3.0
 CLOCKS: dict[str, tuple[str, ...]] = {"wall": (), "cpu": (str(HERE / "cpu_clock.py"),)}
 RESAMPLES = 2_000
 OURS = "ours"
+#: The arm that needs more than this project's environment, and the variable that names the Python it runs by.
+INSTALLED, AUTOGLUON_PYTHON = "autogluon_installed", "AUTOGLUON_PYTHON"
 
 
 @dataclass(frozen=True)
@@ -174,18 +180,38 @@ def _rival(name: str) -> Arm:
         options = [job.out / "model.pt", "--data", job.folders.others, "--device", job.device]
         return [sys.executable, str(HERE / "run_rival.py"), "test", *map(str, options)]
 
-    def figures(said: dict[str, Any]) -> tuple[float, int]:
-        return float(said["accuracy"]), int(said["n"])
+    return Arm(train, test, _said_accuracy, _said_about)
 
-    def about(_job: Job, ended: Ended) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(ended.out)
-        return told
 
-    return Arm(train, test, figures, about)
+def _said_accuracy(said: dict[str, Any]) -> tuple[float, int]:
+    return float(said["accuracy"]), int(said["n"])
+
+
+def _said_about(_job: Job, ended: Ended) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(ended.out)
+    return told
 
 
 def _python(job: Job, program: Sequence[str]) -> list[str]:
     return [sys.executable, *CLOCKS[job.clock], *program]
+
+
+def _installed_autogluon() -> Arm:
+    """The program itself, run by a Python that has it; the weights lie where it looks for a download."""
+    program = str(HERE / "installed_autogluon.py")
+
+    def train(job: Job) -> list[str]:
+        hub, out = job.out / "hub", job.out / "model"
+        lay_out(hub, BACKBONE)
+        options = ["--data", job.folders.data / "train", "--hub", hub, "--out", out]
+        options += ["--budget", job.cell.budget, "--seed", job.cell.seed, "--device", job.device]
+        return [os.environ[AUTOGLUON_PYTHON], program, "train", *map(str, options)]
+
+    def test(job: Job) -> list[str]:
+        options = [job.out / "model", "--data", job.folders.others, "--device", job.device]
+        return [os.environ[AUTOGLUON_PYTHON], program, "test", *map(str, options)]
+
+    return Arm(train, test, _said_accuracy, _said_about)
 
 
 _ABLATED = str(HERE / "ablations.py")
@@ -193,6 +219,7 @@ _ABLATED = str(HERE / "ablations.py")
 ARMS: dict[str, Arm] = {
     OURS: _ours(),
     **{name: _rival(name) for name in RECIPES},
+    INSTALLED: _installed_autogluon(),
     "ours_no_probe": _ours(_ABLATED, "no_probe"),
     "ours_no_portfolio": _ours(_ABLATED, "no_portfolio"),
     "ours_prune_only": _ours(_ABLATED, "prune_only"),
@@ -369,12 +396,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cells", type=_cell, nargs="+", default=everything, help="like fashion:200 digits:60")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="seconds")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[name for name in ARMS if name != INSTALLED])
     parser.add_argument("--test", type=int, default=2_000, help="test images at most (digits has 1,797 in all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what the budgets are counted by")
     parser.add_argument("--json", type=Path, required=True, help="results; what is there already is kept")
     options = parser.parse_args(arguments)
+    if INSTALLED in options.arms and (options.clock != "wall" or AUTOGLUON_PYTHON not in os.environ):
+        parser.error(f"{INSTALLED} needs the wall clock, and {AUTOGLUON_PYTHON} set to a Python that has AutoGluon")
     results = read_results(options.json)
     settings = {"test": options.test, "device": options.device, "clock": options.clock}
     about = machine() | settings

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +35,8 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     Raises:
         ValueError: a logit is NaN or +inf.
     """
+    from scipy.optimize import minimize_scalar  # predicting, which applies a temperature, starts without it
+
     shifted = _shifted(logits)
     if _undetermined(shifted, labels):
         return 1.0

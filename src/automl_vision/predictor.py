@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -166,7 +166,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
 
 
 def _sources(images: Any) -> Iterable[Any]:
-    if isinstance(images, pd.DataFrame):
+    if _is_table(images):
         if IMAGE_COLUMN not in images:
             raise DataError(
                 f"the table has no column '{IMAGE_COLUMN}'",
@@ -177,6 +177,12 @@ def _sources(images: Any) -> Iterable[Any]:
     if isinstance(images, str | bytes | Path) or not isinstance(images, Iterable):
         return [images]
     return images
+
+
+def _is_table(images: Any) -> bool:
+    """Whether it is a DataFrame; who never imported pandas has none, and need not wait for it."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(images, pandas.DataFrame)
 
 
 def _probabilities_or_raise(prediction: Prediction) -> NDArray[np.float64]:

@@ -344,12 +344,18 @@ def test_on_the_clock_of_cpu_seconds_the_program_says_how_many_it_took(
     assert json.loads(file.read_text())["machine"]["clock"] == "cpu"
 
 
-def test_every_arm_is_told_the_same_images_budget_seed_and_device(tmp_path: Path) -> None:
+def test_every_arm_is_told_the_same_images_budget_seed_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(duel.AUTOGLUON_PYTHON, "/its/own/python")
     folders = write_folders(pool(), tmp_path / "set", size=10, test=8, seed=0)
     job = duel.Job(folders, Cell("digits", 10, 45.0, 7), "cpu", tmp_path)
     for name, arm in ARMS.items():
         line = arm.train(job)
-        assert arm.train(replace(job, clock="cpu")) == [line[0], str(duel.HERE / "cpu_clock.py"), *line[1:]]
+        if name == duel.INSTALLED:
+            assert line[0] == arm.test(job)[0] == "/its/own/python"
+        else:
+            assert arm.train(replace(job, clock="cpu")) == [line[0], str(duel.HERE / "cpu_clock.py"), *line[1:]]
         told = dict(pairwise(line))
         data = Path(told["--data"])
         assert (data if data.name == "train" else data / "train") == folders.data / "train", name
@@ -357,6 +363,30 @@ def test_every_arm_is_told_the_same_images_budget_seed_and_device(tmp_path: Path
         assert (told["--seed"], told["--device"]) == ("7", "cpu"), name
         tested = arm.test(job)
         assert dict(pairwise(tested))["--data"] == str(folders.others), name
+
+
+def test_the_installed_program_gets_the_weights_as_the_hub_would_give_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(duel.AUTOGLUON_PYTHON, "python")
+    folders = write_folders(pool(), tmp_path / "set", size=10, test=8, seed=0)
+    line = ARMS[duel.INSTALLED].train(duel.Job(folders, Cell("digits", 10, 45.0, 7), "cpu", tmp_path))
+    hub = Path(dict(pairwise(line))["--hub"])
+    assert [file.name for file in hub.rglob("*.safetensors")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(("clock", "python"), [("wall", ""), ("cpu", "python")])
+def test_the_installed_program_runs_only_where_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clock: str, python: str
+) -> None:
+    if python:
+        monkeypatch.setenv(duel.AUTOGLUON_PYTHON, python)
+    else:
+        monkeypatch.delenv(duel.AUTOGLUON_PYTHON, raising=False)
+    options = ["--clock", clock, "--arms", duel.INSTALLED, "--json", str(tmp_path / "duel.json")]
+    with pytest.raises(SystemExit):
+        duel.main(options)
+    assert "AUTOGLUON_PYTHON" in capsys.readouterr().err
 
 
 def test_ours_with_a_cosine_says_so_by_a_setting_that_users_have(tmp_path: Path) -> None:

@@ -85,6 +85,21 @@ def test_nothing_heavy_is_imported(answers, place):
     assert code == (0 if {"--help", "--version"} & set(LIGHT[place]) else 2)
 
 
+def test_predicting_starts_without_what_only_a_search_needs(finished):
+    """Seconds of a cold start that a bare script with torch and timm does not pay either."""
+    unneeded = sorted(HEAVY - {"torch", "torchvision", "timm", "numpy", "PIL"})
+    image = next(finished.data.rglob("*.png"))
+    script = (
+        "import sys\nfrom automl_vision.cli.app import main\n"
+        f"sys.argv = ['automl-vision', 'predict', {str(finished.path / 'model.pt')!r}, {str(image)!r}]\n"
+        f"try:\n    main()\nfinally:\n    print('loaded:', sorted(set({unneeded!r}) & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert ended.stdout.endswith("loaded: []\n")
+
+
 def test_the_package_alone_imports_nothing_heavy():
     script = (
         f"import sys, automl_vision; print({sorted(HEAVY)!r} and sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"

@@ -347,10 +347,14 @@ class Trainer:
         return total
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        inputs = normalize(images, self.preprocessing.mean, self.preprocessing.std)
+        inputs = self._inputs(images)
         with autocast(self.runtime):
             scores = self.classifier(inputs)
         return LOSSES[self.recipe.loss](scores.float(), targets, self.recipe.label_smoothing, self._shares)
+
+    def _inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network takes, float32 in channels_last, of uint8 images."""
+        return normalize(images, self.preprocessing.mean, self.preprocessing.std)
 
     def _clip(self) -> None:
         if self.recipe.clip_norm > 0:
