@@ -145,9 +145,11 @@ class SearchSettings:
         "Let up to three networks vote, where that beats one by more than a standard error; predictions then cost up "
         "to three times as much.",
     )
-    refit: bool = _setting(
-        False,
-        "Train the model once more on training and validation images, where the budget has time for it.",
+    refit: str = _setting(
+        "auto",
+        "Train the model once more on training and validation images: auto (where a budget leaves the time, with "
+        "validation images that were dealt here), on (time is kept for it), off.",
+        one_of("auto", "on", "off"),
     )
     measure_impact: bool = _setting(
         False,

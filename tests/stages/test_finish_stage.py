@@ -73,7 +73,7 @@ class Run:
         self.judge = Judge(LABELS[VAL], VAL, 3, objective)
         self.trials: list[Trial] = []
         rows = {"train": TRAIN, "val": VAL, "test": TEST}
-        split = SimpleNamespace(rows=rows.__getitem__, augmented_val=np.arange(0))
+        split = SimpleNamespace(rows=rows.__getitem__, augmented_val=np.arange(0), dealt=("test", "val"))
         self.prepared: Any = SimpleNamespace(
             split=split,
             store=source,
@@ -83,7 +83,7 @@ class Run:
             manifest=SimpleNamespace(class_names=NAMES, fingerprint="f"),
         )
         settings = SimpleNamespace(
-            search=SimpleNamespace(**{"ensemble": False, "refit": False, "measure_impact": False, **search}),
+            search=SimpleNamespace(**{"ensemble": False, "refit": "off", "measure_impact": False, **search}),
             output=SimpleNamespace(fingerprint=False),
             machine=SimpleNamespace(seed=0),
         )
@@ -243,7 +243,7 @@ def test_a_soup_takes_who_does_not_hurt_and_leaves_who_does(
 
 @pytest.mark.parametrize("where", ["stopped", "late", "interrupted"])
 def test_without_time_nothing_is_tried_and_the_report_says_so(run: Callable[..., Run], where: str) -> None:
-    a_run = run(ensemble=True, refit=True)
+    a_run = run(ensemble=True, refit="on")
     for _ in range(2):
         a_run.add(0)
     bench = a_run.bench
@@ -287,7 +287,7 @@ def test_rare_classes_are_named_more_often_where_the_objective_counts_classes(
 
 
 def test_a_refit_trains_on_validation_images_too_and_leaves_the_validation_figures(run: Callable[..., Run]) -> None:
-    a_run = run(refit=True)
+    a_run = run(refit="on")
     a_run.add(0, head=0.01)
     finished = finish(a_run.context, a_run.prepared, a_run.searched)
     assert finished.refit is not None
@@ -303,7 +303,7 @@ def test_a_refit_trains_on_validation_images_too_and_leaves_the_validation_figur
 
 
 def test_a_probe_is_fitted_again_with_its_penalty(run: Callable[..., Run]) -> None:
-    a_run = run(refit=True)
+    a_run = run(refit="on")
     recipe = replace(RECIPE, kind="probe", augment="none", epochs=0)
     a_run.add(0, recipe, notes={"strength": 0.1}, epochs=())
     found = refitted(a_run.bench, improve(a_run.bench))
@@ -315,7 +315,7 @@ def test_a_probe_is_fitted_again_with_its_penalty(run: Callable[..., Run]) -> No
 
 
 def test_a_refit_that_comes_to_nothing_is_dropped(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    a_run = run(refit=True)
+    a_run = run(refit="on")
     a_run.add(0)
     bench = a_run.bench
     improved = improve(bench)
@@ -336,8 +336,27 @@ def test_a_refit_that_comes_to_nothing_is_dropped(run: Callable[..., Run], monke
 
 
 def test_what_is_no_single_trained_network_is_not_refitted(run: Callable[..., Run]) -> None:
-    a_run = run(refit=True)
+    a_run = run(refit="on")
     a_run.add(0)
     improved = improve(a_run.bench)
     adopted = replace(improved, steps=(replace(improved.steps[0], adopted=True), *improved.steps[1:]))
     assert "cannot be trained once more" in refitted(a_run.bench, adopted).detail
+
+
+@pytest.mark.parametrize(
+    ("where", "done"),
+    [("time", True), ("no budget", False), ("no time", False), ("their validation", False), ("off", False)],
+)
+def test_unasked_a_model_is_trained_once_more_where_a_budget_leaves_time(
+    run: Callable[..., Run], where: str, done: bool
+) -> None:
+    a_run = run(refit="off" if where == "off" else "auto")
+    a_run.add(0, head=0.01)
+    if where != "no budget":
+        a_run.context.clock.budget = 600.0
+        a_run.context.clock.remaining = 4.5 if where == "no time" else 300.0
+    if where == "their validation":
+        a_run.prepared.split.dealt = ("test",)
+    found = finish(a_run.context, a_run.prepared, a_run.searched).refit
+    assert (found is not None) == done
+    assert found is None or found.weights is not None

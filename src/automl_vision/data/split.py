@@ -57,6 +57,7 @@ class Split:
         augmented_val: rows set aside that are copies of validation originals; they are only ever reported.
         leaks: rows that the user's own split had leak and that were set aside, with the reason.
         seed: the seed that dealt the groups; None where the split is wholly the user's.
+        dealt: the sets that were dealt, "test" and "val"; the others are the user's.
     """
 
     name: NDArray[np.str_]
@@ -64,6 +65,7 @@ class Split:
     augmented_val: NDArray[np.int64]
     leaks: tuple[tuple[int, str], ...] = ()
     seed: int | None = None
+    dealt: tuple[str, ...] = ()
 
     def rows(self, name: SetName) -> NDArray[np.int64]:
         """(n) sorted manifest rows of one set."""
@@ -99,6 +101,7 @@ def split(manifest: Manifest, facts: Facts, audit: Audit, settings: SplitSetting
         augmented_val=_augmented_val(name, audit),
         leaks=start.leaks,
         seed=seed if start.missing else None,
+        dealt=start.missing,
     )
 
 

@@ -20,7 +20,7 @@ from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import Result
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.improve import Bench, Draft, Improved, improve, logarithm
-from automl_vision.stages.refit import Refit, refitted
+from automl_vision.stages.refit import Refit, refit
 
 if TYPE_CHECKING:
     from automl_vision.stages.search import Searched
@@ -37,7 +37,7 @@ class Finished:
         validation: (N_val, C) calibrated probabilities of the validation rows, by the model before it was refitted.
         choice: how the trial was chosen.
         improved: what was tried on it.
-        refit: what came of training it once more; None where nobody asked.
+        refit: what came of training it once more; None where that was not to be.
     """
 
     trial: Trial
@@ -64,9 +64,9 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
     improved = improve(bench)
     draft = improved.draft
     bundle = _bundle(draft, choice.trial, runner, prepared, context)
-    refit = refitted(bench, improved) if context.settings.search.refit else None
-    if refit is not None and refit.weights is not None:
-        bundle = replace(bundle, state_dict=refit.weights)
+    once_more = refit(bench, improved)
+    if once_more is not None and once_more.weights is not None:
+        bundle = replace(bundle, state_dict=once_more.weights)
     return Finished(
         trial=choice.trial,
         bundle=bundle,
@@ -74,7 +74,7 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
         validation=bundle.probabilities(draft.votes),
         choice=choice,
         improved=improved,
-        refit=refit,
+        refit=once_more,
     )
 
 

@@ -1,4 +1,4 @@
-"""Training the chosen recipe once more, on training and validation images; only where `search.refit` asks for it.
+"""Training the chosen recipe once more, on training and validation images, as `search.refit` says.
 
 Nothing is left to judge the result by, so nothing is decided on it: as many epochs as before, no early stopping, the
 last weights. It is dropped where its training did not come as far as before. Temperature and class bias stay those of
@@ -20,7 +20,7 @@ from automl_vision.search.retrain import Rows, retrain
 from automl_vision.search.run_trial import TrialInterrupted
 from automl_vision.search.trial import is_frozen
 from automl_vision.stages.improve import Bench, Improved
-from automl_vision.stages.reserve import refit_seconds
+from automl_vision.stages.reserve import refit_seconds, refits_unasked
 from automl_vision.training.loop import TrialFailed
 
 #: It is dropped where its last training loss is more than this many times that of the model before.
@@ -47,6 +47,14 @@ class Refit:
         """Plain types, ready for JSON."""
         done = self.weights is not None
         return {"done": done, "detail": self.detail, "images": self.images, "seconds": self.seconds}
+
+
+def refit(bench: Bench, improved: Improved) -> Refit | None:
+    """Train once more where that was asked for, or where there is time and it is wanted unasked; else None."""
+    if bench.context.settings.search.refit == "on":
+        return refitted(bench, improved)
+    unasked = refits_unasked(bench.context, bench.prepared) and not _refusal(bench, improved)
+    return refitted(bench, improved) if unasked else None
 
 
 def refitted(bench: Bench, improved: Improved) -> Refit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from automl_vision.data.preparation import Prepared
@@ -62,10 +63,32 @@ def seconds_to_finish(context: RunContext, prepared: Prepared, trials: Sequence[
     best = best_trial(trials)
     if best is None:
         return 0.0
-    refit = refit_seconds(best, prepared, trials) if context.settings.search.refit else 0.0
     improving = 0.0 if is_frozen(best) else _improving_seconds(best, prepared, trials)
-    budget = context.clock.budget
-    return min(improving, FINISH_SHARE * budget) + min(refit, REFIT_SHARE * budget)
+    return min(improving, FINISH_SHARE * context.clock.budget) + _seconds_to_refit(best, context, prepared, trials)
+
+
+def _seconds_to_refit(best: Trial, context: RunContext, prepared: Prepared, trials: Sequence[Trial]) -> float:
+    """Seconds for training once more. Unasked, they are not taken from the first fine-tune, and are enough or none."""
+    most = REFIT_SHARE * context.clock.budget
+    if context.settings.search.refit == "on":
+        return min(refit_seconds(best, prepared, trials), most)
+    whole = best_trial([trial for trial in trials if trial.state == "complete" and not is_frozen(trial)])
+    if whole is None or not refits_unasked(context, prepared):
+        return 0.0
+    seconds = refit_seconds(whole, prepared, trials)
+    return seconds if seconds <= most else 0.0
+
+
+def refits_unasked(context: RunContext, prepared: Prepared) -> bool:
+    """Whether the model is to be trained once more where there is time, though nobody asked for it.
+
+    Who brings validation images wants a model that did not see them; who gives no budget, no second training.
+    """
+    return (
+        context.settings.search.refit == "auto"
+        and math.isfinite(context.clock.budget)
+        and "val" in prepared.split.dealt
+    )
 
 
 def forward_seconds(trial: Trial, trials: Sequence[Trial]) -> float:
