@@ -243,6 +243,12 @@ class MachineSettings:
     threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
     cache: bool = _setting(True, "Keep decoded images for later runs.")
     cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")
+    cache_gigabytes: float | None = _setting(
+        None,
+        "What decoded images of earlier runs may take; those used longest ago give way, none of the last day (left "
+        "out: a fifth of the disk, at most 200).",
+        at_least(0),
+    )
     seed: int = _setting(0, "Seed of the split, the search and the training.", SEED)
 
 

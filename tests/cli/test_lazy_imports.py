@@ -23,7 +23,7 @@ HEAVY = {
     "scipy",
     "pyarrow",
 }
-COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "models", "doctor")
+COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "models", "doctor", "cache")
 LIGHT = [
     [],
     ["--help"],
@@ -41,6 +41,7 @@ LIGHT = [
     ["predict", "nowhere.pt", "x.jpg"],
     ["evaluate", "nowhere.pt", "--data", "nowhere"],
     ["report", "nowhere"],
+    ["cache", "clear"],
 ]
 #: Calls `main` once per command line in one process, and says after each what was imported by then.
 SCRIPT = """

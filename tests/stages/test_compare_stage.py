@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from automl_vision.config import Settings
+from automl_vision.data.cache_entries import COMPARISONS
 from automl_vision.data.facts import METHOD
 from automl_vision.data.lineage import sight
-from automl_vision.data.lineage.comparison_cache import FILE
 from automl_vision.data.preparation import Prepared, read_manifest
 from automl_vision.errors import Interrupted
 from automl_vision.events import Event, Note, silent
@@ -138,8 +138,8 @@ def test_a_second_look_compares_nothing_again(tmp_path: Path, data: Path, monkey
 
 
 def test_a_cache_that_cannot_be_used_is_said(tmp_path: Path, data: Path) -> None:
-    (tmp_path / "cache" / FILE).mkdir(parents=True)
+    (tmp_path / "cache" / COMPARISONS).mkdir(parents=True)
     told: list[Event] = []
     found = inspect(data, cached(tmp_path / "cache"), tell=told.append)
     assert joined(found) == {("b/owl.png", "b/zebra.png")}
-    assert [str(tmp_path / "cache" / FILE) in each.text for each in told if isinstance(each, Note)] == [True]
+    assert [str(tmp_path / "cache" / COMPARISONS) in each.text for each in told if isinstance(each, Note)] == [True]

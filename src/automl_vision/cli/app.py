@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 import typer
 
-from automl_vision.cli import doctor, evaluate, inspect, models, predict, report, search
+from automl_vision.cli import cache, doctor, evaluate, inspect, models, predict, report, search
 from automl_vision.cli.process import settle_process
 from automl_vision.cli.terminal import safe, safe_lines, stderr
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
@@ -41,6 +41,7 @@ COMMANDS = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)  # type: ignore[type-var] # a function, made by `with_settings`
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback(invoke_without_command=True)

@@ -29,6 +29,16 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _TROUBLE = (sqlite3.Error, OSError, UnicodeDecodeError)
 
 
+def remove_store(file: Path) -> None:
+    """Remove the file and what lies beside it; nothing where there is none.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for ending in _FILES:
+        file.with_name(file.name + ending).unlink(missing_ok=True)
+
+
 class Store(Protocol):
     """What `ContentStore` and `NothingKept` have in common."""
 
@@ -166,8 +176,7 @@ class ContentStore:
             return
         self._begun_anew = True
         try:
-            for ending in _FILES:
-                self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+            remove_store(self._file)
         except OSError as refused:
             self._note_not_kept(refused)
             return

@@ -13,6 +13,15 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from automl_vision.data.cache_entries import (
+    IN_USE_SECONDS,
+    SCRATCH,
+    give_up,
+    largest_cache,
+    lock_of,
+    note_use,
+    sweep,
+)
 from automl_vision.data.planes import DamagedPlanes, Planes, open_planes, sync_folder
 from automl_vision.errors import DataError
 
@@ -45,7 +54,9 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def obtain(key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill) -> tuple[Planes, Disk, tuple[str, ...]]:
+def obtain(
+    key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill, most_bytes: int | None = None
+) -> tuple[Planes, Disk, tuple[str, ...]]:
     """The planes of `key` from the cache, or built into it, or built into a temporary folder.
 
     Args:
@@ -53,6 +64,7 @@ def obtain(key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill) -
         sizes: sides that the planes must have.
         cache_dir: None for a temporary folder.
         fill: builds the planes.
+        most_bytes: what the cache may grow to, once these are in it; None for `largest_cache`.
 
     Returns:
         The planes, their place, and notes for the user.
@@ -63,7 +75,7 @@ def obtain(key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill) -
     if cache_dir is None:
         return *_temporary(sizes, fill), ()
     try:
-        planes = _cached(cache_dir, key, sizes, fill)
+        planes = _cached(cache_dir, key, sizes, fill, most_bytes)
     # A cache folder that is full, read-only or on a file system without locks costs the next run its time,
     # but must not cost this one its result.
     except (OSError, NotImplementedError) as error:
@@ -89,53 +101,38 @@ def _temporary(sizes: Sequence[int], fill: Fill) -> tuple[Planes, Disk]:
     return planes, disk
 
 
-def _cached(cache_dir: Path, key: str, sizes: Sequence[int], fill: Fill) -> Planes:
+def _cached(cache_dir: Path, key: str, sizes: Sequence[int], fill: Fill, most: int | None) -> Planes:
     folder = cache_dir / key
     # First without the lock: a cache that is there can be read where nothing may be written.
     planes = _sound(folder, sizes)
     if planes is not None:
         return planes
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with filelock.FileLock(_lock_file(cache_dir, key)):
+    with filelock.FileLock(lock_of(cache_dir, key)):
         # Another process may have built it while this one waited.
-        return _sound(folder, sizes) or _build(folder, sizes, fill)
+        return _sound(folder, sizes) or _build(folder, sizes, fill, largest_cache(cache_dir) if most is None else most)
 
 
 def _sound(folder: Path, sizes: Sequence[int]) -> Planes | None:
     try:
-        return open_planes(folder, sizes)
+        planes = open_planes(folder, sizes)
     except DamagedPlanes:
         return None
+    note_use(folder)
+    return planes
 
 
-def _build(folder: Path, sizes: Sequence[int], fill: Fill) -> Planes:
+def _build(folder: Path, sizes: Sequence[int], fill: Fill, most: int) -> Planes:
     """Build beside the entry and rename: it is there as a whole or not at all. The lock is held."""
-    _sweep(folder.parent, folder.name)
+    sweep(folder.parent, folder.name)
     if folder.exists():
         shutil.rmtree(folder)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-{os.getpid()}-", dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}{SCRATCH}{os.getpid()}-", dir=folder.parent))
     try:
         fill(scratch)
         scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     sync_folder(folder.parent)
+    give_up(folder.parent, most, spare=folder.name, idle_seconds=IN_USE_SECONDS)
     return open_planes(folder, sizes, check=False)
-
-
-def _sweep(cache_dir: Path, held: str) -> None:
-    """Remove what killed builders left behind: scratch folders whose lock is free, or held here."""
-    for scratch in cache_dir.glob("*.tmp-*"):
-        key = scratch.name.partition(".tmp-")[0]
-        if key == held:
-            shutil.rmtree(scratch, ignore_errors=True)
-            continue
-        try:
-            with filelock.FileLock(_lock_file(cache_dir, key), timeout=0):
-                shutil.rmtree(scratch, ignore_errors=True)
-        except filelock.Timeout:
-            continue  # its builder is at work
-
-
-def _lock_file(cache_dir: Path, key: str) -> str:
-    return str(cache_dir / f"{key}.lock")

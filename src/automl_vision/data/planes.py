@@ -28,7 +28,8 @@ FORMAT = 2
 #: Column of `facts.parquet` beside `FACT_COLUMNS`: row of the image in every plane, -1 where quarantined.
 PLANE_ROW = "plane_row"
 
-_INDEX = "index.json"
+#: The file that is written last.
+INDEX = "index.json"
 _FACTS = "facts.parquet"
 _BLOCK_BYTES = 4 * 2**20
 # Checksums run at one to two gigabytes a second: up to here every block is checked when a folder is opened,
@@ -106,7 +107,7 @@ class PlaneWriter:
             "crc32": {str(size): crcs for size, crcs in self._crcs.items()},
             "facts_crc32": zlib.crc32((self._folder / _FACTS).read_bytes()),
         }
-        with (self._folder / _INDEX).open("wb") as written:
+        with (self._folder / INDEX).open("wb") as written:
             written.write(json.dumps(index).encode("ascii"))
             written.flush()
             os.fsync(written.fileno())
@@ -182,7 +183,7 @@ _CANNOT_RESERVE = _errno("EOPNOTSUPP", "ENOTSUP", "EINVAL", "ENOSYS", "ENODEV")
 
 def _read_index(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="ascii"))
+        index = json.loads((folder / INDEX).read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         raise DamagedPlanes(f"index: {error}") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:

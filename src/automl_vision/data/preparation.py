@@ -156,7 +156,9 @@ def decode(
     Raises:
         DataError: there is no room for the decoded images.
     """
-    return build_store(manifest, sizes, cache_folder(settings), threads, progress)
+    gigabytes = settings.machine.cache_gigabytes
+    most = None if gigabytes is None else int(gigabytes * 1e9)
+    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most)
 
 
 def decode_seconds(manifest: Manifest, sizes: Sequence[int]) -> float:

@@ -165,6 +165,7 @@ def build_store(
     cache_dir: Path | None,
     threads: int,
     progress: Progress | None = None,
+    most_bytes: int | None = None,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image of a manifest once, or find it decoded.
 
@@ -174,6 +175,7 @@ def build_store(
         cache_dir: where decoded images stay for later runs; None keeps them until the store is closed.
         threads: that read and decode; memory grows with them and not with N.
         progress: called with (distinct files looked into, distinct files in all).
+        most_bytes: what the cache folder may grow to; None for a share of its disk.
 
     Raises:
         DataError: there is no room for the decoded images, or a file changes while it is read.
@@ -185,7 +187,7 @@ def build_store(
     by_digest = {each.digest: file for each, file in zip(found, files, strict=True) if each.digest}
     tell = progress or _silent
     fill = partial(_fill, sorted(by_digest.items()), sides, threads, tell)
-    planes, disk, notes = obtain(_key(by_digest, sides), sides, cache_dir, fill)
+    planes, disk, notes = obtain(_key(by_digest, sides), sides, cache_dir, fill, most_bytes)
     tell(len(by_digest), len(by_digest))
     table, plane_rows = _in_manifest_order(found, planes.facts)
     return ImageStore(planes.squares, plane_rows, disk, notes), Facts(table)

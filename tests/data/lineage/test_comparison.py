@@ -18,11 +18,12 @@ from sklearn.datasets import load_sample_images
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from automl_vision.config import DataSettings
+from automl_vision.data.cache_entries import COMPARISONS
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.facts import Compared
 from automl_vision.data.lineage import candidates, comparison, picking, sight
 from automl_vision.data.lineage.comparison import compare
-from automl_vision.data.lineage.comparison_cache import FILE, comparison_cache
+from automl_vision.data.lineage.comparison_cache import comparison_cache
 from automl_vision.data.lineage.group_sizes import GroupSizes
 from automl_vision.data.lineage.neighbours import nearest_pairs
 from automl_vision.data.lineage.sight import Sight
@@ -433,7 +434,7 @@ def sound_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[s
     folder = tmp_path_factory.mktemp("sound")
     with comparison_cache(folder, "test", []) as cache:
         found = compared(cache=cache).to_dict()
-    return (folder / FILE).read_bytes(), found
+    return (folder / COMPARISONS).read_bytes(), found
 
 
 @given(st.integers(0, 10**9), st.binary(min_size=1, max_size=200))
@@ -446,7 +447,7 @@ def test_a_damaged_cache_changes_no_result(
     start = at % len(content)
     content[start : start + len(scribble)] = scribble
     folder = tmp_path_factory.mktemp("cache")
-    (folder / FILE).write_bytes(content)
+    (folder / COMPARISONS).write_bytes(content)
     with comparison_cache(folder, "test", []) as cache:
         assert compared(cache=cache).to_dict() == found
 

@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_vision.data.cache_entries import COMPARISONS
 from automl_vision.data.content_store import ContentStore, NothingKept, Store
 from automl_vision.data.decode import FileSignature
 from automl_vision.data.lineage.agreement import Agreement
@@ -30,8 +31,6 @@ from automl_vision.data.lineage.originals import Group
 from automl_vision.data.lineage.picture import GUISE_NAMES
 from automl_vision.data.lineage.registration import Registration
 
-#: Name of the file in the cache folder.
-FILE = "comparisons.sqlite3"
 #: What computes the values: a change of any of it makes another version.
 _MADE_BY = (
     "agreement.py",
@@ -159,7 +158,7 @@ def comparison_cache(folder: Path | None, described_by: str, notes: list[str]) -
     if folder is None or _VERSION is None:
         yield ComparisonCache(described_by=described_by)
         return
-    store = ContentStore(folder / FILE, _VERSION)
+    store = ContentStore(folder / COMPARISONS, _VERSION)
     try:
         yield ComparisonCache(store, described_by)
     finally:

@@ -1,0 +1,128 @@
+"""`automl-vision cache`: decoded images of earlier runs, what they take, and giving them up."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from automl_vision.cli.terminal import safe, seconds_text, stderr, stdout
+from automl_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    from automl_vision.data.cache_entries import CacheEntry
+
+app = typer.Typer(
+    no_args_is_help=True, help="List decoded images of earlier runs, or give them up; none is ever the only copy."
+)
+
+_CacheDir = Annotated[
+    Path | None,
+    typer.Option("--cache-dir", help="Folder of the cache; without, that of this user.", show_default=False),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("ls")
+def ls(cache_dir: _CacheDir = None, json_output: _Json = False) -> None:
+    """Show what is kept, the sets used last first."""
+    from automl_vision.data.cache_entries import cache_entries
+
+    folder = _folder(cache_dir)
+    entries = cache_entries(folder)
+    if json_output:
+        typer.echo(json.dumps({"folder": str(folder), "entries": [_values(entry) for entry in entries]}))
+        return
+    if not entries:
+        stdout.print(f"Nothing is kept in {safe(str(folder))}.", soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title, side in (
+        ("set", "left"),
+        ("images", "right"),
+        ("sides", "left"),
+        ("MB", "right"),
+        ("last used", "left"),
+    ):
+        table.add_column(title, justify=side)  # type: ignore[arg-type] # a literal above
+    for entry in entries:
+        sides = " ".join(map(str, entry.sizes)) or "damaged"
+        ago = f"{seconds_text(time.time() - entry.used)} ago"
+        table.add_row(entry.key[:12], f"{entry.images:,}", sides, f"{entry.bytes / 1e6:,.1f}", ago)
+    stdout.print(table)
+    stdout.print(f"{_megabytes(entries)} in {safe(str(folder))}.", style="dim", soft_wrap=True)
+
+
+@app.command("prune")
+def prune(
+    gigabytes: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="What may stay; without, a fifth of the disk and at most 200.", show_default=False),
+    ] = None,
+    cache_dir: _CacheDir = None,
+    json_output: _Json = False,
+) -> None:
+    """Remove what was used longest ago until the rest is small enough, and what killed programs left."""
+    from automl_vision.data.cache_entries import give_up, largest_cache
+
+    folder = _folder(cache_dir)
+    if not folder.is_dir():
+        _tell((), folder, json_output)
+        return
+    most = largest_cache(folder) if gigabytes is None else int(gigabytes * 1e9)
+    _tell(give_up(folder, most), folder, json_output)
+
+
+@app.command("clear")
+def clear(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    cache_dir: _CacheDir = None,
+    json_output: _Json = False,
+) -> None:
+    """Remove everything that is kept, also what comparing pictures told; later runs decode and compare again."""
+    if not yes and not stderr.is_terminal:
+        raise UsageError("nobody is there to be asked", fix="use --yes")
+    from automl_vision.data.cache_entries import COMPARISONS, cache_entries, give_up
+    from automl_vision.data.content_store import remove_store
+
+    folder = _folder(cache_dir)
+    if not yes:
+        kept = _megabytes(cache_entries(folder))
+        if not typer.confirm(f"Remove {kept} of decoded images in {safe(str(folder))}?", err=True):
+            stdout.print("Nothing was removed.")
+            return
+    removed = give_up(folder, 0) if folder.is_dir() else ()
+    remove_store(folder / COMPARISONS)
+    _tell(removed, folder, json_output)
+
+
+def _folder(given: Path | None) -> Path:
+    from automl_vision.data.plane_cache import default_cache_dir
+
+    return given or default_cache_dir()
+
+
+def _values(entry: CacheEntry) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "images": entry.images,
+        "sizes": list(entry.sizes),
+        "bytes": entry.bytes,
+        "used": entry.used,
+    }
+
+
+def _megabytes(entries: tuple[CacheEntry, ...]) -> str:
+    return f"{sum(entry.bytes for entry in entries) / 1e6:,.1f} MB"
+
+
+def _tell(removed: tuple[CacheEntry, ...], folder: Path, json_output: bool) -> None:
+    if json_output:
+        typer.echo(json.dumps({"folder": str(folder), "removed": [_values(entry) for entry in removed]}))
+        return
+    sets = f"{len(removed)} set{'s' * (len(removed) != 1)}"
+    stdout.print(f"Removed {sets}, {_megabytes(removed)}, from {safe(str(folder))}.", soft_wrap=True)

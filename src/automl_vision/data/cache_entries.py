@@ -1,0 +1,171 @@
+"""What the cache folder holds, and giving it up: what was used last stays longest.
+
+An entry is one set of decoded images (`planes`), used whenever a store is opened on it. It is removed under its lock,
+so never while another process builds it. Where the system can remove a mapped file, a search that reads it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from automl_vision.data.planes import INDEX
+
+#: What comparing pictures told (`lineage.comparison_cache`).
+COMPARISONS = "comparisons.sqlite3"
+#: What stands between the key of an entry and the rest of the name of its scratch folder.
+SCRATCH = ".tmp-"
+_LOCK = ".lock"
+#: Hexadecimal digits of a key.
+_KEY_LENGTH = 32
+#: The rule for the size of the cache: this share of its disk, and no more bytes than that.
+SHARE_OF_DISK, MOST_BYTES = 0.2, 200 * 10**9
+#: Seconds since its last use before an entry gives way to a new one unasked: a search may be reading it.
+IN_USE_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Decoded images in the cache folder.
+
+    Attributes:
+        key: names the content.
+        folder: where it lies.
+        images: distinct files that could be read.
+        sizes: sides in pixels, ascending.
+        bytes: on disk.
+        used: when it was last opened, in seconds since 1970.
+    """
+
+    key: str
+    folder: Path
+    images: int
+    sizes: tuple[int, ...]
+    bytes: int
+    used: float
+
+
+def cache_entries(cache_dir: Path) -> tuple[CacheEntry, ...]:
+    """All entries, the one that was used last first; none where there is no folder. Damaged ones have 0 images."""
+    if not cache_dir.is_dir():
+        return ()
+    found = (_entry(folder) for folder in cache_dir.iterdir() if _is_entry(folder))
+    return tuple(sorted((each for each in found if each), key=lambda entry: entry.used, reverse=True))
+
+
+def lock_of(cache_dir: Path, key: str) -> Path:
+    """The file whose lock is held by whoever builds or removes an entry."""
+    return cache_dir / f"{key}{_LOCK}"
+
+
+def note_use(folder: Path) -> None:
+    """Remember that an entry was opened; where nothing may be written, it counts as used when it was built."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / INDEX)
+
+
+def largest_cache(cache_dir: Path) -> int:
+    """Bytes that the cache may have by rule: a share of its disk."""
+    return min(int(SHARE_OF_DISK * shutil.disk_usage(cache_dir).total), MOST_BYTES)
+
+
+def give_up(cache_dir: Path, most_bytes: int, *, spare: str = "", idle_seconds: float = 0.0) -> tuple[CacheEntry, ...]:
+    """Remove entries, the one used longest ago first, until the others have no more than `most_bytes`.
+
+    Args:
+        cache_dir: the folder.
+        most_bytes: that may stay; 0 removes everything.
+        spare: key of an entry that stays.
+        idle_seconds: what was used since then stays.
+
+    Returns:
+        What was removed: less than asked for where an entry is being built or cannot be removed.
+    """
+    sweep(cache_dir)
+    entries = cache_entries(cache_dir)
+    total, removed = sum(entry.bytes for entry in entries), []
+    for entry in reversed(entries):
+        if 0 < most_bytes >= total:
+            break
+        stays = entry.key == spare or time.time() - entry.used < idle_seconds
+        if not stays and _removed(cache_dir, entry.folder):
+            total -= entry.bytes
+            removed.append(entry)
+    return tuple(removed)
+
+
+def sweep(cache_dir: Path, held: str = "") -> None:
+    """Remove what killed builders left behind: scratch folders whose lock is free.
+
+    Args:
+        cache_dir: the folder.
+        held: the key whose lock the caller has; its scratch folders go as well.
+    """
+    for scratch in cache_dir.glob(f"*{SCRATCH}*"):
+        key = scratch.name.partition(SCRATCH)[0]
+        if key == held:
+            shutil.rmtree(scratch, ignore_errors=True)
+            continue
+        with _at_once(cache_dir, key) as free:
+            if free:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _removed(cache_dir: Path, folder: Path) -> bool:
+    with _at_once(cache_dir, folder.name) as free:
+        if not free:
+            return False
+        doomed = folder.with_name(f"{folder.name}{SCRATCH}{os.getpid()}-removed")
+        try:
+            folder.replace(doomed)  # at once: nobody opens half of it
+        except OSError:
+            return False
+        shutil.rmtree(doomed, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where a held file cannot be removed, an empty one stays
+            lock_of(cache_dir, folder.name).unlink(missing_ok=True)
+    return True
+
+
+@contextlib.contextmanager
+def _at_once(cache_dir: Path, key: str) -> Iterator[bool]:
+    """Hold the lock of an entry if nobody else does; whether it is held."""
+    lock = filelock.FileLock(lock_of(cache_dir, key))
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _is_entry(folder: Path) -> bool:
+    return folder.is_dir() and SCRATCH not in folder.name and len(folder.name) == _KEY_LENGTH
+
+
+def _entry(folder: Path) -> CacheEntry | None:
+    try:
+        files = [file.stat() for file in folder.iterdir()]
+        used = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
+    except OSError:
+        return None  # it is being removed
+    images, sizes = _described(folder)
+    return CacheEntry(folder.name, folder, images, sizes, sum(file.st_size for file in files), used)
+
+
+def _described(folder: Path) -> tuple[int, tuple[int, ...]]:
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="ascii"))
+        return int(index["count"]), tuple(sorted(int(side) for side in index["crc32"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, ()
