@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -52,12 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     settle_process()  # before torch is loaded, as the command line of the project does it
     from automl_vision.runtime import make_runtime
+    from speed_parts import PEERS_PYTHON
     from speed_ratios import PARTS, RATIOS, Bench, measure, ratios, table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     letters = [ratio.letter for ratio in RATIOS]
+    usual = [ratio.letter for ratio in RATIOS if ratio.part != "peers" or PEERS_PYTHON in os.environ]
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    parser.add_argument("--only", nargs="+", choices=letters, default=letters, help="ratios")
+    parser.add_argument("--only", nargs="+", choices=letters, default=usual, help="ratios")
     parser.add_argument("--scenes", nargs="+", help="like resnet18@128; without: those of the device")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, help="of a block; without: as suits the scene")

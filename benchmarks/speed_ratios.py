@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_vision.runtime import Runtime
-from speed_parts import cold_start_arms, first_epoch_arms, head_arms, trial_arms
+from speed_parts import cold_start_arms, first_epoch_arms, head_arms, peer_arms, trial_arms
 from speed_steps import Block, Scene, step_arms
 
 #: What is trained, by kind of device.
@@ -81,6 +81,14 @@ RATIOS = (
         {"mobilenetv3_small_100@128": 4.0},
     ),
     Ratio(
+        "P",
+        "Trainer of Hugging Face, tuned / ours",
+        "peers",
+        lambda cost: cost["hugging_face"] / cost["ours"],
+        {"": 1.8},
+    ),
+    Ratio("PF", "fastai, tuned / ours", "peers", lambda cost: cost["fastai"] / cost["ours"], {"": 1.8}),
+    Ratio(
         "F",
         "first epoch / the larger of decoding and an epoch without loading",
         "first epoch",
@@ -137,6 +145,7 @@ class Part:
 PARTS: dict[str, Part] = {
     "steps": Part(lambda scene, bench: step_arms(scene, bench.small, bench.large, bench.runtime), for_every_scene=True),
     "first epoch": Part(lambda scene, bench: first_epoch_arms(scene, bench.small, bench.runtime)),
+    "peers": Part(lambda scene, bench: peer_arms(scene, bench.small, bench.runtime)),
     "trial": Part(lambda _scene, bench: trial_arms(Scene("efficientnet_lite0", 96), bench.small, bench.runtime)),
     "heads": Part(lambda _scene, _bench: head_arms()),
     "cold start": Part(lambda _scene, bench: cold_start_arms(bench.scratch, next(bench.small.rglob("*.jpg")))),
@@ -166,11 +175,14 @@ def cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system + sum(map(_running_seconds, _children()))
 
 
-def _children() -> list[int]:
-    tasks = Path("/proc/self/task")
-    if not tasks.is_dir():
-        return []
-    return [int(number) for task in tasks.iterdir() for number in (task / "children").read_text().split()]
+def _children(process: str = "self") -> list[int]:
+    """Processes that a process started, that those started, and so on."""
+    try:
+        lists = [(task / "children").read_text() for task in Path(f"/proc/{process}/task").iterdir()]
+    except OSError:
+        return []  # it has just ended, or the system does not tell
+    own = [int(number) for text in lists for number in text.split()]
+    return [*own, *(each for child in own for each in _children(str(child)))]
 
 
 def _running_seconds(process: int) -> float:
