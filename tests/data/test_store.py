@@ -508,7 +508,15 @@ def test_a_seal_opens_for_the_named_rows_alone(store: ImageStore) -> None:
             each.fetch([row], 8)
 
 
-def test_another_process_maps_the_same_files(store: ImageStore) -> None:
+def test_a_cache_that_is_cut_short_under_a_run_is_an_error_that_says_so(manifest: Manifest, tmp_path: Path) -> None:
+    store, _ = build_store(manifest, SIZES, tmp_path / "cache", 1)
+    (key,) = entries(tmp_path / "cache")
+    os.truncate(tmp_path / "cache" / key / "plane-16.u8", 10)
+    with pytest.raises(DataError, match="cannot be read any more"):
+        store.fetch([4], 16)
+
+
+def test_another_process_opens_the_same_files(store: ImageStore) -> None:
     copy = pickle.loads(pickle.dumps(store))
     assert torch.equal(copy.fetch([0, 4], 16), store.fetch([0, 4], 16))
     assert (copy.sizes, len(copy)) == (store.sizes, len(store))

@@ -1,7 +1,7 @@
 """What the cache folder holds, and giving it up: what was used last stays longest.
 
 An entry is one set of decoded images (`planes`), used whenever a store is opened on it. It is removed under its lock,
-so never while another process builds it. Where the system can remove a mapped file, a search that reads it goes on.
+so never while another process builds it. Where the system can remove an open file, a search that reads it goes on.
 """
 
 from __future__ import annotations

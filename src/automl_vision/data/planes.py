@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from automl_vision.data.facts import FACT_COLUMNS
+from automl_vision.data.plane import Plane, ShortPlane
 
 #: 2: the facts tell when a picture was taken, and hold the hash of what it shows.
 FORMAT = 2
@@ -48,12 +49,12 @@ class Planes:
     Attributes:
         folder: where it lies.
         facts: one row per distinct file: `FACT_COLUMNS` and `PLANE_ROW`.
-        squares: side -> (P, side, side, 3) uint8, mapped from disk, not writable.
+        squares: side -> P squares, read by row.
     """
 
     folder: Path
     facts: pd.DataFrame
-    squares: dict[int, NDArray[np.uint8]]
+    squares: dict[int, Plane]
 
 
 class PlaneWriter:
@@ -115,7 +116,7 @@ class PlaneWriter:
 
 
 def open_planes(folder: Path, sizes: Sequence[int], *, check: bool = True) -> Planes:
-    """Map the planes of a folder.
+    """Open the planes of a folder.
 
     Args:
         folder: as `PlaneWriter` left it.
@@ -126,19 +127,22 @@ def open_planes(folder: Path, sizes: Sequence[int], *, check: bool = True) -> Pl
         DamagedPlanes: the folder is not exactly what was written.
     """
     index = _read_index(folder, sizes)
-    squares = {size: _map(folder, size, index["count"]) for size in sizes}
+    squares = open_squares(folder, index["count"], sizes)
     if check:
         _compare(index, squares)
     return Planes(folder, _read_facts(folder, index), squares)
 
 
-def map_planes(folder: Path, count: int, sizes: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-    """The squares of a folder that was checked before: side -> (count, side, side, 3) uint8.
+def open_squares(folder: Path, count: int, sizes: Sequence[int]) -> dict[int, Plane]:
+    """The squares of a folder whose checksums were compared before: side -> `count` of them.
 
     Raises:
         DamagedPlanes: a file is missing or has another size.
     """
-    return {size: _map(folder, size, count) for size in sizes}
+    try:
+        return {size: Plane(_plane_file(folder, size), size, count) for size in sizes}
+    except ShortPlane as error:
+        raise DamagedPlanes(str(error)) from None
 
 
 def sync_folder(folder: Path) -> None:
@@ -198,19 +202,6 @@ def _read_index(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
     return index
 
 
-def _map(folder: Path, size: int, count: int) -> NDArray[np.uint8]:
-    file = _plane_file(folder, size)
-    shape = (count, size, size, 3)
-    try:
-        if file.stat().st_size != count * size * size * 3:
-            raise DamagedPlanes(f"{file.name}: wrong size")
-        if count == 0:  # an empty file cannot be mapped
-            return np.empty(shape, dtype=np.uint8)
-        return np.asarray(np.memmap(file, dtype=np.uint8, mode="r", shape=shape))
-    except OSError as error:
-        raise DamagedPlanes(f"{file.name}: {error}") from None
-
-
 def _read_facts(folder: Path, index: Mapping[str, Any]) -> pd.DataFrame:
     try:
         data = (folder / _FACTS).read_bytes()
@@ -224,7 +215,7 @@ def _read_facts(folder: Path, index: Mapping[str, Any]) -> pd.DataFrame:
     return facts
 
 
-def _compare(index: Mapping[str, Any], squares: Mapping[int, NDArray[np.uint8]]) -> None:
+def _compare(index: Mapping[str, Any], squares: Mapping[int, Plane]) -> None:
     total = sum(plane.nbytes for plane in squares.values())
     step = max(1, -(-total // _CHECKED_BYTES))
     # Another offset every time: damage that one sample misses, a later one finds.
@@ -232,5 +223,12 @@ def _compare(index: Mapping[str, Any], squares: Mapping[int, NDArray[np.uint8]])
     for size, plane in squares.items():
         rows = _block_rows(size)
         for block, crc in list(enumerate(index["crc32"][str(size)]))[offset::step]:
-            if zlib.crc32(plane[block * rows : (block + 1) * rows].data) != crc:
+            if _checksum(plane, block * rows, min((block + 1) * rows, len(plane))) != crc:
                 raise DamagedPlanes(f"plane {size}: checksum of block {block}")
+
+
+def _checksum(plane: Plane, start: int, stop: int) -> int:
+    try:
+        return zlib.crc32(plane.block(start, stop).data)
+    except (ShortPlane, OSError) as error:
+        raise DamagedPlanes(str(error)) from None

@@ -1,7 +1,7 @@
-"""Every image decoded once, fetched by row as uint8 squares from a memory map.
+"""Every image decoded once, fetched by row as uint8 squares from a file.
 
 A square holds exactly what deployment preprocessing makes of the file, so what a network is validated on is
-what it will meet. The memory maps lie in a cache folder under a digest of the files' contents: renaming or
+what it will meet. The files lie in a cache folder under a digest of the files' contents: renaming or
 relabelling files decodes nothing, and all trials and later runs share them.
 """
 
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from automl_vision.data.facts import FACT_COLUMNS, Facts
 from automl_vision.data.manifest import Manifest
+from automl_vision.data.plane import Plane, ShortPlane
 from automl_vision.data.plane_cache import Disk, default_cache_dir, obtain
-from automl_vision.data.planes import FORMAT, PLANE_ROW, PlaneWriter, map_planes
+from automl_vision.data.planes import FORMAT, PLANE_ROW, PlaneWriter, open_squares
 from automl_vision.data.survey import NOTHING_KNOWN, Fact, Found, find_files, in_order, look_into
+from automl_vision.errors import DataError
 
 __all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir"]
 
@@ -49,7 +51,7 @@ class ImageStore:
 
     def __init__(
         self,
-        squares: dict[int, NDArray[np.uint8]],
+        squares: dict[int, Plane],
         plane_rows: NDArray[np.int64],
         disk: Disk,
         notes: tuple[str, ...] = (),
@@ -67,7 +69,7 @@ class ImageStore:
         return len(self._plane_rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker process maps the same files; only this process removes a temporary folder."""
+        """A worker process opens the same files; only this process removes a temporary folder."""
         count = {len(plane) for plane in self._squares.values()}.pop()
         return _reopen, (
             self._disk.folder,
@@ -99,6 +101,7 @@ class ImageStore:
         Raises:
             ValueError: a row is not in 0..N-1, or has no image; the size is not stored; the store is closed.
             SealedRowError: a row is sealed.
+            DataError: the file of decoded images was cut short, or its disk fails.
         """
         asked = self._within(rows)
         if self._hidden[asked].any():
@@ -109,32 +112,40 @@ class ImageStore:
         plane_rows = self._plane_rows[asked]
         if (plane_rows < 0).any():
             raise ValueError(f"row {asked[plane_rows < 0][0]} has no image: it is quarantined")
-        # numpy's gather lets other threads run, and on a fresh map it is faster than torch's.
-        return torch.from_numpy(np.take(self._squares[size], plane_rows, axis=0)).permute(0, 3, 1, 2)
+        try:
+            return torch.from_numpy(self._squares[size].read(plane_rows)).permute(0, 3, 1, 2)
+        except (ShortPlane, OSError) as error:
+            raise DataError(
+                "decoded images cannot be read any more",
+                value=f"{self._squares[size].file} ({error})",
+                fix="check the disk, and run again: the images are decoded anew",
+            ) from error
 
     def plane_for(self, size: int) -> int:
         """The smallest stored side of at least `size`, else the largest there is."""
         return next((side for side in self.sizes if side >= size), self.sizes[-1])
 
     def sealed(self, rows: Rows) -> ImageStore:
-        """A view on the same memory that refuses `rows`, and whatever this one refuses."""
+        """A view on the same files that refuses `rows`, and whatever this one refuses."""
         hidden = self._hidden.copy()
         hidden[self._within(rows)] = True
         return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
 
     def opened(self, rows: Rows) -> ImageStore:
-        """A view on the same memory that shows `rows` again, and refuses what else this one refuses."""
+        """A view on the same files that shows `rows` again, and refuses what else this one refuses."""
         hidden = self._hidden.copy()
         hidden[self._within(rows)] = False
         return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
 
     def take(self, rows: Rows) -> ImageStore:
-        """A view on the same memory for a manifest that keeps only `rows`, in that order."""
+        """A view on the same files for a manifest that keeps only `rows`, in that order."""
         kept = self._within(rows)
         return ImageStore(self._squares, self._plane_rows[kept], self._disk, self.notes, self._hidden[kept])
 
     def close(self) -> None:
-        """Let go of the memory, for all views, and remove a temporary folder."""
+        """Let go of the files, for all views, and remove a temporary folder."""
+        for plane in self._squares.values():
+            plane.close()
         self._squares.clear()
         self._disk.release()
 
@@ -156,7 +167,7 @@ def _reopen(
     notes: tuple[str, ...],
     hidden: NDArray[np.bool_],
 ) -> ImageStore:
-    return ImageStore(map_planes(folder, count, sizes), plane_rows, Disk(folder), notes, hidden)
+    return ImageStore(open_squares(folder, count, sizes), plane_rows, Disk(folder), notes, hidden)
 
 
 def build_store(
