@@ -19,6 +19,7 @@ from automl_vision.events import TrialChanged
 from automl_vision.executors import EXECUTORS
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone, has_stochastic_depth
+from automl_vision.models.device_images import on_device
 from automl_vision.models.heads import LINEAR
 from automl_vision.models.symmetry import SYMMETRIES, symmetry_line
 from automl_vision.report.html import duration
@@ -228,11 +229,13 @@ def _runner(
     shares: Shares | None,
 ) -> TrialRunner:
     train, val = prepared.split.rows("train"), prepared.split.rows("val")
+    train_rows, val_rows = torch.from_numpy(train), torch.from_numpy(val)
+    store = prepared.store.sealed(prepared.split.augmented_val)  # they are only ever reported
     data = TrainingData(
-        source=prepared.store.sealed(prepared.split.augmented_val),  # they are only ever reported
-        train_rows=torch.from_numpy(train),
+        source=on_device(store, (train_rows, val_rows), runtime.device),
+        train_rows=train_rows,
         train_labels=torch.from_numpy(prepared.labels(train)),
-        val_rows=torch.from_numpy(val),
+        val_rows=val_rows,
         val_labels=torch.from_numpy(prepared.labels(val)),
         num_classes=len(prepared.manifest.class_names),
     )
