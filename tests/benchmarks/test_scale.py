@@ -12,7 +12,7 @@ import scale
 
 def test_files_lie_in_class_folders_and_every_so_many_is_named_as_a_copy(tmp_path: Path) -> None:
     scale.make_empty_files(tmp_path, 200)
-    files = [file for file in tmp_path.rglob("*.jpg")]
+    files = list(tmp_path.rglob("*.jpg"))
     assert len(files) == 200
     copies = [file for file in files if "flipped" in file.name]
     assert len(copies) == 200 // 20
