@@ -51,6 +51,8 @@ PATIENCE = 3.0
 CLOCKS: dict[str, tuple[str, ...]] = {"wall": (), "cpu": (str(HERE / "cpu_clock.py"),)}
 RESAMPLES = 2_000
 OURS = "ours"
+#: Recipes that others published; their authors' networks have a batch norm whose statistics move by a tenth per step.
+PUBLISHED = ("fastai", "autogluon", "bit")
 #: The arm that needs more than this project's environment, and the variable that names the Python it runs by.
 INSTALLED, AUTOGLUON_PYTHON = "autogluon_installed", "AUTOGLUON_PYTHON"
 
@@ -170,11 +172,11 @@ def _trial_line(record: dict[str, Any]) -> dict[str, Any]:
     return told | {"scores": [epoch["score"] for epoch in record["epochs"]]}
 
 
-def _rival(name: str) -> Arm:
+def _rival(name: str, *more: str) -> Arm:
     def train(job: Job) -> list[str]:
         options = ["--data", job.folders.data / "train", "--out", job.out / "model.pt", "--budget", job.cell.budget]
         options += ["--seed", job.cell.seed, "--device", job.device]
-        return [*_python(job, (str(HERE / "run_rival.py"),)), "train", name, *map(str, options)]
+        return [*_python(job, (str(HERE / "run_rival.py"),)), "train", name, *map(str, options), *more]
 
     def test(job: Job) -> list[str]:
         options = [job.out / "model.pt", "--data", job.folders.others, "--device", job.device]
@@ -219,12 +221,17 @@ _ABLATED = str(HERE / "ablations.py")
 ARMS: dict[str, Arm] = {
     OURS: _ours(),
     **{name: _rival(name) for name in RECIPES},
+    **{f"{name}_norm": _rival(name, "--norm-momentum", "0.1") for name in PUBLISHED},
     INSTALLED: _installed_autogluon(),
     "ours_no_probe": _ours(_ABLATED, "no_probe"),
     "ours_no_portfolio": _ours(_ABLATED, "no_portfolio"),
     "ours_prune_only": _ours(_ABLATED, "prune_only"),
     "ours_cosine_no_ema": _ours(training='schedule = "cosine"\nema = false'),
 }
+
+
+#: Those that are run unless others are asked for.
+USUAL = [name for name in ARMS if name != INSTALLED and not name.endswith("_norm")]
 
 
 def measure(name: str, job: Job, load: float) -> Result:
@@ -396,7 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cells", type=_cell, nargs="+", default=everything, help="like fashion:200 digits:60")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="seconds")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[name for name in ARMS if name != INSTALLED])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=USUAL)
     parser.add_argument("--test", type=int, default=2_000, help="test images at most (digits has 1,797 in all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what the budgets are counted by")

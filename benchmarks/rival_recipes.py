@@ -51,6 +51,7 @@ class Task:
         runtime: device, precision, threads.
         deadline: monotonic seconds.
         seed: of everything random.
+        norm_momentum: how far running statistics of batch norm move per step; None for that of the network.
     """
 
     images: torch.Tensor
@@ -60,6 +61,7 @@ class Task:
     runtime: Runtime
     deadline: float
     seed: int
+    norm_momentum: float | None = None
 
     @property
     def left(self) -> float:
@@ -240,6 +242,9 @@ def network(task: Task) -> Classifier:
     row = backbone(BACKBONE)
     weights = load_weights(require_weights(row, offline=True), row)
     net = build_classifier(BACKBONE, len(task.class_names), resolution=task.size, weights=weights, seed=task.seed)
+    for module in net.modules() if task.norm_momentum is not None else ():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = task.norm_momentum
     return placed(net, task.runtime.device)
 
 
