@@ -51,8 +51,9 @@ PATIENCE = 3.0
 CLOCKS: dict[str, tuple[str, ...]] = {"wall": (), "cpu": (str(HERE / "cpu_clock.py"),)}
 RESAMPLES = 2_000
 OURS = "ours"
-#: Recipes that others published; their authors' networks have a batch norm whose statistics move by a tenth per step.
-PUBLISHED = ("fastai", "autogluon", "bit")
+#: Recipes that others published, and what the name of an arm ends with where they keep the statistics of batch norm, as
+#: ours do: is it that alone?
+PUBLISHED, FROZEN_NORM = ("fastai", "autogluon", "bit"), "_frozen_norm"
 #: The arm that needs more than this project's environment, and the variable that names the Python it runs by.
 INSTALLED, AUTOGLUON_PYTHON = "autogluon_installed", "AUTOGLUON_PYTHON"
 
@@ -221,7 +222,7 @@ _ABLATED = str(HERE / "ablations.py")
 ARMS: dict[str, Arm] = {
     OURS: _ours(),
     **{name: _rival(name) for name in RECIPES},
-    **{f"{name}_norm": _rival(name, "--norm-momentum", "0.1") for name in PUBLISHED},
+    **{f"{name}{FROZEN_NORM}": _rival(name, "--freeze-norm") for name in PUBLISHED},
     INSTALLED: _installed_autogluon(),
     "ours_no_probe": _ours(_ABLATED, "no_probe"),
     "ours_no_portfolio": _ours(_ABLATED, "no_portfolio"),
@@ -231,7 +232,7 @@ ARMS: dict[str, Arm] = {
 
 
 #: Those that are run unless others are asked for.
-USUAL = [name for name in ARMS if name != INSTALLED and not name.endswith("_norm")]
+USUAL = [name for name in ARMS if name != INSTALLED and not name.endswith(FROZEN_NORM)]
 
 
 def measure(name: str, job: Job, load: float) -> Result:

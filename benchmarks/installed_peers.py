@@ -4,9 +4,10 @@
     uv pip install --python peers fastai==2.8.12 transformers==5.23.0 accelerate==1.15.0 timm==1.0.31
     PEERS_PYTHON=peers/bin/python python benchmarks/speed.py --only P PF
 
-Says `ready` once it is, then trains an epoch for every line that it reads and says how many images that were. Tuned as
-their users would: a loader worker per core that stays alive, the batch of the other arms, nothing else in an epoch
-than training. Imports nothing of this project.
+One call of `fit` or `train` of very many epochs, which stops after each: it says how many images that was, and goes on
+once it has read a line; `ready` comes first. Tuned as their users would: a loader worker per core that stays alive
+where the library keeps it (fastai starts new ones for every epoch), and the batch of the other arms. An epoch of fastai
+ends with validating one image. Imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -26,17 +27,67 @@ from torch import nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-#: Trains an epoch.
-Epoch = Callable[[], object]
+_EPOCHS_ENOUGH = 100_000
 
 
-def _fastai(options: argparse.Namespace) -> Epoch:
+def _stop(images: int) -> None:
+    """Say that an epoch of so many images is done, and wait to be called again; ends the program where nobody calls."""
+    print(images, file=sys.__stdout__, flush=True)
+    if not sys.stdin.readline():
+        os._exit(0)
+
+
+class _Files(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """The first files of a folder of classes, again and again until there are enough."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        changes = v2.Compose(
+            [
+                v2.ToImage(),
+                v2.RandomResizedCrop(options.size, scale=(0.6, 1.0), antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(options.mean, options.std),
+            ]
+        )
+        self._folder = ImageFolder(str(options.data), changes)
+        self._count = int(options.images)
+        self.classes = len(self._folder.classes)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        pixels, label = self._folder[row % len(self._folder)]
+        return pixels, label
+
+
+def _network(options: argparse.Namespace, classes: int) -> nn.Module:
+    net: nn.Module = timm.create_model(options.backbone, num_classes=classes)
+    return net.to(memory_format=torch.channels_last)
+
+
+def _fastai(options: argparse.Namespace) -> None:
+    from fastai.callback.core import Callback
     from fastai.data.transforms import Normalize, get_image_files, parent_label
     from fastai.learner import Learner
     from fastai.vision.augment import FlipItem, RandomResizedCrop
     from fastai.vision.data import ImageDataLoaders
 
-    files = sorted(get_image_files(options.data))[: options.images]
+    class Seen(Callback):  # type: ignore[misc]  # fastai has no types
+        """Counts what is trained on, and stops after each epoch."""
+
+        def before_epoch(self) -> None:
+            self.images = 0
+
+        def after_batch(self) -> None:
+            self.images += len(self.xb[0]) if self.training else 0
+
+        def after_epoch(self) -> None:
+            _stop(self.images)
+
+    files = sorted(get_image_files(options.data))
+    files = (files * (options.images // len(files) + 1))[: options.images + 1]
     loaders = ImageDataLoaders.from_path_func(
         str(options.data),
         files,
@@ -46,17 +97,10 @@ def _fastai(options: argparse.Namespace) -> Epoch:
         batch_tfms=[Normalize.from_stats(options.mean, options.std)],
         bs=options.batch,
         num_workers=options.workers,
-        persistent_workers=options.workers > 0,
         device=torch.device(options.device),
     )
-    net = timm.create_model(options.backbone, num_classes=loaders.c).to(memory_format=torch.channels_last)
-    learner = Learner(loaders, net, loss_func=nn.CrossEntropyLoss())
-    return lambda: _quietly(lambda: learner.fit(1))
-
-
-def _quietly(work: Callable[[], object]) -> None:
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123 - a device
-        work()
+    learner = Learner(loaders, _network(options, loaders.c), loss_func=nn.CrossEntropyLoss(), cbs=[Seen()])
+    learner.fit(_EPOCHS_ENOUGH)
 
 
 class _WithLoss(nn.Module):
@@ -72,53 +116,41 @@ class _WithLoss(nn.Module):
         return {"loss": self.loss(scores, labels), "logits": scores}
 
 
-class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """A folder of classes as rows with the names that the Trainer wants."""
-
-    def __init__(self, folder: ImageFolder, count: int) -> None:
-        self._folder = folder
-        self._count = min(count, len(folder))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        pixels, label = self._folder[row]
-        return {"pixel_values": pixels, "labels": label}
+def _named(rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
+    """A batch under the names that the Trainer gives to the network."""
+    return {"pixel_values": torch.stack([row[0] for row in rows]), "labels": torch.tensor([row[1] for row in rows])}
 
 
-def _hugging_face(options: argparse.Namespace) -> Epoch:
-    from transformers import Trainer, TrainingArguments
+def _hugging_face(options: argparse.Namespace) -> None:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    changes = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.RandomResizedCrop(options.size, scale=(0.6, 1.0), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(options.mean, options.std),
-        ]
-    )
-    folder = ImageFolder(str(options.data), changes)
-    net = timm.create_model(options.backbone, num_classes=len(folder.classes)).to(memory_format=torch.channels_last)
+    class Seen(TrainerCallback):  # type: ignore[misc]  # without the library its base has no type
+        """Stops after each epoch; none of its images is left out."""
+
+        def on_epoch_end(self, *_state: Any, **_more: Any) -> None:
+            _stop(options.images)
+
+    files = _Files(options)
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
-        num_train_epochs=1,
+        num_train_epochs=_EPOCHS_ENOUGH,
         per_device_train_batch_size=options.batch,
         dataloader_num_workers=options.workers,
         dataloader_persistent_workers=options.workers > 0,
         use_cpu=options.device == "cpu",
+        remove_unused_columns=False,
         save_strategy="no",
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
         learning_rate=1e-4,
     )
-    trainer = Trainer(model=_WithLoss(net), args=arguments, train_dataset=_Rows(folder, options.images))
-    return lambda: _quietly(trainer.train)
+    net = _WithLoss(_network(options, files.classes))
+    trainer = Trainer(model=net, args=arguments, train_dataset=files, data_collator=_named, callbacks=[Seen()])
+    trainer.train()
 
 
-PEERS: dict[str, Callable[[argparse.Namespace], Epoch]] = {"fastai": _fastai, "hugging_face": _hugging_face}
+PEERS: dict[str, Callable[[argparse.Namespace], None]] = {"fastai": _fastai, "hugging_face": _hugging_face}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -129,17 +161,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", required=True, help="timm's name")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--images", type=int, required=True, help="in an epoch, at most")
+    parser.add_argument("--images", type=int, required=True, help="in an epoch")
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--mean", type=float, nargs=3, default=(0.485, 0.456, 0.406))
     parser.add_argument("--std", type=float, nargs=3, default=(0.229, 0.224, 0.225))
     options = parser.parse_args(arguments)
-    epoch = PEERS[options.peer](options)
     print("ready", flush=True)
-    for _ in sys.stdin:
-        epoch()
-        print(options.images, flush=True)
+    if sys.stdin.readline():
+        with contextlib.redirect_stdout(sys.stderr):  # tables of progress
+            PEERS[options.peer](options)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Task:
         runtime: device, precision, threads.
         deadline: monotonic seconds.
         seed: of everything random.
-        norm_momentum: how far running statistics of batch norm move per step; None for that of the network.
+        freeze_norm: keep the statistics of batch norm as pretrained, as our recipes do and the published ones do not.
     """
 
     images: torch.Tensor
@@ -61,7 +61,7 @@ class Task:
     runtime: Runtime
     deadline: float
     seed: int
-    norm_momentum: float | None = None
+    freeze_norm: bool = False
 
     @property
     def left(self) -> float:
@@ -195,7 +195,7 @@ class Fit:
 
     def epoch(self) -> bool:
         """Train on every image once; False where the deadline or the last step cut it short."""
-        self.net.train()
+        training_mode(self.net, self.task)
         order = torch.randperm(len(self.task.labels), generator=self._generator())
         for positions in torch.split(order, BATCH):
             if len(positions) < 2 < len(order):
@@ -237,14 +237,19 @@ def loss_of(
     return F.cross_entropy(scores.float(), task.labels[positions].to(scores.device), label_smoothing=smoothing)
 
 
+def training_mode(net: nn.Module, task: Task) -> None:
+    """As `net.train()`, but for batch norm where its statistics stay."""
+    net.train()
+    for module in net.modules() if task.freeze_norm else ():
+        if isinstance(module, nn.BatchNorm2d):  # a head's own one has no statistics to keep, and is one-dimensional
+            module.eval()
+
+
 def network(task: Task) -> Classifier:
     """The pretrained backbone with a new linear head, on the device."""
     row = backbone(BACKBONE)
     weights = load_weights(require_weights(row, offline=True), row)
     net = build_classifier(BACKBONE, len(task.class_names), resolution=task.size, weights=weights, seed=task.seed)
-    for module in net.modules() if task.norm_momentum is not None else ():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = task.norm_momentum
     return placed(net, task.runtime.device)
 
 
@@ -262,7 +267,8 @@ def groups_of(net: Classifier, layer_decay: float, weight_decay: float) -> list[
 
 def step_seconds(net: nn.Module, task: Task, augment: str) -> float:
     """Seconds of a training step, measured without changing the network."""
-    twin = copy.deepcopy(net).train()
+    twin = copy.deepcopy(net)
+    training_mode(twin, task)
     positions = torch.arange(min(BATCH, len(task.labels)))
     seconds = math.inf
     for _ in range(2):

@@ -38,9 +38,7 @@ def _task(options: argparse.Namespace, size: int, deadline: float) -> Task:
     pixels = [np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)) for image in opened]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor([label for _, label in files])
-    return Task(
-        images, labels, names, size, make_runtime(options.device), deadline, options.seed, options.norm_momentum
-    )
+    return Task(images, labels, names, size, make_runtime(options.device), deadline, options.seed, options.freeze_norm)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -90,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         each.add_argument("--data", type=Path, required=True, help="folder of class folders")
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--device", default="auto")
-        each.add_argument("--norm-momentum", type=float, help="of batch norm; without: that of the network")
+        each.add_argument("--freeze-norm", action="store_true", help="keep the statistics of batch norm as pretrained")
     options = parser.parse_args(arguments)
     options.run(options)
 

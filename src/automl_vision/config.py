@@ -147,8 +147,8 @@ class SearchSettings:
     )
     refit: str = _setting(
         "auto",
-        "Train the model once more on training and validation images: auto (where a budget leaves the time, with "
-        "validation images that were dealt here), on (time is kept for it), off.",
+        "Train the model once more on training and validation images: auto (a fine-tune, where a budget leaves the "
+        "time and the validation images were dealt here), on (time is kept for it), off.",
         one_of("auto", "on", "off"),
     )
     measure_impact: bool = _setting(
@@ -247,7 +247,7 @@ class MachineSettings:
         None,
         "What decoded images of earlier runs may take; those used longest ago give way, none of the last day (left "
         "out: a fifth of the disk, at most 200).",
-        at_least(0),
+        between(0, 1_000_000),
     )
     seed: int = _setting(0, "Seed of the split, the search and the training.", SEED)
 

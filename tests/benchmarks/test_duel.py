@@ -109,6 +109,20 @@ def test_a_recipe_ships_weights_when_the_time_is_over_before_it_begins(name: str
     json.dumps(shipped.about)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_of_batch_norm_stay_where_that_is_asked_for(frozen: bool) -> None:
+    task = replace(tiny_task(60.0), freeze_norm=frozen)
+    name = "backbone.bn1.running_mean"
+    before = rival_recipes.network(task).state_dict()[name]
+    fit = rival_recipes.Fit(
+        task, net := rival_recipes.network(task), torch.optim.SGD(net.parameters()), 1e-3, bit_stairs, 2
+    )
+    for group in fit.optimizer.param_groups:
+        group["lr_scale"] = 1.0
+    fit.epoch()
+    assert torch.equal(net.state_dict()[name], before) == frozen
+
+
 def test_training_stops_where_validation_would_pass_the_deadline() -> None:
     task = tiny_task(60.0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))

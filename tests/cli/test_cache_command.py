@@ -83,3 +83,28 @@ def test_a_search_decodes_again_what_was_cleared(command, folder, smoke, quick, 
     options = [*quick[: quick.index("--cache-dir")], "--cache-dir", folder]
     assert command("search", "--data", smoke, "--out", tmp_path / "run", *options).code == 0
     assert kept(command, folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["clear", "--yes"], "this is no folder"),
+        (["ls"], "this is no folder"),
+        (["prune", "--gigabytes", "inf"], "1000000"),
+        (["prune", "--gigabytes", "-1"], "0"),
+    ],
+)
+def test_mistakes_are_told_in_two_lines(command, tmp_path, arguments, words):
+    (tmp_path / "file").touch()
+    result = command("cache", *arguments, "--cache-dir", tmp_path / "file")
+    assert result.code == 2
+    assert words in result.err
+    assert "Internal error" not in result.err
+
+
+def test_an_empty_name_is_the_cache_of_this_user(command, tmp_path, monkeypatch):
+    """As for `search`; a shell variable that is not set names no other folder."""
+    monkeypatch.setenv("AUTOML_VISION_CACHE", str(tmp_path / "mine"))
+    assert "mine" in command("cache", "ls", "--cache-dir", "").out.replace("\n", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(tmp_path) in command("cache", "ls", "--cache-dir", "~/other").out.replace("\n", "")

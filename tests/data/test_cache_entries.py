@@ -152,3 +152,20 @@ def test_builders_and_a_cleaner_at_once_leave_whole_stores(tmp_path: Path) -> No
         stop.set()
         cleaner.join()
     assert not wrong
+
+
+def test_nothing_that_is_not_ours_is_touched(cache: Path) -> None:
+    """Whatever folder somebody names by mistake."""
+    first, *_ = cache_entries(cache)
+    theirs = [
+        cache / "our-holiday-photos-of-italy-2019" / "a.jpg",  # 32 characters
+        cache / "report.tmp-2024" / "text.txt",
+        cache / ("0" * 32) / "a.jpg",
+        cache / "abc.lock",
+    ]
+    for file in theirs:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("precious")
+    (first.folder / "notes.txt").write_text("precious")
+    assert len(give_up(cache, 0)) == 2
+    assert all(file.read_text() == "precious" for file in (*theirs, first.folder / "notes.txt"))

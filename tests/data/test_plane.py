@@ -69,6 +69,15 @@ def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_and_no_crash(plan
         plane.read(np.array([20]))
 
 
+def test_a_closed_plane_reads_no_other_file(plane: Plane, file: Path) -> None:
+    plane.close()
+    plane.close()
+    with file.open("rb") as other:  # gets the number that was free
+        assert other.fileno() >= 0
+        with pytest.raises(OSError, match="descriptor"):
+            plane.read(np.array([0]))
+
+
 def test_reading_everything_leaves_nothing_resident(tmp_path: Path) -> None:
     status = Path("/proc/self/status")
     if not status.exists():

@@ -104,3 +104,15 @@ def test_a_size_that_is_not_stored_is_the_source_s_business() -> None:
 def test_the_cpu_keeps_its_source() -> None:
     source = Counted()
     assert on_device(source, (kept_rows(),), CPU) is source
+
+
+def test_what_is_released_comes_from_the_source_from_then_on() -> None:
+    source = Counted()
+    images = DeviceImages(source, kept_rows(), CPU, 10_000)
+    assert not DeviceImages(source, kept_rows(), CPU, 10_000).release()
+    before = images.fetch(torch.tensor([2, 9]), 8)
+    assert images.release()
+    assert not images.release()
+    for _ in range(2):
+        assert torch.equal(images.fetch(torch.tensor([2, 9]), 8), before)
+    assert source.fetched == 3 * [(2, 8), (9, 8)]

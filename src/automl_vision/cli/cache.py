@@ -21,14 +21,14 @@ app = typer.Typer(
 )
 
 _CacheDir = Annotated[
-    Path | None,
+    str,
     typer.Option("--cache-dir", help="Folder of the cache; without, that of this user.", show_default=False),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("ls")
-def ls(cache_dir: _CacheDir = None, json_output: _Json = False) -> None:
+def ls(cache_dir: _CacheDir = "", json_output: _Json = False) -> None:
     """Show what is kept, the sets used last first."""
     from automl_vision.data.cache_entries import cache_entries
 
@@ -61,9 +61,11 @@ def ls(cache_dir: _CacheDir = None, json_output: _Json = False) -> None:
 def prune(
     gigabytes: Annotated[
         float | None,
-        typer.Option(min=0.0, help="What may stay; without, a fifth of the disk and at most 200.", show_default=False),
+        typer.Option(
+            min=0.0, max=1e6, help="What may stay; without, a fifth of the disk and at most 200.", show_default=False
+        ),
     ] = None,
-    cache_dir: _CacheDir = None,
+    cache_dir: _CacheDir = "",
     json_output: _Json = False,
 ) -> None:
     """Remove what was used longest ago until the rest is small enough, and what killed programs left."""
@@ -80,7 +82,7 @@ def prune(
 @app.command("clear")
 def clear(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    cache_dir: _CacheDir = None,
+    cache_dir: _CacheDir = "",
     json_output: _Json = False,
 ) -> None:
     """Remove everything that is kept, also what comparing pictures told; later runs decode and compare again."""
@@ -95,15 +97,24 @@ def clear(
         if not typer.confirm(f"Remove {kept} of decoded images in {safe(str(folder))}?", err=True):
             stdout.print("Nothing was removed.")
             return
-    removed = give_up(folder, 0) if folder.is_dir() else ()
-    remove_store(folder / COMPARISONS)
-    _tell(removed, folder, json_output)
+    _tell(give_up(folder, 0) if folder.is_dir() else (), folder, json_output)
+    try:
+        remove_store(folder / COMPARISONS)
+    except OSError as error:
+        raise UsageError(
+            "what comparing pictures told cannot be removed",
+            value=f"{folder / COMPARISONS} ({error.strerror})",
+            fix="end the program that uses it, or check the permissions of the folder",
+        ) from None
 
 
-def _folder(given: Path | None) -> Path:
-    from automl_vision.data.plane_cache import default_cache_dir
+def _folder(given: str) -> Path:
+    from automl_vision.data.plane_cache import cache_dir_of
 
-    return given or default_cache_dir()
+    folder = cache_dir_of(given)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("this is no folder", value=str(folder), fix="give the folder that --cache-dir of search names")
+    return folder
 
 
 def _values(entry: CacheEntry) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def print_run(run: Run) -> None:
     test = report["test"]
     accuracy = test["accuracy"]
     stdout.print()
-    stdout.print(_images(report["data"]), style="dim", highlight=False)
+    stdout.print(_images(report), style="dim", highlight=False)
     stdout.print(
         f"[bold]Test accuracy {100 * accuracy['value']:.1f} %[/bold], 95 % interval {100 * accuracy['low']:.1f} to "
         f"{100 * accuracy['high']:.1f} %, on {test['n']:,} originals that nothing was chosen with.",
@@ -147,12 +147,15 @@ def _look(look: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _images(data: Mapping[str, Any]) -> str:
+def _images(report: Mapping[str, Any]) -> str:
     """What the images were used for."""
+    from automl_vision.report.warnings import is_refitted
+
+    data = report["data"]
     used = {name: sum(data["class_counts"][name]) for name in ("train", "val", "test")}
     counts = {
         "to train": used["train"],
-        "to choose": used["val"],
+        "to choose, then to train" if is_refitted(report) else "to choose": used["val"],
         "to test": used["test"],
         "set aside": data["aside"],
         "unreadable": data["quarantined"],

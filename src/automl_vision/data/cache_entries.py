@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ COMPARISONS = "comparisons.sqlite3"
 #: What stands between the key of an entry and the rest of the name of its scratch folder.
 SCRATCH = ".tmp-"
 _LOCK = ".lock"
-#: Hexadecimal digits of a key.
-_KEY_LENGTH = 32
+_KEY = re.compile("[0-9a-f]{32}")
+_SCRATCH = re.compile(f"({_KEY.pattern}){re.escape(SCRATCH)}.*")
+_IN_AN_ENTRY = re.compile(r"plane-\d+\.u8|facts\.parquet|index\.json")
 #: The rule for the size of the cache: this share of its disk, and no more bytes than that.
 SHARE_OF_DISK, MOST_BYTES = 0.2, 200 * 10**9
 #: Seconds since its last use before an entry gives way to a new one unasked: a search may be reading it.
@@ -109,8 +111,8 @@ def sweep(cache_dir: Path, held: str = "") -> None:
         cache_dir: the folder.
         held: the key whose lock the caller has; its scratch folders go as well.
     """
-    for scratch in cache_dir.glob(f"*{SCRATCH}*"):
-        key = scratch.name.partition(SCRATCH)[0]
+    left = ((folder, _SCRATCH.fullmatch(folder.name)) for folder in cache_dir.iterdir() if folder.is_dir())
+    for scratch, key in [(folder, match.group(1)) for folder, match in left if match]:
         if key == held:
             shutil.rmtree(scratch, ignore_errors=True)
             continue
@@ -150,7 +152,12 @@ def _at_once(cache_dir: Path, key: str) -> Iterator[bool]:
 
 
 def _is_entry(folder: Path) -> bool:
-    return folder.is_dir() and SCRATCH not in folder.name and len(folder.name) == _KEY_LENGTH
+    """Whether it is ours to remove: whatever else a user keeps there is not even looked at."""
+    return bool(_KEY.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink() and _holds_planes(folder)
+
+
+def _holds_planes(folder: Path) -> bool:
+    return all(_IN_AN_ENTRY.fullmatch(file.name) for file in folder.iterdir())
 
 
 def _entry(folder: Path) -> CacheEntry | None:

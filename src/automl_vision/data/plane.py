@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 _position = threading.Lock()
 
 
+#: No file has it: the number of one that is closed is given to the next file that is opened.
+_CLOSED = -1
+
+
 class ShortPlane(Exception):
     """The file has not the length that it was written with, or is gone."""
 
@@ -73,8 +77,9 @@ class Plane:
         return squares
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; reading fails from then on."""
         self._close()
+        self._handle = _CLOSED
 
     def _read_into(self, room: memoryview, place: int) -> None:
         done = 0

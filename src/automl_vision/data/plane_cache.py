@@ -35,6 +35,11 @@ def default_cache_dir() -> Path:
     return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("automl-vision")) / "images"
 
 
+def cache_dir_of(given: str) -> Path:
+    """The folder that a user named; `default_cache_dir` where that is empty."""
+    return Path(given).expanduser() if given else default_cache_dir()
+
+
 class Disk:
     """The folder that planes lie in. A temporary one goes when released, collected, or at exit."""
 

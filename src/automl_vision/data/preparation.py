@@ -22,11 +22,12 @@ from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
+from automl_vision.data.plane_cache import cache_dir_of
 from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, is_stored, thumbnails
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, is_stored, thumbnails
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def cache_folder(settings: Settings) -> Path | None:
     """Where decoded images are kept; None where they are not."""
     if not settings.machine.cache:
         return None
-    return Path(settings.machine.cache_dir).expanduser() if settings.machine.cache_dir else default_cache_dir()
+    return cache_dir_of(settings.machine.cache_dir)
 
 
 def is_decoded(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int) -> bool:

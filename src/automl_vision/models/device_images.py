@@ -57,6 +57,15 @@ class DeviceImages:
         self._fill(squares, rows, places, size)
         return squares.index_select(0, places.to(self._device, non_blocking=True)).permute(0, 3, 1, 2)
 
+    def release(self) -> bool:
+        """Give up what is kept, because networks need the memory; whether there was anything.
+
+        From then on all squares come from the source.
+        """
+        kept = any(squares is not None for squares in self._kept.values())
+        self._kept = dict.fromkeys(self._source.sizes)
+        return kept
+
     def _places(self, rows: torch.Tensor) -> torch.Tensor | None:
         """(B) where they are kept; None where one of them is not."""
         known = len(rows) > 0 and int(rows.min()) >= 0 and int(rows.max()) < len(self._place)

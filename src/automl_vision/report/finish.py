@@ -11,7 +11,10 @@ from automl_vision.report.warnings import percent, points
 Report = Mapping[str, Any]
 
 #: Said wherever figures on validation stand beside a model that was trained on them afterwards.
-REFITTED = "The model was trained once more, on training and validation images: validation figures are those before it."
+REFITTED = (
+    "The model was trained once more, on training and validation images: validation figures are those before it, and "
+    "its temperature and thresholds come from them."
+)
 
 
 def selection_line(report: Report) -> str:
@@ -54,7 +57,7 @@ def finish_rows(report: Report) -> list[dict[str, str]]:
 
 
 def refit_sentence(report: Report) -> str:
-    """What came of training once more; empty where nobody asked."""
+    """What came of training once more; empty where that was not to be."""
     refit = (report.get("finish") or {}).get("refit")
     if not refit:
         return ""

@@ -15,7 +15,7 @@ from automl_vision.models.symmetry import symmetry_line
 from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
-from automl_vision.report.warnings import images, percent, points
+from automl_vision.report.warnings import images, is_refitted, percent, points
 from automl_vision.training.recipe import Recipe
 
 Report = Mapping[str, Any]
@@ -92,6 +92,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         selection=selection_sentences(report),
         finish=finish_rows(report),
         refit=refit_sentence(report),
+        refitted=is_refitted(report),
         calibration=calibration_rows(report),
         abstention=report.get("abstention"),
         model=capped(list(flattened(report["model"])), "facts"),

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from automl_vision.report.warnings import is_refitted
+
 Report = Mapping[str, Any]
 
 CLASSES = 100  # listed at most
@@ -30,12 +32,13 @@ def model_card(report: Report) -> str:
             f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters",
             f"- input: {model['resolution']} px",
             f"- classes: {_classes(test['classes'])}",
-            f"- probabilities are calibrated (temperature {model['temperature']:.3f})",
+            f"- probabilities are calibrated (temperature {model['temperature']:.3f}{_fitted_when(report)})",
             "",
             "## Data",
             "",
-            f"{data['images']:,} images; {counts['train']:,} trained on, {counts['val']:,} chosen with, "
-            f"{test['n']:,} tested on. `split.csv` says which, `audit.csv` what was found in them.",
+            f"{data['images']:,} images; {counts['train']:,} trained on, {counts['val']:,} chosen with"
+            f"{_once_more(report)}, {test['n']:,} tested on. `split.csv` says which, "
+            "`audit.csv` what was found in them.",
             "",
             "## Figures on the test set",
             "",
@@ -58,6 +61,14 @@ def model_card(report: Report) -> str:
             "",
         ]
     )
+
+
+def _fitted_when(report: Report) -> str:
+    return ", fitted before it was trained once more" if is_refitted(report) else ""
+
+
+def _once_more(report: Report) -> str:
+    return " and then trained on as well" if is_refitted(report) else ""
 
 
 def _doubts(warnings: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from automl_vision.models.classifier import placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
-from automl_vision.search.run_trial import FEATURE_BATCH, TrialRunner
+from automl_vision.search.run_trial import FEATURE_BATCH, PROBE_ROWS, TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.training.loop import Trainer
 
@@ -48,17 +48,28 @@ def retrain(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[
 
 def _probe(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
     net = placed(runner.classifier(trial.recipe), runner.runtime.device)
+    some = np.random.default_rng(trial.recipe.seed).permutation(len(on.rows))[:PROBE_ROWS]
     features = extract_features(
         net.backbone,
         runner.data.source,
-        torch.from_numpy(on.rows),
+        torch.from_numpy(on.rows[some]),
         runner.preprocessing(trial.recipe),
         runner.runtime,
         batch_size=FEATURE_BATCH,
         should_stop=lambda: seconds_left() <= 0,
     )
     strengths = (trial.notes["strength"],)
-    probe = fit_probe(features, on.labels, on.groups, runner.data.num_classes, strengths=strengths, folds=2)
+    probe = fit_probe(
+        features,
+        on.labels[some],
+        on.groups[some],
+        runner.data.num_classes,
+        strengths=strengths,
+        folds=2,
+        should_stop=lambda: seconds_left() <= 0,
+    )
+    if seconds_left() <= 0:
+        raise OutOfTime("its time ended before the head was fitted")
     set_linear_head(net, probe.weight, probe.bias)
     return net.state_dict(), 0.0
 

@@ -34,6 +34,7 @@ class Finished:
         trial: the winning trial.
         bundle: as it will be shipped, without the test figures.
         ensemble: its networks on the runtime's device.
+        validated: the same before it was refitted: what figures on validation images, and on copies of them, are of.
         validation: (N_val, C) calibrated probabilities of the validation rows, by the model before it was refitted.
         choice: how the trial was chosen.
         improved: what was tried on it.
@@ -43,6 +44,7 @@ class Finished:
     trial: Trial
     bundle: Bundle
     ensemble: Ensemble
+    validated: Ensemble
     validation: NDArray[np.float64]
     choice: Choice
     improved: Improved
@@ -64,13 +66,17 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
     improved = improve(bench)
     draft = improved.draft
     bundle = _bundle(draft, choice.trial, runner, prepared, context)
+    ensemble = validated = bundle.ensemble(runner.runtime)
     once_more = refit(bench, improved)
     if once_more is not None and once_more.weights is not None:
-        bundle = replace(bundle, state_dict=once_more.weights)
+        provenance = {**bundle.provenance, "refitted": True}
+        bundle = replace(bundle, state_dict=once_more.weights, provenance=provenance)
+        ensemble = bundle.ensemble(runner.runtime)
     return Finished(
         trial=choice.trial,
         bundle=bundle,
-        ensemble=bundle.ensemble(runner.runtime),
+        ensemble=ensemble,
+        validated=validated,
         validation=bundle.probabilities(draft.votes),
         choice=choice,
         improved=improved,

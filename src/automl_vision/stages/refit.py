@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from automl_vision.errors import WeightsError
 from automl_vision.models.features import OutOfTime
+from automl_vision.models.memory import is_out_of_memory
 from automl_vision.search.retrain import Rows, retrain
 from automl_vision.search.run_trial import TrialInterrupted
 from automl_vision.search.trial import is_frozen
@@ -53,8 +55,8 @@ def refit(bench: Bench, improved: Improved) -> Refit | None:
     """Train once more where that was asked for, or where there is time and it is wanted unasked; else None."""
     if bench.context.settings.search.refit == "on":
         return refitted(bench, improved)
-    unasked = refits_unasked(bench.context, bench.prepared) and not _refusal(bench, improved)
-    return refitted(bench, improved) if unasked else None
+    unasked = refits_unasked(bench.context, bench.prepared) and not is_frozen(bench.trial)
+    return refitted(bench, improved) if unasked and not _refusal(bench, improved) else None
 
 
 def refitted(bench: Bench, improved: Improved) -> Refit:
@@ -69,9 +71,13 @@ def refitted(bench: Bench, improved: Improved) -> Refit:
     try:
         on = Rows(rows, bench.prepared.labels(rows), bench.prepared.groups(rows))
         weights, loss = retrain(bench.searched.runner, trial, on, lambda: bench.seconds_left(passes))
-    except (OutOfTime, TrialFailed, TrialInterrupted) as error:
+    except (OutOfTime, TrialFailed, TrialInterrupted, WeightsError) as error:
         reason = str(error) or "the run was stopped"
         return Refit(f"kept the model before it: {reason}", len(rows), time.monotonic() - started)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Refit("kept the model before it: not enough memory", len(rows), time.monotonic() - started)
     seconds = time.monotonic() - started
     before = next((epoch.train_loss for epoch in reversed(trial.epochs) if epoch.train_loss is not None), math.inf)
     if loss > DIVERGED * before:

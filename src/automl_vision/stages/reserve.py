@@ -82,12 +82,16 @@ def _seconds_to_refit(best: Trial, context: RunContext, prepared: Prepared, tria
 def refits_unasked(context: RunContext, prepared: Prepared) -> bool:
     """Whether the model is to be trained once more where there is time, though nobody asked for it.
 
-    Who brings validation images wants a model that did not see them; who gives no budget, no second training.
+    Who brings validation images wants a model that did not see them; who sets no limit of time, no second training;
+    who asks for one recipe, or for backbones side by side, what was asked for.
     """
+    search = context.settings.search
     return (
-        context.settings.search.refit == "auto"
+        search.refit == "auto"
         and math.isfinite(context.clock.budget)
         and "val" in prepared.split.dealt
+        and search.trials != 1
+        and not search.budget_per_backbone
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from automl_vision import run_dir
 from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.data.preparation import Prepared
+from automl_vision.models.ensemble import Ensemble
 from automl_vision.report.predictions import Predictions
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import Finished, bundle_of
@@ -24,8 +25,9 @@ class Looked:
     """What the winner says of each set, and what simpler models say of the test set.
 
     Attributes:
-        test, val: predictions of the winner.
-        augmented_val: of the copies of validation originals; None where there are none.
+        test: predictions of the winner.
+        val: the same, before the winner was trained on these images too (`refit`).
+        augmented_val: of the copies of validation originals, by the model of `val`; None where there are none.
         baselines: name -> (N_test, C) probabilities.
         looks: the ledger, this look included.
     """
@@ -54,13 +56,13 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
     save_bundle(bundle, context.run.path / run_dir.MODEL)  # also before it is opened: a file that is copied tells
     prepared = prepared.open_test(looks)
 
-    def predicted(rows: NDArray[np.int64]) -> Predictions:
-        return _predictions(prepared, rows, bundle.probabilities(stored_votes(finished.ensemble, prepared.store, rows)))
+    def predicted(rows: NDArray[np.int64], ensemble: Ensemble) -> Predictions:
+        return _predictions(prepared, rows, bundle.probabilities(stored_votes(ensemble, prepared.store, rows)))
 
     return Looked(
-        test=predicted(test),
+        test=predicted(test, finished.ensemble),
         val=_predictions(prepared, val, finished.validation),
-        augmented_val=predicted(augmented) if len(augmented) else None,
+        augmented_val=predicted(augmented, finished.validated) if len(augmented) else None,
         baselines=_baselines(context, prepared, searched, finished),
         looks=looks,
     )

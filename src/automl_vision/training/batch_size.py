@@ -21,6 +21,10 @@ def effective_batch(n_train: int) -> int:
     return next((size for limit, size in EFFECTIVE_BATCHES if n_train < limit), LARGEST_BATCH)
 
 
+def _nothing() -> bool:
+    return False
+
+
 @dataclass
 class MicroBatch:
     """Runs a step, in smaller parts once memory has proved too small for it.
@@ -28,10 +32,12 @@ class MicroBatch:
     Attributes:
         size: images at once, >= 1; only ever halved.
         device: whose memory it is.
+        release: gives up what else lies there, and says whether there was anything; asked before `size` is halved.
     """
 
     size: int
     device: torch.device
+    release: Callable[[], bool] = _nothing
 
     def run(self, step: Callable[[int], torch.Tensor]) -> torch.Tensor:
         """`step(size)`; where memory runs out, again with half the size. The step must start from scratch.
@@ -43,8 +49,10 @@ class MicroBatch:
             try:
                 return step(self.size)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.size == 1:
+                released = is_out_of_memory(error) and self.release()
+                if not released and (not is_out_of_memory(error) or self.size == 1):
                     raise
             # Outside of the handler: the traceback of the error would keep the activations alive.
-            self.size = (self.size + 1) // 2
+            if not released:
+                self.size = (self.size + 1) // 2
             free_memory(self.device)

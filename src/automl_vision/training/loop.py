@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from automl_vision.data.preprocess import Preprocessing, normalize
 from automl_vision.models.backbones import freeze_first_stages
 from automl_vision.models.classifier import Classifier
+from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource, resized_batches
 from automl_vision.models.inference import autocast, logits, softmax
 from automl_vision.runtime import Runtime
@@ -136,7 +137,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.classifier, recipe)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.amp_dtype == "float16")
         self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
-        self.micro_batch = MicroBatch(recipe.batch_size, runtime.device)
+        self.micro_batch = MicroBatch(recipe.batch_size, runtime.device, self._release_images)
         self.epoch = 0
         self.finished: Finished = ""
         self.probabilities: NDArray[np.float32] = np.zeros((0, data.num_classes), dtype=np.float32)
@@ -355,6 +356,11 @@ class Trainer:
     def _inputs(self, images: torch.Tensor) -> torch.Tensor:
         """What the network takes, float32 in channels_last, of uint8 images."""
         return normalize(images, self.preprocessing.mean, self.preprocessing.std)
+
+    def _release_images(self) -> bool:
+        """Give up images that are kept on the device; whether there were any."""
+        source = self.data.source
+        return isinstance(source, DeviceImages) and source.release()
 
     def _clip(self) -> None:
         if self.recipe.clip_norm > 0:
