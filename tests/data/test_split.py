@@ -155,6 +155,7 @@ def test_a_dealt_split_is_honest_whole_and_near_its_quotas(world: World, seed: i
     assert_honest(world, checked, result)
     assert result.leaks == ()
     assert result.seed == seed
+    assert set(result.dealt) == {"test", "val"}
     for c in range(len(world.manifest.class_names)):
         mine = world.manifest.labels == c
         originals = int((checked.eligible & mine).sum())
@@ -189,6 +190,7 @@ def test_a_users_split_becomes_honest(world: World) -> None:
     moved = kept & (result.name != given_sets)
     assert set(result.name[moved]) <= dealt, "rows only ever move into a set that was missing"
     assert (result.seed is None) == (not dealt)
+    assert set(result.dealt) == dealt
 
 
 @slow_ok

@@ -116,3 +116,10 @@ def test_an_imbalanced_winner_is_judged_by_macro_f1(inputs, predict):
     by_accuracy = build_report(inputs(test=test, objective="accuracy", data=data))
     assert not said(by_f1, "told apart")
     assert said(by_accuracy, "told apart")
+
+
+def test_a_model_that_was_trained_once_more_may_be_better_on_test(inputs, predict):
+    """It is not the model of the validation figure any more: no sign that the sets were divided badly."""
+    finish = {"steps": [], "refit": {"done": True, "detail": "", "images": 9, "seconds": 1.0}}
+    assert not said(build_report(inputs(validation=predict(right=0.6), finish=finish)), "easier than")
+    assert said(build_report(inputs(validation=predict(right=0.97), finish=finish)), "Validation flatters")

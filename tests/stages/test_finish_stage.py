@@ -16,17 +16,21 @@ from memory_source import MemorySource
 from PIL import Image
 
 from automl_vision.bundle import load_bundle, save_bundle
+from automl_vision.errors import WeightsError
 from automl_vision.models.classifier import build_classifier
+from automl_vision.models.features import OutOfTime
 from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits, softmax
 from automl_vision.predictor import Model
 from automl_vision.runtime import Runtime
 from automl_vision.search import choice
+from automl_vision.search import retrain as retraining
 from automl_vision.search.choice import Chooser
 from automl_vision.search.judge import Gain, Judge
 from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.search.trial_files import TrialFiles
+from automl_vision.stages import finish as finishing
 from automl_vision.stages import improve as steps
 from automl_vision.stages import refit as refitting
 from automl_vision.stages.context import StopRequest
@@ -59,6 +63,9 @@ def records(losses: list[float]) -> tuple[EpochRecord, ...]:
     return tuple(EpochRecord(k, loss, loss, 0.5, 1e-3, 1.0) for k, loss in enumerate(losses, start=1))
 
 
+SEARCH = {"ensemble": False, "refit": "off", "measure_impact": False, "trials": 0, "budget_per_backbone": ""}
+
+
 class Run:
     """A search that came to an end, in a folder: trials with real networks of random weights."""
 
@@ -83,7 +90,7 @@ class Run:
             manifest=SimpleNamespace(class_names=NAMES, fingerprint="f"),
         )
         settings = SimpleNamespace(
-            search=SimpleNamespace(**{"ensemble": False, "refit": "off", "measure_impact": False, **search}),
+            search=SimpleNamespace(**SEARCH | search),
             output=SimpleNamespace(fingerprint=False),
             machine=SimpleNamespace(seed=0),
         )
@@ -343,20 +350,108 @@ def test_what_is_no_single_trained_network_is_not_refitted(run: Callable[..., Ru
     assert "cannot be trained once more" in refitted(a_run.bench, adopted).detail
 
 
-@pytest.mark.parametrize(
-    ("where", "done"),
-    [("time", True), ("no budget", False), ("no time", False), ("their validation", False), ("off", False)],
-)
-def test_unasked_a_model_is_trained_once_more_where_a_budget_leaves_time(
-    run: Callable[..., Run], where: str, done: bool
-) -> None:
-    a_run = run(refit="off" if where == "off" else "auto")
+def on_a_budget(a_run: Run, remaining: float = 300.0) -> Any:
+    """What came of training once more, where the run had a budget."""
+    a_run.context.clock.budget, a_run.context.clock.remaining = 600.0, remaining
+    return finish(a_run.context, a_run.prepared, a_run.searched).refit
+
+
+def test_unasked_a_fine_tune_is_trained_once_more_where_a_budget_leaves_time(run: Callable[..., Run]) -> None:
+    a_run = run(refit="auto")
     a_run.add(0, head=0.01)
-    if where != "no budget":
-        a_run.context.clock.budget = 600.0
-        a_run.context.clock.remaining = 4.5 if where == "no time" else 300.0
-    if where == "their validation":
-        a_run.prepared.split.dealt = ("test",)
-    found = finish(a_run.context, a_run.prepared, a_run.searched).refit
-    assert (found is not None) == done
-    assert found is None or found.weights is not None
+    found = on_a_budget(a_run)
+    assert found is not None
+    assert found.weights is not None
+
+
+@pytest.mark.parametrize(
+    "search", [{"refit": "off"}, {"trials": 1}, {"budget_per_backbone": "10m"}], ids=["off", "one recipe", "turns"]
+)
+def test_what_was_asked_for_is_not_trained_once_more_unasked(run: Callable[..., Run], search: dict[str, Any]) -> None:
+    a_run = run(**{"refit": "auto", **search})
+    a_run.add(0, head=0.01)
+    assert on_a_budget(a_run) is None
+
+
+@pytest.mark.parametrize("why", ["no budget", "no time", "their validation", "interrupted"])
+def test_nor_without_time_or_for_validation_images_of_the_user(run: Callable[..., Run], why: str) -> None:
+    a_run = run(refit="auto")
+    a_run.add(0, head=0.01)
+    a_run.context.stop.requested = why == "interrupted"
+    a_run.prepared.split.dealt = ("test",) if why == "their validation" else ("test", "val")
+    if why == "no budget":
+        assert finish(a_run.context, a_run.prepared, a_run.searched).refit is None
+    else:
+        assert on_a_budget(a_run, remaining=4.5 if why == "no time" else 300.0) is None
+
+
+def test_nor_a_probe(run: Callable[..., Run]) -> None:
+    a_run = run(refit="auto")
+    recipe = replace(RECIPE, kind="probe", augment="none", epochs=0)
+    a_run.add(0, recipe, notes={"strength": 0.1}, epochs=())
+    assert on_a_budget(a_run) is None
+
+
+def test_nor_an_average(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = run(refit="auto")
+    tuned.add(0)
+    improved = improve(tuned.bench)
+    adopted = replace(improved, steps=(replace(improved.steps[0], adopted=True), *improved.steps[1:]))
+    monkeypatch.setattr(finishing, "improve", lambda bench: adopted)
+    assert on_a_budget(tuned) is None
+
+
+def test_copies_of_validation_images_are_judged_by_the_model_that_did_not_train_on_them(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run = run(refit="on")
+    a_run.add(0, head=0.01)
+    finished = finish(a_run.context, a_run.prepared, a_run.searched)
+    assert finished.bundle.provenance["refitted"]
+    before, after = (
+        finished.bundle.probabilities(stored_votes(ensemble, a_run.prepared.store, VAL))
+        for ensemble in (finished.validated, finished.ensemble)
+    )
+    np.testing.assert_allclose(before, finished.validation, atol=1e-5)
+    assert np.abs(after - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError(), WeightsError("gone")])
+def test_a_refit_that_cannot_be_done_costs_no_model(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    a_run = run(refit="auto")
+    a_run.add(0)
+
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(refitting, "retrain", fail)
+    found = on_a_budget(a_run)
+    assert found is not None
+    assert found.weights is None
+    assert "kept the model before it" in found.detail
+
+
+def test_a_probe_is_fitted_again_to_no_more_images_than_fit_into_memory_and_stops_in_time(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run = run(refit="on")
+    recipe = replace(RECIPE, kind="probe", augment="none", epochs=0)
+    trial = a_run.add(0, recipe, notes={"strength": 0.1}, epochs=())
+    monkeypatch.setattr(retraining, "PROBE_ROWS", 12)
+    seen: list[int] = []
+    fit = retraining.fit_probe
+
+    def counted(features: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(len(features))
+        return fit(features, *arguments, **options)
+
+    monkeypatch.setattr(retraining, "fit_probe", counted)
+    rows = np.concatenate([TRAIN, VAL])
+    on = retraining.Rows(rows, LABELS[rows], rows)
+    retraining.retrain(a_run.runner, trial, on, lambda: math.inf)
+    assert seen == [12]
+    left = iter([1.0, 1.0, 0.0])
+    with pytest.raises(OutOfTime):
+        retraining.retrain(a_run.runner, trial, on, lambda: next(left, 0.0))

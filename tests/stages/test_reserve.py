@@ -27,7 +27,9 @@ def prepared_of(images: int = 100) -> Any:
 
 def context_of(*, refit: str = "off", budget: float = 600.0) -> Any:
     clock = SimpleNamespace(budget=budget, remaining=budget, wall_per_cpu_second=1.0)
-    return SimpleNamespace(clock=clock, settings=SimpleNamespace(search=SimpleNamespace(refit=refit)))
+    return SimpleNamespace(
+        clock=clock, settings=SimpleNamespace(search=SimpleNamespace(refit=refit, trials=0, budget_per_backbone=""))
+    )
 
 
 def test_nothing_is_left_before_there_is_something_to_finish() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.classifier import Classifier, build_classifier
+from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource
 from automl_vision.runtime import Runtime
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
@@ -177,6 +178,34 @@ def test_the_micro_batch_halves_and_the_result_stays(cpu: Runtime, changes: dict
     assert tight.state()["micro_batch"] == 2
     ours, theirs = tight.classifier.state_dict(), straight.classifier.state_dict()
     assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in ours)
+
+
+def test_images_that_are_kept_on_the_device_give_way_before_batches_get_smaller(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = trainer(cpu, epochs=1)
+    released, forward, sizes = [True, False, False], tight.classifier.forward, []
+    monkeypatch.setattr(tight.micro_batch, "release", lambda: released.pop(0))
+
+    def limited(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(sizes) <= 2 or len(images) > 4:
+            raise torch.OutOfMemoryError("full")
+        return forward(images)
+
+    tight.classifier.forward = limited  # type: ignore[method-assign]
+    run(tight)
+    assert sizes[:3] == [8, 8, 4]
+    assert released == [False]
+
+
+def test_a_trainer_gives_up_images_that_its_source_keeps(cpu: Runtime) -> None:
+    mine = trainer(cpu)
+    assert not mine.micro_batch.release()
+    kept = DeviceImages(mine.data.source, mine.data.train_rows, cpu.device, 10**9)
+    mine.data = dataclasses.replace(mine.data, source=kept)
+    kept.fetch(mine.data.train_rows[:2], kept.sizes[0])
+    assert mine.micro_batch.release()
 
 
 def test_other_errors_are_not_swallowed(cpu: Runtime) -> None:
