@@ -1,4 +1,6 @@
-"""fastai and the Trainer of Hugging Face in benchmarks/speed.py: run by the Python of an environment that has them.
+"""Other loops in benchmarks/speed.py, each a process as its users start it: fastai, the Trainer of Hugging Face, timm.
+
+fastai and the Trainer are run by the Python of an environment that has them, timm by the one that runs the benchmark.
 
     uv venv --python 3.11 peers
     uv pip install --python peers fastai==2.8.12 transformers==5.23.0 accelerate==1.15.0 timm==1.0.31
@@ -150,7 +152,30 @@ def _hugging_face(options: argparse.Namespace) -> None:
     trainer.train()
 
 
-PEERS: dict[str, Callable[[argparse.Namespace], None]] = {"fastai": _fastai, "hugging_face": _hugging_face}
+def _timm(options: argparse.Namespace) -> None:
+    """What timm's own benchmark trains: random images that are there, float32, its default layout and optimizer."""
+    from timm.optim._optim_factory import create_optimizer_v2
+
+    net = timm.create_model(options.backbone, num_classes=10).to(options.device).train()
+    optimizer = create_optimizer_v2(net, opt="sgd", lr=1e-4)
+    images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
+    labels = torch.randint(10, (options.batch,), device=options.device)
+    steps = -(-options.images // options.batch)
+    while True:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if options.device != "cpu":
+            torch.cuda.synchronize()
+        _stop(steps * options.batch)
+
+
+PEERS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "fastai": _fastai,
+    "hugging_face": _hugging_face,
+    "timm": _timm,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

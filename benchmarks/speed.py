@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     parser.add_argument("--only", nargs="+", choices=letters, default=usual, help="ratios")
     parser.add_argument("--scenes", nargs="+", help="like resnet18@128; without: those of the device")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9, help="in which every arm does a block")
     parser.add_argument("--images", type=int, help="of a block; without: as suits the scene")
     parser.add_argument("--pictures", type=Path, help="folder for the generated pictures; kept")
     parser.add_argument("--json", type=Path, help="figures of every round")

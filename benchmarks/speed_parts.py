@@ -5,7 +5,6 @@ Every function gives arms that are called once per round; an arm says how many u
 
 from __future__ import annotations
 
-import atexit
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from automl_vision.config import Settings
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.preprocess import Preprocessing, squares
 from automl_vision.data.readers import read
-from automl_vision.models.backbones import backbone, statistics
+from automl_vision.models.backbones import backbone
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.probe import fit_linear, fit_probe
 from automl_vision.models.weights import require_weights
@@ -33,7 +32,7 @@ from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.training.augment import AUGMENTATIONS
 from automl_vision.training.loop import Trainer
-from speed_steps import Block, Resident, Scene, epochs_of, store_of, trainer_of
+from speed_steps import Block, Resident, Scene, epochs_of, other_loop, store_of, trainer_of
 
 #: The backbone whose weights come with the project.
 PRETRAINED = "efficientnet_lite0"
@@ -42,9 +41,8 @@ _PROBE_IMAGES, _PROBE_FEATURES, _PROBE_CLASSES = 2_000, 1_280, 10
 _STRENGTHS = tuple(float(each) for each in np.geomspace(3.0, 0.03, 8))
 _FOLDS, _REPEATS = 5, 3
 
-#: What names the Python of the peers, and the program that it runs.
+#: What names the Python of the peers.
 PEERS_PYTHON = "PEERS_PYTHON"
-PEERS = Path(__file__).resolve().parent / "installed_peers.py"
 
 #: What a practitioner would write who has torch and timm and no tool.
 BARE = """
@@ -177,46 +175,8 @@ def peer_arms(scene: Scene, pictures: Path, runtime: Runtime) -> dict[str, Block
     store = store_of(pictures, scene, runtime.threads)
     return {
         "ours": epochs_of(trainer_of(Trainer, scene, store, runtime)),
-        **{name: _peer(name, scene, pictures, runtime) for name in ("fastai", "hugging_face")},
+        **{
+            name: other_loop(name, os.environ[PEERS_PYTHON], scene, pictures, runtime)
+            for name in ("fastai", "hugging_face")
+        },
     }
-
-
-def _peer(name: str, scene: Scene, pictures: Path, runtime: Runtime) -> Block:
-    """An epoch per call of a process that ends with this one."""
-    mean, std = statistics(backbone(scene.backbone))
-    options = {
-        "--data": pictures,
-        "--backbone": backbone(scene.backbone).timm_name,
-        "--size": scene.size,
-        "--batch": scene.batch,
-        "--images": scene.images,
-        "--workers": runtime.threads,
-        "--device": runtime.device,
-    }
-    words = [str(word) for pair in options.items() for word in pair]
-    words += ["--mean", *map(str, mean), "--std", *map(str, std)]
-    process = subprocess.Popen(
-        [os.environ[PEERS_PYTHON], str(PEERS), name, *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    atexit.register(process.kill)
-
-    def answer() -> str:
-        assert process.stdout is not None
-        said = process.stdout.readline().strip()
-        if not said:
-            raise RuntimeError(f"{name} ended with {process.wait()}; run benchmarks/installed_peers.py by hand")
-        return said
-
-    def epoch() -> int:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        return int(answer())
-
-    if answer() != "ready":
-        raise RuntimeError(f"{name} is not ready")
-    return epoch

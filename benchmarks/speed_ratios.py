@@ -17,9 +17,9 @@ from speed_steps import Block, Scene, step_arms
 #: What is trained, by kind of device.
 SCENES: dict[str, tuple[Scene, ...]] = {
     "cpu": (
-        Scene("mobilenetv3_small_100", 128, images=256),
-        Scene("mobilenetv3_small_100", 224, images=128),
-        Scene("resnet18", 128, images=96),
+        Scene("mobilenetv3_small_100", 128, images=128),
+        Scene("mobilenetv3_small_100", 224, images=64),
+        Scene("resnet18", 128, images=64),
     ),
     "cuda": (
         Scene("mobilenetv3_small_100", 160, batch=512, images=8_192),

@@ -6,7 +6,10 @@ built, workers that are started) is not timed.
 
 from __future__ import annotations
 
+import atexit
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +30,9 @@ from automl_vision.runtime import Runtime
 from automl_vision.training.augment import AUGMENTATIONS
 from automl_vision.training.loop import Trainer, TrainingData
 from automl_vision.training.recipe import Recipe
+
+#: The program of the other loops.
+PEERS = Path(__file__).resolve().parent / "installed_peers.py"
 
 #: Trains on a block of images, and says how many they were.
 Block = Callable[[], int]
@@ -73,6 +79,7 @@ class Scene:
             epochs=_EPOCHS_ENOUGH,
             batch_size=self.batch,
             schedule="constant",
+            layer_decay=1.0,
             augment="light",
             ema=False,
             freeze_norm=False,
@@ -172,32 +179,45 @@ def loader_epochs(scene: Scene, folder: Path, store: ImageStore, runtime: Runtim
     return epochs_of(trainer)
 
 
-def timm_steps(scene: Scene, runtime: Runtime) -> Block:
-    """What timm's own benchmark trains: random images that are there, float32, its default layout and optimizer."""
-    import timm
-    from timm.optim._optim_factory import create_optimizer_v2
+def other_loop(name: str, python: str, scene: Scene, pictures: Path, runtime: Runtime) -> Block:
+    """An epoch per call of a loop of benchmarks/installed_peers.py, in a process that ends with this one."""
+    mean, std = statistics(backbone(scene.backbone))
+    options = {
+        "--data": pictures,
+        "--backbone": backbone(scene.backbone).timm_name,
+        "--size": scene.size,
+        "--batch": scene.batch,
+        "--images": scene.images,
+        "--workers": runtime.threads,
+        "--device": runtime.device,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    words += ["--mean", *map(str, mean), "--std", *map(str, std)]
+    process = subprocess.Popen(
+        [python, str(PEERS), name, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    atexit.register(process.kill)
 
-    net = timm.create_model(backbone(scene.backbone).timm_name, pretrained=False, num_classes=_CLASSES)
-    net = net.to(runtime.device).train()
-    optimizer = create_optimizer_v2(net, opt="sgd", lr=1e-4)
-    images = torch.randn(scene.batch, 3, scene.size, scene.size, device=runtime.device)
-    labels = torch.randint(_CLASSES, (scene.batch,), device=runtime.device)
+    def answer() -> str:
+        assert process.stdout is not None
+        said = process.stdout.readline().strip()
+        if not said:
+            raise RuntimeError(f"{name} ended with {process.wait()}; run benchmarks/installed_peers.py by hand")
+        return said
 
-    def block() -> int:
-        steps = math.ceil(scene.images / scene.batch)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            F.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-            optimizer.step()
-        _wait(runtime)
-        return steps * scene.batch
+    def epoch() -> int:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return int(answer())
 
-    return block
-
-
-def _wait(runtime: Runtime) -> None:
-    if runtime.device.type == "cuda":
-        torch.cuda.synchronize(runtime.device)
+    if answer() != "ready":
+        raise RuntimeError(f"{name} is not ready")
+    return epoch
 
 
 def step_arms(scene: Scene, small: Path, large: Path, runtime: Runtime) -> dict[str, Block]:
@@ -212,7 +232,7 @@ def step_arms(scene: Scene, small: Path, large: Path, runtime: Runtime) -> dict[
     return {
         "ours": epochs_of(trainer_of(Trainer, scene, store, runtime)),
         "resident": epochs_of(trainer_of(Resident, scene, store, runtime)),
-        "timm": timm_steps(scene, runtime),
+        "timm": other_loop("timm", sys.executable, scene, small, runtime),
         "loader, 500 px": loader_epochs(scene, small, store, runtime, scene.images),
         "loader, 3 megapixels": loader_epochs(
             scene, large, store_of(large, scene, runtime.threads), runtime, scene.images // 4
