@@ -32,6 +32,8 @@ FINISH_SHARE = 0.05
 REFIT_SHARE = 0.3
 #: Estimates are no promises.
 CAUTION = 1.5
+#: The epochs of a refit are those of a trial that was timed, and one that comes too late costs no model.
+REFIT_CAUTION = 1.2
 
 
 def seconds_to_report(context: RunContext, prepared: Prepared, trials: Sequence[Trial], passes: float = 1.0) -> float:
@@ -107,7 +109,7 @@ def refit_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> 
     costs = CostModel(trials, lambda name: backbone(name).gmacs, rows, 0)
     if is_frozen(trial):
         return CAUTION * (rows * costs.forward(trial.recipe) + TRIAL_OVERHEAD)
-    return CAUTION * (trial.epochs_done * costs.epoch(trial.recipe) + TRIAL_OVERHEAD)
+    return REFIT_CAUTION * (trial.epochs_done * costs.epoch(trial.recipe) + TRIAL_OVERHEAD)
 
 
 def soup_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> float:
