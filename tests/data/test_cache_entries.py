@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -92,6 +93,19 @@ def test_what_killed_programs_left_goes_too(cache: Path) -> None:
     with filelock.FileLock(lock_of(cache, second.key)):
         give_up(cache, 10**12)
     assert [folder.name[:32] for folder in cache.glob(f"*{SCRATCH}*")] == [second.key]
+
+
+def test_an_entry_that_goes_while_it_is_looked_at_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = cache_entries(cache)
+    listed = Path.iterdir
+
+    def gone(folder: Path) -> Iterator[Path]:
+        if folder == first.folder:
+            raise FileNotFoundError(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", gone)
+    assert [entry.key for entry in cache_entries(cache)] == [entry.key for entry in others]
 
 
 def test_a_damaged_entry_can_be_seen_and_removed(cache: Path) -> None:

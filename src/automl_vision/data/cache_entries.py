@@ -157,7 +157,10 @@ def _is_entry(folder: Path) -> bool:
 
 
 def _holds_planes(folder: Path) -> bool:
-    return all(_IN_AN_ENTRY.fullmatch(file.name) for file in folder.iterdir())
+    try:
+        return all(_IN_AN_ENTRY.fullmatch(file.name) for file in folder.iterdir())
+    except OSError:
+        return False  # it has just been removed
 
 
 def _entry(folder: Path) -> CacheEntry | None:
