@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 
+import filelock
 import pytest
 
-from automl_vision.data.cache_entries import COMPARISONS, cache_entries
+from automl_vision.data.cache_entries import COMPARISONS, cache_entries, lock_of
 
 
 @pytest.fixture
@@ -100,6 +101,17 @@ def test_mistakes_are_told_in_two_lines(command, tmp_path, arguments, words):
     assert result.code == 2
     assert words in result.err
     assert "Internal error" not in result.err
+
+
+@pytest.mark.parametrize("arguments", [["clear", "--yes"], ["prune", "--gigabytes", "0"]])
+def test_what_could_not_be_removed_is_told(command, folder, arguments):
+    first, *others = cache_entries(folder)
+    with filelock.FileLock(lock_of(folder, first.key)):
+        result = command("cache", *arguments, "--cache-dir", folder)
+    assert result.code == 2
+    assert f"Removed {len(others)} set" in result.out
+    assert "could not be removed" in result.err
+    assert [entry.key for entry in cache_entries(folder)] == [first.key]
 
 
 def test_an_empty_name_is_the_cache_of_this_user(command, tmp_path, monkeypatch):

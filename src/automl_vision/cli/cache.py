@@ -77,6 +77,7 @@ def prune(
         return
     most = largest_cache(folder) if gigabytes is None else int(gigabytes * 1e9)
     _tell(give_up(folder, most), folder, json_output)
+    _require_gone(folder, most)
 
 
 @app.command("clear")
@@ -106,6 +107,7 @@ def clear(
             value=f"{folder / COMPARISONS} ({error.strerror})",
             fix="end the program that uses it, or check the permissions of the folder",
         ) from None
+    _require_gone(folder, 0)
 
 
 def _folder(given: str) -> Path:
@@ -115,6 +117,19 @@ def _folder(given: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UsageError("this is no folder", value=str(folder), fix="give the folder that --cache-dir of search names")
     return folder
+
+
+def _require_gone(folder: Path, most_bytes: int) -> None:
+    """Complain about what was to go and is still there."""
+    from automl_vision.data.cache_entries import cache_entries
+
+    left = cache_entries(folder)
+    if sum(entry.bytes for entry in left) > most_bytes:
+        raise UsageError(
+            "sets that were to go could not be removed",
+            value=f"{_megabytes(left)} are left in {folder}",
+            fix="wait for the search that is building them, or check the permissions of the folder",
+        )
 
 
 def _values(entry: CacheEntry) -> dict[str, Any]:
