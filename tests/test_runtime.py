@@ -76,6 +76,18 @@ def test_a_precision_that_was_asked_for_is_used(torch_threads, precision: str, a
     assert make_runtime("cpu", precision, threads=1).amp_dtype == amp
 
 
+@pytest.mark.parametrize(("instruction", "trained"), [(True, "bfloat16"), (False, None)])
+def test_a_cpu_that_multiplies_bfloat16_trains_in_it_and_judges_in_float32(
+    torch_threads, monkeypatch: pytest.MonkeyPatch, instruction: bool, trained: str | None
+) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch_threads.cpu, name, lambda: instruction, raising=False)
+    runtime = make_runtime("cpu", threads=1)
+    assert (runtime.amp_dtype, runtime.training_dtype) == (None, trained)
+    assert runtime.precision == ("float32, trained in bfloat16" if instruction else "float32")
+    assert make_runtime("cpu", "float32", threads=1).precision == "float32"
+
+
 def test_a_device_that_is_not_there_is_a_usage_error(torch_threads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_threads.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="not on this machine"):

@@ -237,7 +237,8 @@ class MachineSettings:
     device: str = _setting("auto", "Where the networks run; auto takes a GPU where there is one.", DEVICE)
     precision: str = _setting(
         "auto",
-        "Number format of the networks; auto: bfloat16 or float16 on CUDA, else float32.",
+        "Number format of the networks; auto: bfloat16 or float16 on CUDA, else float32; "
+        "CPUs that multiply bfloat16 train in it.",
         one_of("auto", "float32", "bfloat16", "float16"),
     )
     threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))

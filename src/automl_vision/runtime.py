@@ -63,13 +63,21 @@ class Runtime:
 
     Attributes:
         device: a torch device.
-        amp_dtype: autocast type ("bfloat16", "float16") or None for plain float32.
+        amp_dtype: autocast type ("bfloat16", "float16") of validation and prediction, or None for plain float32.
         threads: CPU threads in use.
+        training_dtype: the same of training.
     """
 
     device: torch.device
     amp_dtype: str | None
     threads: int
+    training_dtype: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """For people: the type of validation and prediction, and that of training where it is another."""
+        judged, trained = self.amp_dtype or "float32", self.training_dtype or "float32"
+        return judged if judged == trained else f"{judged}, trained in {trained}"
 
 
 def available_threads() -> int:
@@ -92,7 +100,9 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
     if chosen.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-    return Runtime(device=chosen, amp_dtype=_amp_dtype(chosen, precision), threads=count)
+    dtype = _amp_dtype(chosen, precision)
+    bfloat16 = precision == "auto" and chosen.type == "cpu" and _cpu_multiplies_bfloat16()
+    return Runtime(chosen, dtype, count, training_dtype="bfloat16" if bfloat16 else dtype)
 
 
 def _device(name: str) -> torch.device:
@@ -128,6 +138,14 @@ def _amp_dtype(device: torch.device, precision: str) -> str | None:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it; where torch has to make do without them, float32 is faster."""
+    import torch
+
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(is_supported() for is_supported in asked if is_supported)
+
+
 def environment(runtime: Runtime) -> dict[str, str]:
     """What a reader needs to judge or repeat a run: versions, system, device, precision, threads."""
     import platform
@@ -141,7 +159,7 @@ def environment(runtime: Runtime) -> dict[str, str]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "device": gpu or str(runtime.device),
-        "precision": runtime.amp_dtype or "float32",
+        "precision": runtime.precision,
         "threads": str(runtime.threads),
         **{name: version(name) for name in packages},
     }

@@ -247,6 +247,55 @@ def has_stochastic_depth(row: Backbone) -> bool:
     return row.architecture.startswith(_STOCHASTIC_DEPTH)
 
 
+def is_plain_convolution(module: nn.Module) -> bool:
+    """Whether a module is a 2-d convolution of the usual kind, with zeros around its input."""
+    from timm.layers.conv2d_same import Conv2dSame
+    from torch import nn
+
+    return type(module) in (nn.Conv2d, Conv2dSame) and module.padding_mode == "zeros" and module.padding != "same"
+
+
+def explicit_padding(conv: nn.Conv2d) -> tuple[Callable[[torch.Tensor], torch.Tensor], tuple[int, int]]:
+    """What a plain convolution does to its input first, and how many rows and columns of zeros it puts around that.
+
+    What pads by the size of the input, unevenly, as TensorFlow does, has it all done first.
+    """
+    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.padding import pad_same
+
+    if isinstance(conv, Conv2dSame):
+        kernel, stride, dilation = (list(each) for each in (conv.kernel_size, conv.stride, conv.dilation))
+        return lambda images: pad_same(images, kernel, stride, dilation), (0, 0)
+    if isinstance(conv.padding, str):
+        return _as_it_is, (0, 0)  # "valid"
+    rows, columns = conv.padding
+    return _as_it_is, (rows, columns)
+
+
+def is_plain_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is 2-d batch norm with statistics, a gain and an offset; timm's has an activation behind it."""
+    from timm.layers.norm_act import BatchNormAct2d
+    from torch import nn
+
+    if not isinstance(module, nn.BatchNorm2d) or type(module) not in (nn.BatchNorm2d, BatchNormAct2d):
+        return False
+    return module.affine and module.running_mean is not None
+
+
+def after_normalisation(norm: nn.BatchNorm2d) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a plain batch norm does to images that are normalised already."""
+    from timm.layers.norm_act import BatchNormAct2d
+
+    if not isinstance(norm, BatchNormAct2d):
+        return _as_it_is
+    drop, activation = norm.drop, norm.act
+    return lambda images: activation(drop(images))
+
+
+def _as_it_is(images: torch.Tensor) -> torch.Tensor:
+    return images
+
+
 def undecayed(net: nn.Module) -> set[str]:
     """Names of parameters that the network wants no weight decay on (position embeddings and the like)."""
     ask: Callable[[], set[str]] | None = getattr(net, "no_weight_decay", None)

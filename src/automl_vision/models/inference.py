@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -10,8 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_vision.data.preprocess import Preprocessing, normalize
+from automl_vision.models.cpu_convolutions import cpu_convolutions
 from automl_vision.models.memory import free_memory, is_out_of_memory
 from automl_vision.runtime import Runtime
+
+#: Images in a batch from which on a pass is worth preparing.
+_FOLDED_FROM = 16
 
 
 def logits(
@@ -47,9 +52,42 @@ def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def autocast(runtime: Runtime) -> torch.autocast:
-    """The precision that `runtime` asks for, as a context."""
-    dtype = getattr(torch, runtime.amp_dtype) if runtime.amp_dtype else None
-    return torch.autocast(runtime.device.type, dtype=dtype, enabled=dtype is not None)
+    """The precision that `runtime` asks for where a network judges or predicts, as a context."""
+    return _autocast(runtime.device, runtime.amp_dtype)
+
+
+@contextmanager
+def fastest_training(net: nn.Module, side: int, runtime: Runtime) -> Iterator[None]:
+    """Precision and convolutions of the forward passes of training; gradients may be taken outside.
+
+    Args:
+        net: on the device of the runtime.
+        side: of the images in pixels.
+        runtime: device and precision.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_autocast(runtime.device, runtime.training_dtype))
+        if runtime.device.type == "cpu":
+            dense = getattr(torch, runtime.training_dtype) if runtime.training_dtype else None
+            stack.enter_context(cpu_convolutions(net, side).in_use(dense))
+        yield
+
+
+def prepare(net: nn.Module, side: int, runtime: Runtime) -> None:
+    """Look at a network before `fastest_training` needs to: no step waits for it, or stumbles over it."""
+    if runtime.device.type == "cpu":
+        cpu_convolutions(net, side)
+
+
+def _autocast(device: torch.device, name: str | None) -> torch.autocast:
+    dtype = getattr(torch, name) if name else None
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _folded(net: nn.Module, images: torch.Tensor, runtime: Runtime) -> AbstractContextManager[None]:
+    """Batch norm inside the convolutions, where that is worth the look at the network that it takes."""
+    plain = runtime.device.type != "cpu" or runtime.amp_dtype is not None or len(images) < _FOLDED_FROM
+    return nullcontext() if plain else cpu_convolutions(net, images.shape[-1]).in_use()
 
 
 def _forward_within_memory(
@@ -70,6 +108,6 @@ def _forward_within_memory(
 def _forward(net: nn.Module, batch: torch.Tensor, preprocessing: Preprocessing, runtime: Runtime) -> torch.Tensor:
     pixels = batch.to(runtime.device, non_blocking=True)
     images = normalize(pixels, preprocessing.mean, preprocessing.std)
-    with autocast(runtime):
+    with autocast(runtime), _folded(net, images, runtime):
         scores: torch.Tensor = net(images)
     return scores.float().cpu()

@@ -271,7 +271,7 @@ def _history(context: RunContext, runner: TrialRunner, trials: list[Trial]) -> H
             "imbalance": float(counts.max() / counts[counts > 0].min()),
         },
         device=runner.runtime.device.type,
-        precision=runner.runtime.amp_dtype or "float32",
+        precision=runner.runtime.training_dtype or "float32",
         version=version("automl-vision"),
     )
     return History(history_file(), facts, trials)

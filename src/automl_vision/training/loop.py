@@ -19,7 +19,7 @@ from automl_vision.models.backbones import freeze_first_stages
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource, resized_batches
-from automl_vision.models.inference import autocast, logits, softmax
+from automl_vision.models.inference import fastest_training, logits, prepare, softmax
 from automl_vision.runtime import Runtime
 from automl_vision.training.augment import AUGMENTATIONS, augmented
 from automl_vision.training.batch_size import MicroBatch
@@ -132,10 +132,11 @@ class Trainer:
         self.runtime = runtime
         self.objective = objective
         self.classifier = classifier.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        prepare(self.classifier, preprocessing.size, runtime)
         self._frozen = freeze_first_stages(self.classifier.backbone, recipe.freeze_stages)
         self._shares = SAMPLINGS[recipe.sampling].shares(data.train_labels, data.num_classes).to(runtime.device)
         self.optimizer = make_optimizer(self.classifier, recipe)
-        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.amp_dtype == "float16")
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.training_dtype == "float16")
         self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
         self.micro_batch = MicroBatch(recipe.batch_size, runtime.device, self._release_images)
         self.epoch = 0
@@ -349,7 +350,7 @@ class Trainer:
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = self._inputs(images)
-        with autocast(self.runtime):
+        with fastest_training(self.classifier, inputs.shape[-1], self.runtime):
             scores = self.classifier(inputs)
         return LOSSES[self.recipe.loss](scores.float(), targets, self.recipe.label_smoothing, self._shares)
 
