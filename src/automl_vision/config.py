@@ -164,8 +164,9 @@ class TrainingSettings:
     epochs: int | None = _setting(None, "Epochs of every fine-tune.", between(1, 10_000))
     batch_size: int | str | None = _setting(
         None,
-        "Images at once, before gradient accumulation (left out: 32); auto: 32, 64 or 128 per optimizer step, by the "
-        "number of training images. Where memory is too small, parts of it are taken one after the other.",
+        "Images at once, before gradient accumulation (left out: 32 in default recipes, 16 to 128 in others); auto: "
+        "32, 64 or 128 per optimizer step, by the number of training images. Where memory is too small, parts of it "
+        "are taken one after the other.",
         BATCH_SIZE,
     )
     gradient_accumulation: int | None = _setting(

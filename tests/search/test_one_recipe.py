@@ -244,3 +244,21 @@ def test_a_smaller_micro_batch_is_told(data: TrainingData, tmp_path: Path, monke
     (trial,) = fine_tunes(searched(data, tmp_path, one_recipe()))
     assert trial.recipe.batch_size == 8
     assert trial.notes["micro_batch"] == 4
+
+
+def test_a_size_that_fitted_is_where_later_trials_of_a_run_begin(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = Trainer._gradients, []
+
+    def tight(self: Trainer, images: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+        sizes.append(size)
+        if size > 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(self, images, labels, size)
+
+    monkeypatch.setattr(Trainer, "_gradients", tight)
+    settings = load_settings(overrides={"search.trials": 2, "training.batch_size": 8, "training.epochs": 1})
+    first, second = fine_tunes(searched(data, tmp_path, settings))
+    assert sizes.count(8) == 1
+    assert first.notes["micro_batch"] == second.notes["micro_batch"] == 4

@@ -24,9 +24,9 @@ from automl_vision.models.symmetry import FEWEST_IMAGES, UNTESTED
 from automl_vision.runtime import Runtime
 from automl_vision.search import run_trial, trial_saver
 from automl_vision.search.run_trial import HEAD_TIME, SYMMETRY_TIME, Assignment, TrialInterrupted, TrialRunner
-from automl_vision.search.trial import Trial
+from automl_vision.search.trial import Trial, is_too_large
 from automl_vision.search.trial_files import TrialFiles
-from automl_vision.training.loop import EpochResult, TrainingData, TrialFailed
+from automl_vision.training.loop import EpochResult, TooLittleMemory, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
 RECIPE = Recipe("finetune", "resnet18", 32, epochs=6, head_from_probe=False)
@@ -228,6 +228,21 @@ def no_memory_on_the_cpu(epoch: int) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
 
+def no_room(epoch: int) -> None:
+    if epoch == 2:
+        raise TooLittleMemory("one image needs about 2.00 GB")
+
+
+@pytest.mark.parametrize("fault", [no_memory, no_memory_on_the_cpu, no_room])
+def test_a_trial_that_did_not_fit_says_so(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch, fault: Callable[[int], None]
+) -> None:
+    monkeypatch.setattr(StandIn, "fault", staticmethod(fault))
+    *_, failed = runner(Assignment(fresh(), until=6))
+    assert failed.notes["out_of_memory"] is True
+    assert is_too_large(RECIPE, on_disk(runner))
+
+
 @pytest.mark.parametrize("fault", [not_finite, no_memory, no_memory_on_the_cpu])
 def test_a_failure_ends_the_trial_and_not_the_run(
     runner: TrialRunner, monkeypatch: pytest.MonkeyPatch, fault: Callable[[int], None]
@@ -237,6 +252,7 @@ def test_a_failure_ends_the_trial_and_not_the_run(
     assert states(told) == [(1, "running"), (1, "failed")]
     assert told[-1].error
     assert told[-1].score == 0.1
+    assert ("out_of_memory" in told[-1].notes) == (fault is not not_finite)
     assert on_disk(runner) == [told[-1]]
 
 

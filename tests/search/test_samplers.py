@@ -22,6 +22,7 @@ from automl_vision.models.symmetry import UNTESTED
 from automl_vision.rules import SEED
 from automl_vision.search.samplers import SAMPLERS, export_study, importances, propose, sampler_for
 from automl_vision.search.samplers.flat import UNUSED, FlatSpace
+from automl_vision.search.samplers.history import known_trials
 from automl_vision.search.samplers.importance import ENOUGH_TRIALS
 from automl_vision.search.space import Choice, Range, Space, fine_tuning_space
 from automl_vision.search.trial import Trial
@@ -234,6 +235,43 @@ def test_failures_keep_the_sampler_away(failed_after: float | None) -> None:
     proposals = [propose("tpe", LINE, trials, seed=seed)["learning_rate"] for seed in range(12)]
     assert mean(0.75 < x < 0.9 for x in proposals) < 0.2
     assert mean(abs(x - 0.35) < abs(x - 0.82) for x in proposals) > 0.6
+
+
+SIDES = Space(
+    (Choice("resolution", (96, 224)), Choice("batch_size", (32, 64)), Range("learning_rate", 0.0, 1.0)),
+    {"backbone": "net_a"},
+)
+
+
+def asks_for_large(known: list[Trial], sampler: str = "tpe", seeds: int = 60) -> float:
+    """Share of the proposals at 224 px; that these are no more trials decides no random draw."""
+    return mean(propose(sampler, SIDES, known, seed=1_000 * seed)["resolution"] == 224 for seed in range(seeds))
+
+
+def of_sides(number: int, side: int, score: float | None, **fields: Any) -> Trial:
+    point = {"resolution": side, "batch_size": (32, 64)[number % 2], "learning_rate": (number * 7 % 10) / 10}
+    return finetune(number, [] if score is None else [score], parameters=point, **fields)
+
+
+def out_of_memory(number: int) -> Trial:
+    return of_sides(number, 224, None, state="failed", error="no room", notes={"out_of_memory": True})
+
+
+@pytest.mark.parametrize("failures", [4, 8])
+def test_what_did_not_fit_into_memory_is_asked_for_less_often(failures: int) -> None:
+    trained = [of_sides(number, 96, 0.5 + number / 100) for number in range(8)]
+    trained += [of_sides(8, 224, 0.56), of_sides(9, 224, 0.58)]  # what fits there is as good
+    told = [*trained, *(out_of_memory(10 + number) for number in range(failures))]
+    assert asks_for_large(told) < asks_for_large(trained) - 0.1
+
+
+def test_a_failure_is_worse_than_the_worst_score_and_never_among_the_best() -> None:
+    """Where all that trained scored alike, a tie with them would make failures good."""
+    trials = [out_of_memory(number) for number in range(8)] + [of_sides(8 + number, 96, 0.5) for number in range(4)]
+    assert all(each.score == pytest.approx(0.49) for each in known_trials(SIDES, trials)[:8])
+    assert asks_for_large(trials) < 0.3
+    spread = known_trials(SIDES, [out_of_memory(0), of_sides(1, 96, 0.4), of_sides(2, 96, 0.8)])
+    assert [each.score for each in spread] == pytest.approx([0.2, 0.4, 0.8])
 
 
 CURVED = Space(

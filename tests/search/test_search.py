@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from automl_vision.executors import LocalExecutor, Report
 from automl_vision.search.costs import FROZEN_STEP, STEP_OVER_FORWARD
-from automl_vision.search.portfolio import portfolio
+from automl_vision.search.portfolio import SHORT_STEPS, portfolio
 from automl_vision.search.run_trial import Assignment
 from automl_vision.search.scheduler import KEPT_PAUSED
 from automl_vision.search.search import FAILURES_IN_A_ROW, STOP_REASONS, Search, SearchEnded, SearchTask
@@ -33,6 +33,7 @@ class World:
         fails: numbers of the trials that fail, after how many epochs.
         stop_at: the user stops the run at this time.
         adopts: the head that is adopted besides the linear one.
+        too_large: backbones of which not even one image fits into memory where less than three stages are frozen.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class World:
         fails: dict[int, int] | None = None,
         stop_at: float = math.inf,
         adopts: str = "",
+        too_large: tuple[str, ...] = (),
     ) -> None:
         self.time = 0.0
         self.budget = budget
@@ -49,6 +51,7 @@ class World:
         self.fails = fails or {}
         self.stop_at = stop_at
         self.adopts = adopts
+        self.too_large = too_large
         self.work_done: list[tuple[int, int]] = []
 
     @property
@@ -66,6 +69,9 @@ class World:
             return
         if trial.recipe.kind == "head":
             yield from self._head(trial)
+            return
+        if trial.recipe.backbone in self.too_large and trial.recipe.freeze_stages < 3:
+            yield trial.replace(state="failed", error="no room", notes={**trial.notes, "out_of_memory": True})
             return
         while trial.epochs_done < assignment.until:
             if self.stopped:
@@ -634,3 +640,47 @@ def test_a_resumed_search_goes_on_comparing_at_the_same_rungs() -> None:
     rungs_of = {tuple(trial.notes["rungs"]) for trial in fine_tunes(resumed)}
     assert len(rungs_of) == 1
     assert len(rungs_of.pop()) > 1
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_default_recipes_that_will_not_fit_into_memory_are_not_tried_one_by_one() -> None:
+    """The best probe's network failed with two stages frozen: recipes that train as many or more of it are left out."""
+    search, _, reason = run(World(too_large=("net_b",)), make_task(max_trials=8))
+    failed = [trial for trial in fine_tunes(search) if trial.state == "failed" and trial.origin == "portfolio"]
+    assert {trial.recipe.backbone for trial in failed} == {"net_b"}
+    assert len(failed) < len([row for row in portfolio_of(search) if row["backbone"] == "net_b"])
+    assert {"net_a", "net_c"} <= {trial.recipe.backbone for trial in fine_tunes(search) if trial.score is not None}
+    assert reason == "trials"
+
+
+def portfolio_of(search: Search) -> tuple[dict[str, Any], ...]:
+    ranked = ("net_b", "net_a", "net_c")
+    return portfolio(search.space, backbones=ranked, resolutions=(160, 128), pretrained=True, steps=48)
+
+
+def test_points_of_a_time_when_the_batch_was_no_dimension_are_still_known() -> None:
+    """A run that goes on in this version neither repeats its default recipes nor forgets them."""
+    first, _, _ = run(World(), make_task(max_trials=3))
+    older = [
+        trial.replace(parameters={name: value for name, value in trial.parameters.items() if name != "batch_size"})
+        for trial in first.trials
+    ]
+    resumed, _, _ = run(World(), make_task(max_trials=5), older)
+    assert all(resumed.space.contains(trial.parameters) for trial in fine_tunes(resumed))
+    assert [trial.parameters for trial in resumed.trials[: len(older)]] == [t.parameters for t in first.trials]
+    points = [trial.parameters for trial in fine_tunes(resumed)]
+    assert all(points.count(point) == 1 for point in points)
+    pinned_batch, _, _ = run(World(), make_task(fixed={"batch_size": 16}), older)
+    assert all("batch_size" not in trial.parameters for trial in fine_tunes(pinned_batch))
+
+
+def test_steps_and_the_average_of_weights_go_with_the_batch() -> None:
+    search, _, _ = run(World(), make_task(max_trials=20, n_train=1_280))
+    sizes = {trial.recipe.batch_size: trial for trial in fine_tunes(search)}
+    assert len(sizes) > 1
+    for size, trial in sizes.items():
+        steps = trial.recipe.epochs * math.ceil(1_280 / size)
+        assert trial.notes["steps"] == steps
+        assert trial.recipe.ema == (steps > SHORT_STEPS)

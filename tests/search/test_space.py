@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from automl_vision.config import TrainingSettings
 from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.portfolio import FINE_TUNES, FROM_SCRATCH, portfolio
-from automl_vision.search.space import Choice, Dimension, Range, Space, fine_tuning_space
+from automl_vision.search.prior import REFERENCE_BATCH
+from automl_vision.search.space import STEPS_PER_EPOCH, Choice, Dimension, Range, Space, fine_tuning_space
 from automl_vision.training.augment import AUGMENTATIONS
 from automl_vision.training.losses import LOSSES
 from automl_vision.training.mix import MIXES
@@ -148,6 +149,34 @@ def test_a_dimension_exists_under_its_condition_alone(
 ) -> None:
     everything = {**ALL_FACTS, **facts}
     assert names(**everything) - names(**{**everything, **without}) == dimensions
+
+
+@pytest.mark.parametrize(
+    ("n_train", "accumulation", "sizes"),
+    [
+        (10, 1, (32, 16)),
+        (1_279, 1, (32, 16)),
+        (1_280, 1, (32, 16, 64)),
+        (2_560, 1, (32, 16, 64, 128)),
+        (10**6, 1, (32, 16, 64, 128)),
+        (2_560, 4, (32, 16)),
+    ],
+)
+def test_larger_batches_are_offered_where_they_leave_enough_steps(
+    n_train: int, accumulation: int, sizes: tuple[int, ...]
+) -> None:
+    space = make_space(n_train=n_train, pins={"gradient_accumulation": accumulation})
+    (batch,) = (each for each in space.dimensions if each.name == "batch_size")
+    assert isinstance(batch, Choice)
+    assert batch.options == sizes
+    assert all(n_train / (size * accumulation) >= STEPS_PER_EPOCH for size in sizes if size > Recipe.batch_size)
+
+
+@pytest.mark.parametrize(("pretrained", "n_train"), [(True, 500), (True, 50_000), (False, 50_000)])
+def test_default_recipes_have_the_usual_batch(pretrained: bool, n_train: int) -> None:
+    space = make_space(pretrained=pretrained, n_train=n_train)
+    points = portfolio(space, backbones=BACKBONES, resolutions=SIDES, pretrained=pretrained, steps=1_000)
+    assert {space.recipe(point).batch_size for point in points} == {REFERENCE_BATCH}
 
 
 def test_the_options_are_all_that_there_is() -> None:

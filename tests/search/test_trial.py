@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from histories import finetune, probe
 
-from automl_vision.search.trial import STATES, Trial, best_trial
+from automl_vision.search.trial import STATES, Trial, best_trial, is_too_large
+from automl_vision.training.recipe import Recipe
 
 
 def test_rank_by_looks_no_further_than_asked() -> None:
@@ -53,3 +54,30 @@ def test_values_of_another_shape_are_refused(damage: dict[str, object]) -> None:
 
 def test_every_state_is_explained() -> None:
     assert all(STATES.values())
+
+
+FAILED = finetune(
+    0, recipe=Recipe("finetune", "net_a", 160, freeze_stages=2), state="failed", notes={"out_of_memory": True}
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "too_large"),
+    [
+        ({}, True),
+        ({"resolution": 224}, True),
+        ({"freeze_stages": 0}, True),
+        ({"batch_size": 8, "optimizer": "sgd"}, True),
+        ({"resolution": 128}, False),
+        ({"freeze_stages": 3}, False),
+        ({"backbone": "net_b"}, False),
+        ({"kind": "probe"}, False),
+    ],
+    ids=str,
+)
+def test_what_needs_no_less_memory_than_what_did_not_fit_is_too_large(
+    changes: dict[str, object], too_large: bool
+) -> None:
+    recipe = dataclasses.replace(FAILED.recipe, **changes)  # type: ignore[arg-type] # fields of a recipe
+    assert is_too_large(recipe, [finetune(1, [0.5]), FAILED]) == too_large
+    assert not is_too_large(recipe, [FAILED.replace(notes={}, error="loss is not finite")])

@@ -75,3 +75,26 @@ def test_the_model_on_disk_follows_the_rule_of_the_final_choice(
         keeper.take(trials[-1], trials)
     assert [each.best.number for each in told] == [0, 0, 2]
     assert shipped == [0, 2]
+
+
+def test_the_user_reads_once_that_a_batch_did_not_fit(tmp_path: Path) -> None:
+    notes: list[str] = []
+    run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
+    clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
+    context: Any = SimpleNamespace(
+        run=run, tell=lambda _: None, clock=clock, settings=settings, note=lambda text: notes.append(text)
+    )
+    files = TrialFiles(tmp_path)
+    judge = Judge(np.zeros(10, np.int64), np.arange(10), 2, "accuracy")
+    task: Any = SimpleNamespace(candidates=list)
+    runner: Any = SimpleNamespace(files=files)
+    keeper = _Keeper(context, SimpleNamespace(), runner, task, Chooser(files, judge))  # type: ignore[arg-type]
+    recipe = Recipe("finetune", "net_a", 96, batch_size=32, gradient_accumulation=2)
+    trial = Trial(0, recipe, {}, "portfolio", state="failed")
+    for number, at_once in enumerate((None, 8, 8, 4)):
+        noted = {} if at_once is None else {"micro_batch": at_once}
+        keeper.take(trial.replace(number=number, notes=noted), [])
+    assert [line.split(":")[0] for line in notes] == [
+        f"Memory has room for {at_once} images at once of net_a at 96 px" for at_once in (8, 4)
+    ]
+    assert "a step on 64" in notes[0]

@@ -15,7 +15,9 @@ from automl_vision.models.classifier import Classifier, build_classifier
 from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource
 from automl_vision.runtime import Runtime
-from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
+from automl_vision.training import loop
+from automl_vision.training.batch_size import LearnedMemory
+from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
 from automl_vision.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups
 from automl_vision.training.recipe import Recipe
 from automl_vision.training.schedule import SCHEDULES
@@ -160,7 +162,10 @@ def test_a_state_of_another_recipe_is_refused(cpu: Runtime) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"loss": "weighted", "mix": "mixup", "sampling": "balanced"}], ids=str)
-def test_the_micro_batch_halves_and_the_result_stays(cpu: Runtime, changes: dict[str, Any]) -> None:
+def test_the_micro_batch_halves_and_the_result_stays(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(loop, "available_bytes", lambda device: None)
     straight = trainer(cpu, epochs=1, **changes)
     run(straight)
     tight = trainer(cpu, epochs=1, **changes)
@@ -183,6 +188,7 @@ def test_the_micro_batch_halves_and_the_result_stays(cpu: Runtime, changes: dict
 def test_images_that_are_kept_on_the_device_give_way_before_batches_get_smaller(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop, "available_bytes", lambda device: None)
     tight = trainer(cpu, epochs=1)
     released, forward, sizes = [True, False, False], tight.classifier.forward, []
     monkeypatch.setattr(tight.micro_batch, "release", lambda: released.pop(0))
@@ -415,3 +421,126 @@ def test_sources_are_interchangeable(cpu: Runtime, source: ImageSource) -> None:
     net = build_classifier("test_resnet", 3, resolution=32)
     recipe = dataclasses.replace(RECIPE, backbone="test_resnet", epochs=1)
     assert Trainer(recipe, data, net, PREPROCESSING, cpu, accuracy).run_epoch().finished == "horizon"
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, *free: int | None) -> None:
+    """A device with so many free bytes, the last of them for good."""
+    left = list(free)
+    monkeypatch.setattr(loop, "available_bytes", lambda device: left.pop(0) if len(left) > 1 else left[0])
+
+
+def needs(fresh: Trainer, images: int) -> int:
+    return fresh._step_memory(10**12)(images)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "freeze_stages": 2, "ema": False}], ids=str)
+def test_as_many_images_as_fit_go_through_the_network_at_once(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    need = needs(trainer(cpu, **changes), 4)
+    straight = trainer(cpu, epochs=1, **changes)
+    with_free(monkeypatch, None)
+    assert run(straight)[0].micro_batch == 8
+    for free, at_once in ((need / 0.85 + 2, 4), (need / 0.85 - 2, 3)):
+        with_free(monkeypatch, int(free))
+        tight = trainer(cpu, epochs=1, **changes)
+        sizes: list[int] = []
+        tight.classifier.register_forward_pre_hook(lambda module, given, sizes=sizes: sizes.append(len(given[0])))
+        assert run(tight)[0].micro_batch == at_once
+        assert sizes[:3] == [1, 2, at_once]
+        ours, theirs = tight.classifier.state_dict(), straight.classifier.state_dict()
+        assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in ours)
+
+
+def test_a_trial_of_which_no_image_fits_fails_before_its_first_step(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = needs(trainer(cpu), 1)
+    for free, said in ((need, "needs about .* GB of memory, and .* GB are free"), (10, "needs more than the .* GB")):
+        with_free(monkeypatch, free)
+        hopeless = trainer(cpu)
+        monkeypatch.setattr(hopeless, "_gradients", lambda *_: pytest.fail("a step was tried"))
+        with pytest.raises(TooLittleMemory, match=f"training test_efficientnet at 32 px on one image at a time {said}"):
+            hopeless.run_epoch()
+
+
+def test_images_that_are_kept_give_way_before_a_trial_fails(cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 10, 10**12)
+    kept = trainer(cpu, epochs=1)
+    released: list[int] = []
+    monkeypatch.setattr(kept.micro_batch, "release", lambda: bool(released.append(1)) or len(released) == 1)
+    assert run(kept)[0].micro_batch == 8
+    assert released
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"freeze_norm": False}, {"backbone": "test_vit", "drop_path": 0.5}, {"freeze_stages": 2, "ema": False}],
+    ids=str,
+)
+def test_looking_at_memory_leaves_no_trace(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    looked, blind = trainer(cpu, **changes), trainer(cpu, **changes)
+    before, state = {k: v.clone() for k, v in looked.classifier.state_dict().items()}, torch.get_rng_state()
+    with_free(monkeypatch, 10**12)
+    looked._fit_micro_batch()
+    assert same(looked.classifier.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in looked.classifier.parameters())
+    ours = [result.val_loss for result in run(looked)]
+    with_free(monkeypatch, None)
+    assert ours == [result.val_loss for result in run(blind)]
+    assert same(looked.classifier.state_dict(), blind.classifier.state_dict())
+
+
+def test_memory_is_looked_at_once_in_a_trial_and_measured_once_in_a_run(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_free(monkeypatch, 10**12)
+    learned, passes = LearnedMemory(), []
+    real = loop.saved_bytes
+    monkeypatch.setattr(loop, "saved_bytes", lambda *given: (passes.append(1), real(*given))[1])
+    for rate in (1e-3, 1e-4):
+        net = build_classifier("test_efficientnet", 2, resolution=32)
+        recipe = dataclasses.replace(RECIPE, learning_rate=rate)
+        run(Trainer(recipe, stripes(), net, PREPROCESSING, cpu, accuracy, learned))
+    assert len(passes) == 2  # one image, and two
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_tensors_that_an_optimizer_keeps_are_counted(cpu: Runtime, name: str) -> None:
+    fresh = trainer(cpu, optimizer=name, freeze_stages=1)
+    before = fresh._step_memory(10**12)
+    fresh.run_epoch()
+    kept = [value for state in fresh.optimizer.state.values() for value in state.values()]
+    tensors = [value for value in kept if isinstance(value, torch.Tensor) and value.ndim]
+    assert before.fixed - fresh._step_memory(10**12).fixed == sum(tensor.nbytes for tensor in tensors) > 0
+
+
+def test_fewer_images_are_validated_at_once_where_fewer_are_trained_on(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_free(monkeypatch, None)
+    small, sizes = trainer(cpu, epochs=1), []
+    small.micro_batch.size = 2
+    small.run_epoch()
+    net = small._validated
+    net.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
+    small._validate()
+    assert sizes == [4, 4, 2]
+
+
+def test_a_state_is_gone_on_from_with_no_more_images_at_once_than_fit_by_now(cpu: Runtime) -> None:
+    state = trainer(cpu).state()
+    learned = LearnedMemory()
+    learned.ran_out(RECIPE, 2)
+    net = build_classifier("test_efficientnet", 2, resolution=32)
+    later = Trainer(RECIPE, stripes(), net, PREPROCESSING, cpu, accuracy, learned)
+    later.load_state(state)
+    assert later.micro_batch.size == 2
+    later.load_state(state | {"micro_batch": 1})
+    assert later.micro_batch.size == 1

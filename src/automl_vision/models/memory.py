@@ -1,10 +1,22 @@
-"""Telling "there is not enough memory" from other failures, on every device."""
+"""What memory there is and what a network asks of it, on every device."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class MoreThanAllowed(Exception):
+    """A forward pass keeps more bytes than it may."""
+
 
 #: What the CPU, MPS and cuDNN allocators say; they raise a plain RuntimeError.
 _ALLOCATOR_PHRASES = (
@@ -14,6 +26,14 @@ _ALLOCATOR_PHRASES = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+#: Where a control group tells (limit, use, statistics, the line of those that the kernel gives back when asked), by the
+#: controllers in its line of /proc/self/cgroup: none are named in version 2.
+_CGROUP_FILES = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -24,9 +44,155 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give unused blocks back, after an allocation failed."""
+    """Give unused blocks back, after an allocation failed or before memory is counted."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+    elif sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device, with what its allocator holds unused; None where nobody tells.
+
+    On the CPU it is what the kernel calls available, or less where a control group (a container, a batch job) has a
+    limit. Blocks that malloc keeps count as used: `free_memory` gives them back.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    if device.type == "cpu":
+        return min((_available_in_all(_PROC), *_left_in_groups(_PROC, _CGROUPS)), key=_unknown_last)
+    return None
+
+
+def saved_bytes(net: nn.Module, forward: Callable[[], torch.Tensor], at_most: float) -> int:
+    """Bytes that a forward pass and the backward pass after it need at once, parameters and buffers left out.
+
+    These are what autograd keeps until the backward pass, and the gradient of the largest output of a module. They do
+    not depend on the device: tensors are counted as they are saved, and those that share a storage count once.
+
+    Args:
+        net: what runs forward. Its buffers are as they were afterwards; its batch norms do not learn from the pass.
+        forward: the pass, with gradients.
+        at_most: where more is kept, or the device has no more, the pass ends early.
+
+    Raises:
+        MoreThanAllowed: more than `at_most` bytes are kept.
+    """
+    standing = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
+    found: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in standing:
+            found[storage.data_ptr()] = storage.nbytes()
+        if sum(found.values()) > at_most:
+            raise MoreThanAllowed
+        return tensor
+
+    try:
+        with _unchanged(net), _largest_output(net) as largest, torch.autograd.graph.saved_tensors_hooks(count, _itself):
+            kept = forward()  # the graph keeps the storages alive, so that no address is used twice
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MoreThanAllowed from None
+    del kept
+    return sum(found.values()) + largest[0]
+
+
+@contextmanager
+def _unchanged(net: nn.Module) -> Iterator[None]:
+    """Passes leave no trace: batch norms do not learn, every buffer is put back, and no algorithms are compared.
+
+    Batch norm in evaluation mode keeps as much for the backward pass, and takes a single image.
+    """
+    learning = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.training]
+    former = [buffer.clone() for buffer in net.buffers()]
+    compares, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    for module in learning:
+        module.eval()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = compares
+        for module in learning:
+            module.train()
+        with torch.no_grad():
+            for buffer, value in zip(net.buffers(), former, strict=True):
+                buffer.copy_(value)
+
+
+@contextmanager
+def _largest_output(net: nn.Module) -> Iterator[list[int]]:
+    """One number: bytes of the largest output of a module so far."""
+    largest = [0]
+
+    def look(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            largest[0] = max(largest[0], output.nbytes)
+
+    hooks = [module.register_forward_hook(look) for module in net.modules()]
+    try:
+        yield largest
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _unknown_last(value: int | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _available_in_all(proc: Path) -> int | None:
+    """What the kernel takes to be available on the whole machine."""
+    kilobytes = _field(proc / "meminfo", "MemAvailable:")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _left_in_groups(proc: Path, mount: Path) -> Iterator[int]:
+    """What each control group that has a limit leaves: the own one, and those that it lies in.
+
+    A container often sees its own group as the root of the tree, under a path that is not there.
+    """
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        layout = next((each for name, each in _CGROUP_FILES.items() if name in controllers.split(",")), None)
+        if layout is None:
+            continue
+        folder, limit_file, use_file, reclaimable = layout
+        own = PurePosixPath(path.lstrip("/"))
+        for group in (own, *own.parents):
+            place = mount / folder / group
+            limit, use = _number(place / limit_file), _number(place / use_file)
+            if limit is not None and use is not None:
+                yield max(limit - use + (_field(place / "memory.stat", reclaimable) or 0), 0)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:  # another system, or a group that cannot be seen from here
+        return []
+
+
+def _number(file: Path) -> int | None:
+    """The number that a file consists of; None for "max", or where there is no file."""
+    text = "".join(_lines(file)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _field(file: Path, name: str) -> int | None:
+    words = (line.split() for line in _lines(file))
+    return next((int(each[1]) for each in words if len(each) > 1 and each[0] == name), None)

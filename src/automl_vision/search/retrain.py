@@ -86,7 +86,8 @@ def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callab
     net = runner.classifier(recipe)
     if recipe.head_from_probe:
         runner.start_head(net, recipe)
-    trainer = Trainer(recipe, data, net, runner.preprocessing(recipe), runner.runtime, lambda _labels, _said: 0.0)
+    preprocessing = runner.preprocessing(recipe)
+    trainer = Trainer(recipe, data, net, preprocessing, runner.runtime, lambda _labels, _said: 0.0, runner.learned)
     loss = math.nan
     for _ in range(trial.epochs_done):
         result = trainer.run_epoch(seconds_left)

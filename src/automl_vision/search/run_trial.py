@@ -40,7 +40,8 @@ from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.trial_saver import TrialSaver
-from automl_vision.training.loop import EpochResult, Trainer, TrainingData, TrialFailed
+from automl_vision.training.batch_size import LearnedMemory
+from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
 #: How thoroughly a probe is fitted, best first: (folds of the cross-validation, how often they are dealt, penalties it
@@ -106,6 +107,7 @@ class TrialRunner:
         history: trials of an earlier session; the heads of their probes start the fine-tunes.
         keeps_features: keep those of the best probe in memory, for another head.
         tests_symmetries: the first probe tells whether images may be mirrored and turned.
+        learned: what its trials found out about memory.
     """
 
     data: TrainingData
@@ -118,6 +120,7 @@ class TrialRunner:
     history: Sequence[Trial] = ()
     keeps_features: bool = False
     tests_symmetries: bool = False
+    learned: LearnedMemory = field(default_factory=LearnedMemory)
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
     _best_probe: float = -math.inf
@@ -142,16 +145,18 @@ class TrialRunner:
                 yield latest
         except TrialInterrupted:
             yield latest.replace(state="paused")
+        except TooLittleMemory as error:
+            yield self._failed(latest, str(error), out_of_memory=True)
         except (TrialFailed, WeightsError) as error:
             # Weights that cannot be had end this candidate and not the run.
             yield self._failed(latest, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            yield self._failed(latest, "not enough memory, not even for one image at a time")
+            yield self._failed(latest, "not enough memory, not even for one image at a time", out_of_memory=True)
 
-    def _failed(self, trial: Trial, error: str) -> Trial:
-        failed = trial.replace(state="failed", error=error)
+    def _failed(self, trial: Trial, error: str, **notes: Any) -> Trial:
+        failed = trial.replace(state="failed", error=error, notes={**trial.notes, **notes})
         self.files.commit(failed)
         return failed
 
@@ -410,6 +415,7 @@ class TrialRunner:
             self.preprocessing(recipe),
             self.runtime,
             lambda _labels, probabilities: self._figure(self.objective, probabilities),
+            self.learned,
         )
         checkpoint = self.files.load_checkpoint(trial.number)
         if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:

@@ -23,7 +23,7 @@ from automl_vision.search.run_trial import Assignment
 from automl_vision.search.samplers import propose
 from automl_vision.search.scheduler import Candidate, Continue, Decision, Finish, Scheduler, Start, rungs
 from automl_vision.search.space import Space, fine_tuning_space
-from automl_vision.search.trial import Trial, best_trial
+from automl_vision.search.trial import Trial, best_trial, is_too_large
 from automl_vision.training.recipe import Recipe
 
 #: Why a search ended, and how the report says it.
@@ -171,7 +171,7 @@ class Search:
         self._trials: dict[int, Trial] = {}
         self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
         for trial in history:
-            self._put(_adopted(trial))
+            self._put(_adopted(trial, task))
         self._in_work: set[int] = set()
         self._time = 0.0  # seconds that the whole search has, known when it begins
 
@@ -304,7 +304,11 @@ class Search:
             steps=self._steps(marks[-1]),
         )
         tried = [trial.parameters for trial in self._fine_tunes()]
-        untried = [(place, point) for place, point in enumerate(queue) if point not in tried]
+        untried = [
+            (place, point)
+            for place, point in enumerate(queue)
+            if point not in tried and not is_too_large(self._recipe(point, marks), self.trials)
+        ]
         if not untried:
             return [Candidate(None, marks, epoch_seconds=self._to_expect(self._likely_recipe(), marks))]
         return [self._candidate(point, marks, place) for place, point in untried]
@@ -321,17 +325,20 @@ class Search:
         point = candidate.key if known else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
         origin = "portfolio" if known else self.task.sampler
         marks = candidate.rungs
-        notes = {"rungs": list(marks), "steps": self._steps(marks[-1])}
-        return self._new_trial(self._recipe(point, marks), point, origin, notes=notes)
+        recipe = self._recipe(point, marks)
+        notes = {"rungs": list(marks), "steps": self._steps(marks[-1], recipe.effective_batch)}
+        return self._new_trial(recipe, point, origin, notes=notes)
 
     def _recipe(self, point: Mapping[str, Any], marks: tuple[int, ...]) -> Recipe:
         rules = {
             "schedule": "cosine" if len(marks) == 1 else "trapezoid",
-            "ema": self._steps(marks[-1]) > SHORT_STEPS,  # an average over few steps lags behind
             **self.task.fixed,
         }
         changes = {**rules, "epochs": marks[-1], "pretrained": self.task.pretrained, "seed": self.task.seed}
         recipe = self.space.recipe(point, **changes)
+        if "ema" not in self.task.fixed:  # an average over few steps lags behind
+            enough = self._steps(marks[-1], recipe.effective_batch) > SHORT_STEPS
+            recipe = dataclasses.replace(recipe, ema=enough)
         if "learning_rate" in self.task.fixed:
             return recipe
         rate = rate_at_batch(recipe.learning_rate, recipe.effective_batch, recipe.optimizer)
@@ -407,11 +414,11 @@ class Search:
         usual = next((epochs for limit, epochs in HORIZONS if self.task.n_train < limit), HORIZON_LARGE)
         return max(usual, math.ceil(FEWEST_STEPS / self._steps(1)))
 
-    def _steps(self, epochs: int) -> int:
-        """Optimizer steps of so many epochs."""
-        batch = int(self.task.fixed.get("batch_size", Recipe.batch_size))
+    def _steps(self, epochs: int, batch: int = 0) -> int:
+        """Optimizer steps of so many epochs, with so many images in each; 0 for those of the default recipes."""
+        usual = int(self.task.fixed.get("batch_size", Recipe.batch_size))
         gathered = int(self.task.fixed.get("gradient_accumulation", 1))
-        return epochs * math.ceil(self.task.n_train / (batch * gathered))
+        return epochs * math.ceil(self.task.n_train / (batch or usual * gathered))
 
     def _epoch_seconds(self, recipe: Recipe) -> float:
         costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
@@ -472,8 +479,13 @@ def allowed_symmetries(trials: Sequence[Trial]) -> Mapping[str, bool]:
     return next(found, UNTESTED)
 
 
-def _adopted(trial: Trial) -> Trial:
-    """A trial that was in work when its process died waits, and its next start is a new attempt."""
+def _adopted(trial: Trial, task: SearchTask) -> Trial:
+    """A trial that was in work when its process died waits, and its next start is a new attempt.
+
+    One of a time when the batch was no dimension has the batch of its recipe in its point.
+    """
+    if trial.recipe.kind == "finetune" and "batch_size" not in task.fixed:
+        trial = trial.replace(parameters={"batch_size": trial.recipe.batch_size, **trial.parameters})
     if trial.state != "running":
         return trial
     return trial.replace(state="paused", attempt=trial.attempt + 1)

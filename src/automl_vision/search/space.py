@@ -16,6 +16,10 @@ Condition = Mapping[str, tuple[Any, ...]]
 MIX_IMAGES, MIX_EPOCHS = 2_000, 15
 #: Classes are uneven where the largest has more than this many times the images of the smallest.
 UNEVEN = 5.0
+#: Images per pass, as shares of those that learning rates are told for, the usual one first. More than the usual number
+#: are offered where an epoch still has so many steps.
+BATCH_FACTORS = (1.0, 0.5, 2.0, 4.0)
+STEPS_PER_EPOCH = 20
 #: Augmentations that flips, turns and erasing come with.
 _VARIED = ("light", "trivial", "randaugment", "geometric")
 
@@ -144,6 +148,7 @@ def fine_tuning_space(
         Range("label_smoothing", 0.0, 0.15),
         Choice("augment", ("none", *_VARIED)),
         *_image_changes(fixed, symmetries),
+        Choice("batch_size", batch_sizes(n_train, fixed.get("gradient_accumulation", 1))),
     ]
     if n_train >= MIX_IMAGES and horizon >= MIX_EPOCHS:
         dimensions.append(Choice("mix", ("none", "mixup", "cutmix")))
@@ -167,6 +172,18 @@ def fine_tuning_space(
         rules["freeze_norm"] = False  # a network from scratch has no statistics worth keeping
     kept = [each for each in dimensions if (each.sets or each.name) not in fixed or each.name == "optimizer"]
     return Space(tuple(kept), {**rules, **fixed})
+
+
+def batch_sizes(n_train: int, accumulation: int = 1) -> tuple[int, ...]:
+    """Images per pass to choose from, the usual number first.
+
+    Args:
+        n_train: images trained on; larger batches leave `STEPS_PER_EPOCH` optimizer steps in an epoch.
+        accumulation: passes per optimizer step.
+    """
+    sizes = [int(factor * Recipe.batch_size) for factor in BATCH_FACTORS]
+    most = n_train / (STEPS_PER_EPOCH * accumulation)
+    return tuple(size for size in sizes if size <= max(most, Recipe.batch_size))
 
 
 def _image_changes(fixed: Mapping[str, Any], symmetries: Mapping[str, bool]) -> list[Dimension]:

@@ -62,7 +62,7 @@ class Trial:
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
         notes: what else is known: "rungs" and "steps" (of the whole schedule) of a fine-tune, and "micro_batch"
-            where memory was too small for its batch;
+            where memory was too small for its batch, and "out_of_memory" where it was too small for a single image;
             "strength", "trained_on", "folds" and "repeats" of a probe, and of the first one "symmetries"
             (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`).
@@ -131,6 +131,17 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 def is_frozen(trial: Trial) -> bool:
     """Whether it is a head on frozen features, which no fine-tune replaces because of a tie."""
     return trial.recipe.kind != "finetune"
+
+
+def is_too_large(recipe: Recipe, trials: Iterable[Trial]) -> bool:
+    """Whether a trial that needs no more memory than `recipe` did not even fit with one image at a time."""
+    return any(
+        trial.recipe.backbone == recipe.backbone
+        and trial.recipe.resolution <= recipe.resolution
+        and trial.recipe.freeze_stages >= recipe.freeze_stages
+        for trial in trials
+        if trial.recipe.kind == recipe.kind and trial.notes.get("out_of_memory")
+    )
 
 
 def default_trial(trials: Iterable[Trial]) -> Trial | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -111,6 +111,15 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     raise RuntimeError("a search ends with an event that says why")
 
 
+def memory_line(trial: Trial) -> str:
+    """What a user reads of a trial whose batch did not fit into memory."""
+    at_once = trial.notes["micro_batch"]
+    return (
+        f"Memory has room for {at_once} images at once of {trial.recipe.backbone} at {trial.recipe.resolution} px: "
+        f"a step on {trial.recipe.effective_batch} gathers their gradients part by part."
+    )
+
+
 def shares_of(context: RunContext) -> Shares | None:
     """The time of each backbone, with what earlier sessions used; None where they share the budget."""
     each = context.settings.seconds_per_backbone
@@ -171,6 +180,7 @@ class _Keeper:
     shares: Shares | None = None
     history: History | None = None
     shipped: Trial | None = None
+    told: set[str] = field(default_factory=set)
 
     def take(self, trial: Trial, trials: list[Trial]) -> None:
         """Take one change of one trial."""
@@ -183,6 +193,7 @@ class _Keeper:
             return
         if trial.recipe.kind == "probe" and "symmetries" in trial.notes:
             self.context.note(symmetry_line(trial.notes["symmetries"]))
+        self._tell_of_memory(trial)
         self.context.run.log(
             f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
         )
@@ -193,6 +204,15 @@ class _Keeper:
             self.runner.files.prune(trials, kept, also=choice.weights if choice else ())
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
+
+    def _tell_of_memory(self, trial: Trial) -> None:
+        """One line where memory was too small for a batch: once for each network, side and size."""
+        if "micro_batch" not in trial.notes:
+            return
+        line = memory_line(trial)
+        if line not in self.told:
+            self.told.add(line)
+            self.context.note(line)
 
     def note_spent(self) -> None:
         """Record the time used, so that a run that is killed goes on with what is left."""

@@ -20,13 +20,14 @@ from automl_vision.models.classifier import Classifier
 from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource, resized_batches
 from automl_vision.models.inference import fastest_training, logits, prepare, softmax
+from automl_vision.models.memory import MoreThanAllowed, available_bytes, saved_bytes
 from automl_vision.runtime import Runtime
 from automl_vision.training.augment import AUGMENTATIONS, augmented
-from automl_vision.training.batch_size import MicroBatch
+from automl_vision.training.batch_size import LearnedMemory, MicroBatch, StepMemory
 from automl_vision.training.ema import WeightAverage
 from automl_vision.training.losses import LOSSES
 from automl_vision.training.mix import mixed
-from automl_vision.training.optimizers import make_optimizer, set_learning_rate
+from automl_vision.training.optimizers import KEPT_PER_WEIGHT, make_optimizer, set_learning_rate
 from automl_vision.training.randomness import keyed_generator, keyed_seed, seeded_globals
 from automl_vision.training.recipe import Recipe
 from automl_vision.training.sampling import SAMPLINGS
@@ -43,6 +44,10 @@ _VALIDATION_SHARE = 0.5
 
 class TrialFailed(Exception):
     """This candidate cannot be trained on; the search goes on without it."""
+
+
+class TooLittleMemory(TrialFailed):
+    """Not even one image at a time fits into memory."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class Trainer:
         preprocessing: input size, mean and std.
         runtime: device and precision.
         objective: (labels (m), probabilities (m, C)) to the score that is maximised.
+        learned: what trials before it found out about memory, to which it adds; None where it is the only one.
     """
 
     def __init__(
@@ -125,6 +131,7 @@ class Trainer:
         preprocessing: Preprocessing,
         runtime: Runtime,
         objective: Objective,
+        learned: LearnedMemory | None = None,
     ) -> None:
         self.recipe = recipe
         self.data = data
@@ -138,7 +145,14 @@ class Trainer:
         self.optimizer = make_optimizer(self.classifier, recipe)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.training_dtype == "float16")
         self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
-        self.micro_batch = MicroBatch(recipe.batch_size, runtime.device, self._release_images)
+        self.learned = learned or LearnedMemory()
+        self.micro_batch = MicroBatch(
+            self.learned.at_most(recipe),
+            runtime.device,
+            self._release_images,
+            lambda size: self.learned.ran_out(recipe, size),
+        )
+        self._fitted = False  # whether memory was looked at
         self.epoch = 0
         self.finished: Finished = ""
         self.probabilities: NDArray[np.float32] = np.zeros((0, data.num_classes), dtype=np.float32)
@@ -166,11 +180,13 @@ class Trainer:
 
         Raises:
             TrialFailed: the loss or the scores of the network are not finite.
-            RuntimeError: a single image does not fit into memory, or the candidate was finished before.
+            TooLittleMemory: a single image is not expected to fit into memory.
+            RuntimeError: a single image did not fit into memory, or the candidate was finished before.
         """
         if self.finished:
             raise RuntimeError(f"this candidate is finished, got {self.finished=}")
         started = time.monotonic()
+        self._fit_micro_batch()
         self.epoch += 1
         train_loss, images, cut = self._train(seconds_left or _no_deadline)
         val_loss, score = self._validate()
@@ -250,7 +266,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state(state["average"])
-        self.micro_batch.size = state["micro_batch"]
+        self.micro_batch.size = min(self.micro_batch.size, state["micro_batch"])
         self._bar, self._stale = state["patience"]["bar"], state["patience"]["stale"]
         self._validation_seconds = state["validation_seconds"]
         best = state["best"]
@@ -272,6 +288,61 @@ class Trainer:
         parts = torch.split(order, self.recipe.effective_batch)
         # Batch norm cannot learn from a single image.
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts
+
+    def _fit_micro_batch(self) -> None:
+        """Once, before the first step: as many images at once as memory is expected to have room for."""
+        device, recipe = self.runtime.device, self.recipe
+        available = None if self._fitted else available_bytes(device)
+        self._fitted = True
+        if available is None:
+            return
+        try:
+            memory = self._step_memory(available)
+        except MoreThanAllowed:
+            raise TooLittleMemory(
+                f"{self._one_image} needs more than the {_gigabytes(available)} that are free"
+            ) from None
+        free = self.micro_batch.fit(recipe.effective_batch, memory, lambda: available_bytes(device))
+        if free is not None:
+            needed = _gigabytes(memory(1))
+            raise TooLittleMemory(f"{self._one_image} needs about {needed} of memory, and {_gigabytes(free)} are free")
+
+    @property
+    def _one_image(self) -> str:
+        return f"training {self.recipe.backbone} at {self.recipe.resolution} px on one image at a time"
+
+    def _step_memory(self, available: int) -> StepMemory:
+        """What a step adds to what is in memory: its passes, gradients, the optimizer's tensors, and pixels."""
+        recipe = self.recipe
+        kept = self.learned.kept(recipe, lambda: self._kept_for_backward(available))
+        trained = sum(each.nbytes for each in self.classifier.parameters() if each.requires_grad)
+        tensors = 1 if self.optimizer.state else 1 + KEPT_PER_WEIGHT[recipe.optimizer]  # a resumed one has its own
+        return kept.plus(tensors * trained + recipe.effective_batch * 3 * self.preprocessing.size**2)
+
+    def _kept_for_backward(self, at_most: int) -> StepMemory:
+        """Measured on one image and on two, which tells what does not depend on their number.
+
+        Raises:
+            MoreThanAllowed: one image needs more than `at_most` bytes.
+        """
+        self._training_mode()
+        try:
+            one = self._passes(1, at_most)
+        except MoreThanAllowed:
+            self.micro_batch.give_up()  # kept images may have been in its way
+            one = self._passes(1, available_bytes(self.runtime.device) or at_most)
+        try:
+            per_image = self._passes(2, at_most) - one
+        except MoreThanAllowed:
+            per_image = one
+        return StepMemory(one - per_image, per_image)
+
+    def _passes(self, images: int, at_most: int) -> int:
+        """Bytes that the forward and the backward pass of so many images need."""
+        size, device = self.preprocessing.size, self.runtime.device
+        blank = torch.zeros((images, 3, size, size), device=device).to(memory_format=torch.channels_last)
+        with seeded_globals(device, "memory"), fastest_training(self.classifier, size, self.runtime):
+            return saved_bytes(self.classifier, lambda: self.classifier(blank), at_most)
 
     def _train(self, seconds_left: Callable[[], float]) -> tuple[float, int, bool]:
         """Mean loss, images, and whether the deadline cut the epoch short."""
@@ -372,7 +443,8 @@ class Trainer:
         """Mean cross-entropy and score; leaves `probabilities` (m, C) of this epoch."""
         started = time.monotonic()
         data, size = self.data, self.preprocessing.size
-        batches = resized_batches(data.source, data.val_rows, size, 2 * self.recipe.batch_size)
+        at_once = 2 * min(self.recipe.batch_size, self.micro_batch.size)  # nothing is kept for a backward pass
+        batches = resized_batches(data.source, data.val_rows, size, at_once)
         scores = logits(self._validated, batches, self.preprocessing, self.runtime)
         if not np.isfinite(scores).all():
             raise TrialFailed(f"scores on the validation rows are not finite in epoch {self.epoch}")
@@ -412,6 +484,10 @@ def _standard_error(score: float, images: int) -> float:
     """Of an accuracy; that of the other objectives is taken to be as large."""
     share = min(max(score, 0.0), 1.0)
     return math.sqrt(share * (1 - share) / max(images, 1))
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"
 
 
 def _no_deadline() -> float:

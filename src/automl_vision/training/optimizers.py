@@ -46,6 +46,10 @@ OPTIMIZERS: dict[str, Callable[[Groups, Recipe], torch.optim.Optimizer]] = {
 }
 
 
+#: name -> tensors of the size of a weight that the optimizer keeps for it.
+KEPT_PER_WEIGHT = {"adamw": 2, "adam": 2, "sgd": 1}
+
+
 def make_optimizer(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; every group carries `lr_scale`, its factor on the scheduled learning rate."""
     return OPTIMIZERS[recipe.optimizer](parameter_groups(classifier, recipe), recipe)

@@ -13,6 +13,9 @@ from automl_vision.search.samplers.flat import FlatSpace
 from automl_vision.search.space import Choice, Dimension, Space
 from automl_vision.search.trial import Trial
 
+#: How far below the worst score a failure counts: this share of what lies between the scores, and this much at least.
+FAILURE_STEP, LEAST_STEP = 0.5, 0.01
+
 
 @dataclass(frozen=True)
 class Known:
@@ -28,13 +31,23 @@ class Known:
 
 
 def known_trials(space: Space, trials: Sequence[Trial]) -> list[Known]:
-    """What can be learned from: failures count as the worst score, so that samplers keep away from them."""
-    worst = min((trial.score for trial in trials if trial.score is not None), default=0.0)
-    return [
-        Known(trial, worst if trial.score is None or trial.state == "failed" else trial.score)
-        for trial in trials
-        if trial.recipe.kind == "finetune" and space.contains(trial.parameters)
-    ]
+    """What can be learned from.
+
+    A failure counts as less than the worst score, so that samplers keep away from what cannot be trained, for memory or
+    otherwise. (Optuna's samplers pass over its own state of failed trials, and all but TPE over that of pruned ones; a
+    failure that ties with the worst score is among the best where there are few others.)
+    """
+    own = [trial for trial in trials if trial.recipe.kind == "finetune" and space.contains(trial.parameters)]
+    scores = [trial.score for trial in own if trial.score is not None and trial.state != "failed"]
+    worst, best = min(scores, default=0.0), max(scores, default=0.0)
+    failure = worst - max(FAILURE_STEP * (best - worst), LEAST_STEP)
+    return [Known(trial, _counted(trial, worst, failure)) for trial in own]
+
+
+def _counted(trial: Trial, worst: float, failure: float) -> float:
+    if trial.state == "failed":
+        return failure
+    return worst if trial.score is None else trial.score
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
