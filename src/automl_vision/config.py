@@ -239,7 +239,7 @@ class MachineSettings:
     precision: str = _setting(
         "auto",
         "Number format of the networks; auto: bfloat16 or float16 on CUDA, else float32; "
-        "CPUs that multiply bfloat16 train in it.",
+        "CPUs that multiply bfloat16 train in it where batch norm keeps its statistics.",
         one_of("auto", "float32", "bfloat16", "float16"),
     )
     threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))

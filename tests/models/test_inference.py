@@ -9,7 +9,7 @@ from automl_vision.data.preprocess import Preprocessing, normalize
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.image_source import ImageSource, resized_batches
-from automl_vision.models.inference import logits, softmax
+from automl_vision.models.inference import fastest_training, logits, prepare, softmax
 from automl_vision.models.memory import is_out_of_memory
 from automl_vision.runtime import Runtime
 
@@ -94,3 +94,24 @@ def test_features_stop_when_told(source: ImageSource, cpu: Runtime) -> None:
 def test_a_size_between_planes_is_resized(source: ImageSource) -> None:
     assert batches(source, size=36)[0].shape == (12, 3, 36, 36)
     assert batches(source, size=64)[0].shape == (12, 3, 64, 64)
+
+
+@pytest.mark.parametrize(("learns", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_a_cpu_trains_in_bfloat16_only_where_statistics_are_kept(learns: bool, expected: torch.dtype) -> None:
+    runtime = Runtime(torch.device("cpu"), None, 1, training_dtype="bfloat16")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).train(learns)
+    prepare(net, 8, runtime)
+    types: list[torch.dtype] = []
+    net[0].register_forward_hook(lambda _module, _inputs, output: types.append(output.dtype))
+    with fastest_training(net, 8, runtime):
+        net(torch.zeros(2, 3, 8, 8))
+    assert types == [expected]
+
+
+def test_a_large_batch_gets_the_scores_of_a_small_one(cpu: Runtime) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten())
+    nn.init.normal_(net[1].running_mean)
+    images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    together = logits(net, [images], PREPROCESSING, cpu)
+    assert np.allclose(together, logits(net, images.split(4), PREPROCESSING, cpu), atol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_vision.data.preprocess import Preprocessing, normalize
 from automl_vision.models.cpu_convolutions import cpu_convolutions
@@ -65,12 +66,17 @@ def fastest_training(net: nn.Module, side: int, runtime: Runtime) -> Iterator[No
         side: of the images in pixels.
         runtime: device and precision.
     """
+    dtype = runtime.amp_dtype if _learns_statistics(net) else runtime.training_dtype
     with ExitStack() as stack:
-        stack.enter_context(_autocast(runtime.device, runtime.training_dtype))
+        stack.enter_context(_autocast(runtime.device, dtype))
         if runtime.device.type == "cpu":
-            dense = getattr(torch, runtime.training_dtype) if runtime.training_dtype else None
-            stack.enter_context(cpu_convolutions(net, side).in_use(dense))
+            stack.enter_context(cpu_convolutions(net, side).in_use(getattr(torch, dtype) if dtype else None))
         yield
+
+
+def _learns_statistics(net: nn.Module) -> bool:
+    """Whether a batch norm takes its statistics from the batch: in bfloat16 on a CPU such training ends worse."""
+    return any(isinstance(each, _BatchNorm) and each.training for each in net.modules())
 
 
 def prepare(net: nn.Module, side: int, runtime: Runtime) -> None:
