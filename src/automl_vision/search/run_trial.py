@@ -106,6 +106,7 @@ class TrialRunner:
         history: trials of an earlier session; the heads of their probes start the fine-tunes.
         keeps_features: keep those of the best probe in memory, for another head.
         tests_symmetries: the first probe tells whether images may be mirrored and turned.
+        decode_side: what the images were decoded with, see `data.preprocess.Preprocessing`.
     """
 
     data: TrainingData
@@ -118,6 +119,7 @@ class TrialRunner:
     history: Sequence[Trial] = ()
     keeps_features: bool = False
     tests_symmetries: bool = False
+    decode_side: int = 0
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
     _best_probe: float = -math.inf
@@ -158,7 +160,7 @@ class TrialRunner:
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How images are prepared for the backbone of `recipe`."""
         mean, std = statistics(backbone(recipe.backbone))
-        return Preprocessing(size=recipe.resolution, mean=mean, std=std)
+        return Preprocessing(size=recipe.resolution, mean=mean, std=std, decode_side=self.decode_side)
 
     def classifier(self, recipe: Recipe) -> Classifier:
         """A fresh network for `recipe`, with pretrained weights where there are any."""
