@@ -12,6 +12,7 @@ compares programs and is no wall-clock figure. At the end the last line of stder
 from __future__ import annotations
 
 # What waits with a timeout takes the clock when it is imported, and must get the real one: this one stands still then.
+import atexit
 import concurrent.futures
 import multiprocessing.connection
 import queue
@@ -35,15 +36,13 @@ def seconds() -> float:
 def main() -> None:
     """Command line: what `python` would be given."""
     time.monotonic = seconds
+    atexit.register(lambda: print(f"{seconds():.2f}", file=sys.stderr))  # a program may leave without coming back here
     sys.argv.pop(0)
-    try:
-        if sys.argv[0] == "-m":
-            sys.argv.pop(0)
-            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-    finally:
-        print(f"{seconds():.2f}", file=sys.stderr)
+    if sys.argv[0] == "-m":
+        sys.argv.pop(0)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -10,22 +10,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.config import Settings
 from automl_vision.data.decode import open_rgb
-from automl_vision.data.preprocess import Preprocessing, squares
+from automl_vision.data.listing import list_images
+from automl_vision.data.preprocess import Preprocessing, square, squares
 from automl_vision.data.readers import read
 from automl_vision.models.backbones import backbone
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.probe import fit_linear, fit_probe
 from automl_vision.models.weights import require_weights
+from automl_vision.predictor import Model
 from automl_vision.runtime import Runtime
 from automl_vision.search.run_trial import Assignment, TrialRunner
 from automl_vision.search.trial import Trial
@@ -40,6 +44,9 @@ PRETRAINED = "efficientnet_lite0"
 _PROBE_IMAGES, _PROBE_FEATURES, _PROBE_CLASSES = 2_000, 1_280, 10
 _STRENGTHS = tuple(float(each) for each in np.geomspace(3.0, 0.03, 8))
 _FOLDS, _REPEATS = 5, 3
+
+#: Images per forward pass when a folder is predicted, as `predict` has it.
+_PREDICTED_AT_ONCE = 64
 
 #: What names the Python of the peers.
 PEERS_PYTHON = "PEERS_PYTHON"
@@ -148,6 +155,33 @@ def cold_start_arms(folder: Path, picture: Path, size: int = 224) -> dict[str, B
         "predict": _process([sys.executable, "-m", "automl_vision", "predict", str(model), str(picture)]),
         "bare script": _process([sys.executable, "-c", bare, str(weights), str(picture)]),
     }
+
+
+def folder_arms(scene: Scene, pictures: Path, runtime: Runtime) -> dict[str, Block]:
+    """Predicting all images of a folder; decoding them, with all threads; the network on images that are decoded."""
+    net = build_classifier(scene.backbone, 10, resolution=scene.size)
+    preprocessing = Preprocessing(size=scene.size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    names = tuple(f"class_{number}" for number in range(10))
+    bundle = Bundle(scene.backbone, "linear", names, preprocessing, 1.0, net.state_dict())
+    model, ensemble = Model(bundle, runtime), bundle.ensemble(runtime)
+    files = list(list_images([str(pictures)]))[: scene.images]
+    decoded = torch.from_numpy(np.stack([_decoded(file, scene.size) for file in files])).permute(0, 3, 1, 2)
+
+    def folder() -> int:
+        return sum(1 for _ in model.stream(files, batch_size=_PREDICTED_AT_ONCE))
+
+    def decoding() -> int:
+        with ThreadPoolExecutor(runtime.threads) as pool:
+            return sum(1 for _ in pool.map(lambda file: _decoded(file, scene.size), files))
+
+    def network() -> int:
+        return len(ensemble.log_probabilities(lambda _side: torch.split(decoded, _PREDICTED_AT_ONCE)))
+
+    return {"folder": folder, "decoding": decoding, "network": network}
+
+
+def _decoded(file: Path, size: int) -> NDArray[np.uint8]:
+    return square(open_rgb(file).pixels, size)
 
 
 def _timm_state(name: str) -> dict[str, torch.Tensor]:

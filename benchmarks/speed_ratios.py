@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_vision.runtime import Runtime
-from speed_parts import cold_start_arms, first_epoch_arms, head_arms, peer_arms, trial_arms
+from speed_parts import cold_start_arms, first_epoch_arms, folder_arms, head_arms, peer_arms, trial_arms
 from speed_steps import Block, Scene, step_arms
 
 #: What is trained, by kind of device.
@@ -120,6 +120,22 @@ RATIOS = (
         {"": 1.1},
         least=False,
     ),
+    Ratio(
+        "B",
+        "predict of a folder / the larger of decoding and the network",
+        "folder",
+        lambda cost: cost["folder"] / max(cost["decoding"], cost["network"]),
+        {},
+        least=False,
+    ),
+    Ratio(
+        "BS",
+        "predict of a folder / decoding and the network, one after the other",
+        "folder",
+        lambda cost: cost["folder"] / (cost["decoding"] + cost["network"]),
+        {"": 1.05},
+        least=False,
+    ),
 )
 
 
@@ -149,6 +165,7 @@ PARTS: dict[str, Part] = {
     "trial": Part(lambda _scene, bench: trial_arms(Scene("efficientnet_lite0", 96), bench.small, bench.runtime)),
     "heads": Part(lambda _scene, _bench: head_arms()),
     "cold start": Part(lambda _scene, bench: cold_start_arms(bench.scratch, next(bench.small.rglob("*.jpg")))),
+    "folder": Part(lambda scene, bench: folder_arms(scene, bench.small, bench.runtime), for_every_scene=True),
 }
 
 

@@ -80,6 +80,37 @@ def test_the_network_says_what_it_said(bundle: Bundle, whole: Path) -> None:
     assert torch.equal(before, after)
 
 
+# tiny_vit has tables of positions that no state dict holds
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_100", "resnet18", "tiny_vit_5m"])
+@pytest.mark.parametrize("head", ["linear", "mlp:16-gelu"])
+def test_a_network_made_from_its_weights_alone_is_the_one_they_were_taken_from(backbone: str, head: str) -> None:
+    size = 224 if backbone == "tiny_vit_5m" else 64
+    net = build_classifier(backbone, 3, resolution=size, head=head, seed=1).eval()
+    described = Network(backbone, head, Preprocessing(size, (0.5,) * 3, (0.5,) * 3), net.state_dict())
+    made = described.classifier(3)
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(made(images), net(images))
+    assert not made.training
+    assert {each.device.type for each in [*made.parameters(), *made.buffers()]} == {"cpu"}
+
+
+def test_a_network_keeps_its_hands_off_the_weights_it_was_made_from(bundle: Bundle) -> None:
+    before = digest(bundle.state_dict)
+    net = network(bundle)
+    with torch.no_grad():
+        for tensor in [*net.parameters(), *net.buffers()]:
+            tensor.add_(1)
+    assert digest(bundle.state_dict) == before
+
+
+def test_weights_of_half_precision_are_computed_with_in_full(bundle: Bundle) -> None:
+    half = {name: each.half() if each.is_floating_point() else each for name, each in bundle.state_dict.items()}
+    net = network(replace(bundle, state_dict=half))
+    assert {each.dtype for each in net.parameters()} == {torch.float32}
+    assert torch.equal(net.head.weight, half["head.weight"].float())  # type: ignore[arg-type] # a linear head
+
+
 def test_a_head_of_layers_is_rebuilt_from_its_description(bundle: Bundle, tmp_path: Path) -> None:
     net = build_classifier(ARCHITECTURE, 3, resolution=32, head="mlp:16-gelu,8-tanh", seed=1).eval()
     layered = replace(bundle, head="mlp:16-gelu,8-tanh", state_dict=net.state_dict())

@@ -1,5 +1,5 @@
 """`python -m automl_vision`."""
 
-from automl_vision.cli.app import main
+from automl_vision.cli.app import program
 
-main()
+program()

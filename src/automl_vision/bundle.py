@@ -27,8 +27,7 @@ from automl_vision.calibration import apply_temperature
 from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError, UsageError
-from automl_vision.models.backbones import backbone
-from automl_vision.models.classifier import Classifier, build_classifier, placed
+from automl_vision.models.classifier import Classifier, build_classifier, empty_classifier, fill, placed
 from automl_vision.models.ensemble import MOST_NETWORKS, Ensemble, Voter
 from automl_vision.models.heads import is_head
 from automl_vision.runtime import Runtime
@@ -85,8 +84,11 @@ class Network:
 
     def classifier(self, num_classes: int) -> Classifier:
         """The network with its weights, on the CPU, in evaluation mode."""
-        net = _architecture(self.backbone, self.head, num_classes, self.preprocessing.size)
-        net.load_state_dict(dict(self.state_dict))
+        size = self.preprocessing.size
+        net = empty_classifier(self.backbone, num_classes, resolution=size, head=self.head, state=self.state_dict)
+        if not fill(net, self.state_dict):
+            net = build_classifier(self.backbone, num_classes, resolution=size, head=self.head)
+            net.load_state_dict(dict(self.state_dict))
         return net.eval()
 
 
@@ -337,8 +339,8 @@ def _class_names(names: Any) -> tuple[str, ...]:
 
 def _check_tensors(network: Network, num_classes: int, expected_digest: object) -> None:
     """Names, shapes and dtypes must be those of the architecture, built without memory before any weight is used."""
-    with torch.device("meta"):
-        net = _architecture(network.backbone, network.head, num_classes, network.preprocessing.size)
+    size = network.preprocessing.size
+    net = empty_classifier(network.backbone, num_classes, resolution=size, head=network.head, state=network.state_dict)
     wanted = net.state_dict()
     if set(wanted) != set(network.state_dict):
         raise ValueError("the weights are not those of the architecture")
@@ -354,8 +356,3 @@ def _check_tensor(name: str, tensor: object, wanted: torch.Tensor) -> None:
         raise ValueError(f"tensor {name[:80]!r} is not a plain one")
     if tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point():  # type: ignore[attr-defined] # a tensor
         raise ValueError(f"tensor {name[:80]!r} does not fit the architecture")
-
-
-def _architecture(name: str, head: str, num_classes: int, resolution: int) -> Classifier:
-    backbone(name)  # refuses what timm does not know, before anything is built
-    return build_classifier(name, num_classes, weights=None, head=head, resolution=resolution, seed=0)

@@ -18,7 +18,7 @@ import speed_ratios
 from automl_vision.runtime import Runtime
 from automl_vision.training.loop import Trainer
 from photographs import BITS_PER_PIXEL, jpeg, photograph, write_photographs
-from speed_parts import PEERS_PYTHON
+from speed_parts import PEERS_PYTHON, folder_arms
 from speed_ratios import RATIOS, cpu_seconds, measure, ratios, table
 from speed_steps import Resident, Scene, loader_epochs, store_of, trainer_of
 
@@ -78,6 +78,19 @@ def test_the_resident_arm_loads_once_and_its_batch_is_in_the_layout_of_the_netwo
     held = images
     trainer.run_epoch()
     assert trainer._held[0] is held
+
+
+def test_predicting_a_folder_decoding_and_the_network_see_the_same_images(pictures: Path) -> None:
+    arms = folder_arms(SCENE, pictures / "small", CPU)
+    assert {name: block() for name, block in arms.items()} == {"folder": 8, "decoding": 8, "network": 8}
+
+
+def test_a_folder_is_compared_with_the_larger_and_with_the_sum() -> None:
+    costs = {
+        name: {"wall": cost, "cpu": cost} for name, cost in {"folder": 3.0, "decoding": 2.0, "network": 1.0}.items()
+    }
+    larger, both = ratios("folder", "", [costs], 2)
+    assert (larger["wall"]["median"], both["cpu"]["median"]) == (1.5, 1.0)
 
 
 def test_arms_take_turns_and_the_first_call_is_not_timed() -> None:

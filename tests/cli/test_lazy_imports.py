@@ -88,7 +88,10 @@ def test_nothing_heavy_is_imported(answers, place):
 
 def test_predicting_starts_without_what_only_a_search_needs(finished):
     """Seconds of a cold start that a bare script with torch and timm does not pay either."""
-    unneeded = sorted(HEAVY - {"torch", "torchvision", "timm", "numpy", "PIL"})
+    commands = {f"automl_vision.cli.{name}" for name in COMMANDS if name != "predict"}
+    unneeded = sorted(
+        (HEAVY - {"torch", "torchvision", "timm", "numpy", "PIL"}) | commands | {"automl_vision.config", "rich.table"}
+    )
     image = next(finished.data.rglob("*.png"))
     script = (
         "import sys\nfrom automl_vision.cli.app import main\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -59,3 +60,65 @@ def test_freed_memory_is_used_again() -> None:
     """Pages of 4 KiB, 2,048 of them in 8 MiB: twenty arrays fault on all of them, or on next to none."""
     pages = 20 * (8 << 20) // resource.getpagesize()
     assert said("settled") < 0.1 * pages
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_not_looked_for_while_loading_and_afterwards_as_before(enabled: bool) -> None:
+    def load_in_vain() -> None:
+        with process.loading():
+            assert not gc.isenabled()
+            raise KeyError
+
+    gc.enable() if enabled else gc.disable()
+    try:
+        with pytest.raises(KeyError):
+            load_in_vain()
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+ENDING = """
+import atexit, sys, threading, time
+from automl_vision.cli.process import leave
+class Left:
+    def __del__(self, write=sys.stdout.write):
+        write("taken apart ")
+sys.stdout.write("written ")
+atexit.register(lambda: sys.stdout.write("registered "))
+{before}
+kept = [Left()]
+leave(3)
+"""
+THREAD = "threading.Thread(target=lambda: (time.sleep(0.1), sys.stdout.write('waited ')), daemon=False).start()"
+
+
+@pytest.mark.parametrize(
+    ("before", "printed"),
+    [
+        ("", {"written", "registered"}),
+        (THREAD, {"written", "registered", "waited", "taken"}),
+        ("sys.setprofile(lambda *_: None)", {"written", "registered", "taken"}),
+    ],
+    ids=["quick", "thread", "profiler"],
+)
+def test_a_process_leaves_nothing_undone_and_takes_nothing_apart(before: str, printed: set[str]) -> None:
+    program = ENDING.format(before=before)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert printed <= set(done.stdout.split())
+    assert ("taken" in done.stdout) == ("taken" in printed)
+
+
+def test_output_that_cannot_be_written_is_told_as_python_tells_it() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = ENDING.format(before="")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, env=buffered, check=False)
+    os.close(writing)
+    assert done.returncode == 120
+    assert b"BrokenPipeError" in done.stderr

@@ -106,6 +106,11 @@ def test_feature_dim_is_what_the_head_sees(name: str, dim: int) -> None:
     assert feature_dim(create_network(backbone(name)), 160) == dim
 
 
+@pytest.mark.parametrize("expected", [1024, 576, 7])
+def test_feature_dim_believes_nobody_whom_timm_contradicts(expected: int) -> None:
+    assert feature_dim(create_network(backbone("mobilenetv3_small_100")), 64, expected=expected) == 1024
+
+
 def test_layer_scales_fall_towards_the_input() -> None:
     net = create_network(backbone("mobilenetv3_small_100"))
     scales = layer_scales(net, 0.5)

@@ -14,6 +14,7 @@ from automl_vision.models.heads import (
     Layer,
     build_head,
     describe_head,
+    features_seen,
     is_head,
     read_head,
 )
@@ -29,6 +30,14 @@ def test_a_description_is_read_back(hidden: tuple[Layer, ...]) -> None:
 @pytest.mark.parametrize("head", [LINEAR, *(f"mlp:5-{name},3-tanh" for name in ACTIVATIONS)])
 def test_every_head_takes_features_of_any_width(head: str) -> None:
     assert build_head(head, 7, 3)(torch.rand(4, 7)).shape == (4, 3)
+
+
+@pytest.mark.parametrize("head", [LINEAR, "mlp:5-relu,3-tanh"])
+def test_a_head_tells_how_many_features_it_takes(head: str) -> None:
+    state = build_head(head, 7, 3).state_dict()
+    assert features_seen(head, state) == 7
+    assert features_seen("mlp:5-relu" if head == LINEAR else LINEAR, state) is None
+    assert features_seen(head, dict.fromkeys(state, "no tensor")) is None
 
 
 def test_layers_are_as_described() -> None:

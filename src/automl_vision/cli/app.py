@@ -8,43 +8,48 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn, cast
 
 import typer
 
-from automl_vision.cli import cache, doctor, evaluate, inspect, models, predict, report, search
-from automl_vision.cli.process import settle_process
+from automl_vision.cli.process import leave, settle_process
 from automl_vision.cli.terminal import safe, safe_lines, stderr
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
-app = typer.Typer(
-    name="automl-vision",
-    help="Give it a folder of labelled images and a time budget; get the best classifier that the budget can buy, "
-    "and a test number you can believe.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 INTERRUPTED = Interrupted.exit_code
-#: One file per command.
-COMMANDS = {
-    "search": search.search,
-    "predict": predict.predict,
-    "inspect": inspect.inspect,
-    "evaluate": evaluate.evaluate,
-    "report": report.report,
-    "models": models.models,
-    "doctor": doctor.doctor,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(command)  # type: ignore[type-var] # a function, made by `with_settings`
-app.add_typer(cache.app, name="cache")
+#: One module of this package per command, in the order of the help page: a function of its name, or several as `app`.
+COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "models", "doctor", "cache")
 
 
-@app.callback(invoke_without_command=True)
+def _application(arguments: Sequence[str]) -> typer.Typer:
+    """The command line; where its first word is a command, with that one alone: importing the others takes time."""
+    app = typer.Typer(
+        name="automl-vision",
+        help="Give it a folder of labelled images and a time budget; get the best classifier that the budget can buy, "
+        "and a test number you can believe.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_main)
+    for name in _commands(arguments):
+        module = import_module(f"automl_vision.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
+
+
+def _commands(arguments: Sequence[str]) -> Sequence[str]:
+    first = arguments[:1]
+    return first if first and first[0] in COMMANDS else COMMANDS
+
+
 def _main(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
     if version:
         from automl_vision import __version__
@@ -57,11 +62,20 @@ def _main(version: bool = typer.Option(False, "--version", help="Print the versi
 _COMMAND_LINE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
+def program() -> NoReturn:
+    """What a shell starts: `main` in a process of its own, which ends with it."""
+    try:
+        main()
+    except SystemExit as ended:
+        leave(ended.code if isinstance(ended.code, int) else 0)
+    leave(0)
+
+
 def main() -> None:
-    """The entry point: run a command; an error becomes two lines and an exit code, never a traceback."""
+    """Run a command; an error becomes two lines and an exit code, never a traceback."""
     settle_process()
     try:
-        code = app(standalone_mode=False)
+        code = _application(sys.argv[1:])(standalone_mode=False)
     except AutomlVisionError as error:
         _show(error)
         sys.exit(error.exit_code)

@@ -9,6 +9,7 @@ import typer
 
 from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import require_data, require_model, write_or_refuse
+from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
 from automl_vision.errors import DataError, LeakFound, PartialFailure, UsageError
@@ -55,9 +56,10 @@ def evaluate(
     require_model(model)
     require_data(data)
 
-    from automl_vision.cli.progress import listener
-    from automl_vision.cli.result import print_evaluation, print_json
-    from automl_vision.pipeline import evaluate as measure
+    with loading():
+        from automl_vision.cli.progress import listener
+        from automl_vision.cli.result import print_evaluation, print_json
+        from automl_vision.pipeline import evaluate as measure
 
     with listener(quiet=quiet or json_output) as tell:
         found = measure(model, data, settings, include_seen=include_seen, tell=tell)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import require_data, write_or_refuse
+from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stdout
 from automl_vision.config import load_settings
 from automl_vision.errors import LeakFound
@@ -57,11 +58,12 @@ def inspect(
     settings = load_settings(config, overrides)
     require_data(data)
 
-    from automl_vision.cli.progress import listener
-    from automl_vision.cli.result import print_json
-    from automl_vision.pipeline import inspect as look
-    from automl_vision.report.inspection import judge
-    from automl_vision.report.sections import data_section
+    with loading():
+        from automl_vision.cli.progress import listener
+        from automl_vision.cli.result import print_json
+        from automl_vision.pipeline import inspect as look
+        from automl_vision.report.inspection import judge
+        from automl_vision.report.sections import data_section
 
     with listener(quiet=quiet or json_output) as tell:
         prepared = look(data, settings, tell=tell)

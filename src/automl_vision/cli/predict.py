@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.paths import require_model, write_or_refuse
+from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.errors import PartialFailure, UsageError
 from automl_vision.visible import visible
@@ -67,10 +68,11 @@ def predict(
     """
     require_model(model)
 
-    from automl_vision.data.listing import list_images
-    from automl_vision.predictor import load
+    with loading():
+        from automl_vision.data.listing import list_images
+        from automl_vision.predictor import load
 
-    loaded = load(model, device=device)
+        loaded = load(model, device=device)
     paths = list_images(images)
     first = next(paths, None)
     if first is None:

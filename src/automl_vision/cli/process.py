@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 #: Options of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -43,3 +49,47 @@ def _keep_freed_memory() -> None:
         return
     for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _AT_ONCE)):
         mallopt(option, value)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around imports and what else makes objects that stay: the garbage collector does not look at them meanwhile.
+
+    Importing torch and timm makes a million objects, none of which becomes garbage.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, without taking apart what the system is about to take back anyway.
+
+    What is registered for the exit is run and all output is written, as otherwise; but nobody frees the million objects
+    of torch and timm one by one. Where threads still run, output cannot be written, or a profiler or debugger wants
+    to see the end, the process ends as Python ends it.
+    """
+    if threading.active_count() == 1 and not _is_watched():
+        atexit._run_exitfuncs()
+        if _flushed():
+            os._exit(code)
+    sys.exit(code)
+
+
+def _is_watched() -> bool:
+    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    tools = () if monitoring is None else map(monitoring.get_tool, range(6))
+    return sys.gettrace() is not None or sys.getprofile() is not None or any(tools)
+
+
+def _flushed() -> bool:
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (OSError, ValueError):  # nobody reads any more, the disk is full, or it is closed
+        return False
+    return True

@@ -9,6 +9,7 @@ import typer
 
 from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import require_data, require_run
+from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
 from automl_vision.errors import Interrupted, UsageError
@@ -62,9 +63,10 @@ def search(
     if resume is not None:
         require_run(resume)
 
-    from automl_vision.cli.progress import listener, stop_on_signal
-    from automl_vision.cli.result import print_json, print_run
-    from automl_vision.pipeline import resume_search, run_search
+    with loading():
+        from automl_vision.cli.progress import listener, stop_on_signal
+        from automl_vision.cli.result import print_json, print_run
+        from automl_vision.pipeline import resume_search, run_search
 
     quiet = quiet or json_output
     with stop_on_signal(announce=quiet or not interactive()) as stop, listener(quiet=quiet, stop=stop) as tell:

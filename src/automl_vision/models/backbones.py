@@ -165,10 +165,21 @@ def set_resolution(net: nn.Module, row: Backbone, resolution: int) -> None:
     net.set_input_size(img_size=(resolution, resolution))  # type: ignore[operator]  # a method, found by name
 
 
-def feature_dim(net: nn.Module, resolution: int) -> int:
-    """D of the (B, D) that the network makes of images, from a dry run: attributes do not agree on it."""
+def feature_dim(net: nn.Module, resolution: int, expected: int | None = None) -> int:
+    """D of the (B, D) that the network makes of images.
+
+    Attributes do not agree on it, so that a dry run tells; it takes as long as a prediction. Where somebody else knows
+    (a head that was trained on these features) and timm says the same, there is none.
+
+    Args:
+        net: without its classifier.
+        resolution: side of the input in pixels.
+        expected: what D should be; None where nobody knows.
+    """
     import torch
 
+    if expected is not None and expected == getattr(net, "head_hidden_size", None):
+        return expected
     was_training = net.training
     net.eval()
     with torch.inference_mode():

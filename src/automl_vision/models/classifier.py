@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from automl_vision.errors import UsageError, WeightsError
 from automl_vision.models.backbones import (
@@ -19,7 +21,7 @@ from automl_vision.models.backbones import (
     set_resolution,
     translate_checkpoint,
 )
-from automl_vision.models.heads import LINEAR, build_head, is_head
+from automl_vision.models.heads import LINEAR, build_head, features_seen, is_head
 
 
 class Classifier(nn.Module):
@@ -76,6 +78,59 @@ def build_classifier(
             load_backbone(net, row, weights)
         set_resolution(net, row, resolution)
         return Classifier(net, build_head(head, feature_dim(net, resolution), num_classes))
+
+
+class _Unfilled(TorchFunctionMode):
+    """What networks fill their tensors with at first is left out: random numbers that nobody will see take most of
+    the time in which a network is built."""
+
+    _FILLING = frozenset((torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func in self._FILLING else func(*args, **(kwargs or {}))
+
+
+def empty_classifier(
+    backbone_name: str, num_classes: int, *, resolution: int, head: str, state: Mapping[str, object]
+) -> Classifier:
+    """The classifier that a state dict claims to belong to, on the meta device: names, shapes and types, no memory.
+
+    Args:
+        backbone_name, num_classes, resolution, head: as for `build_classifier`.
+        state: what the classifier will be given; only the width of its head is looked at.
+
+    Raises:
+        UsageError: as for `build_classifier`.
+    """
+    row = backbone(backbone_name)
+    own = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
+    with torch.device("meta"), _Unfilled():
+        net = create_network(row)
+        set_resolution(net, row, resolution)
+        features = feature_dim(net, resolution, expected=features_seen(head, own))
+        return Classifier(net, build_head(head, features, num_classes))
+
+
+def fill(empty: Classifier, state: Mapping[str, torch.Tensor]) -> bool:
+    """Give an empty classifier copies of the tensors of a state dict, which has to fit.
+
+    Returns:
+        whether it is whole: some networks have tensors that no state dict holds, such as tables of positions.
+    """
+    own = empty.state_dict()
+    empty.load_state_dict({name: state[name].to(own[name].dtype, copy=True) for name in own}, assign=True)
+    return not any(tensor.is_meta for module in empty.modules() for tensor in _tensors(module))
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    held = (vars(module), module._parameters, module._buffers)
+    return [value for each in held for value in each.values() if isinstance(value, torch.Tensor)]
 
 
 def placed(classifier: Classifier, device: torch.device) -> Classifier:

@@ -10,9 +10,10 @@ A head is described by one line of text, which recipes and model files carry and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 LINEAR = "linear"
@@ -79,6 +80,12 @@ def build_mlp(layers: tuple[Layer, ...], features: int, classes: int) -> nn.Sequ
         modules += [nn.Linear(features, layer.width), ACTIVATIONS[layer.activation]()]
         features = layer.width
     return nn.Sequential(*modules, _nearly_zero(nn.Linear(features, classes)))
+
+
+def features_seen(description: str, state: Mapping[str, object]) -> int | None:
+    """How many features the head takes that this state dict belongs to; None where it belongs to no such head."""
+    weight = state.get("0.weight" if read_head(description) else "weight")
+    return int(weight.shape[1]) if isinstance(weight, torch.Tensor) and weight.ndim == 2 else None
 
 
 def _nearly_zero(linear: nn.Linear) -> nn.Linear:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from automl_vision.config import DataSettings
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.readers.folders import (
     is_class_folders,
@@ -17,6 +17,9 @@ from automl_vision.data.readers.reader import Reader
 from automl_vision.data.readers.scan import ending, is_image_name
 from automl_vision.data.readers.table import is_table, read_table
 from automl_vision.errors import DataError
+
+if TYPE_CHECKING:
+    from automl_vision.config import DataSettings
 
 #: Name -> reader, in the order in which they are tried.
 READERS: dict[str, Reader] = {

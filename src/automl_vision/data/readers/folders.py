@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from automl_vision.config import DataSettings
 from automl_vision.data.manifest import SET_NAMES, Manifest
 from automl_vision.data.readers.reader import Reading, Row, most_common, printable, to_manifest
 from automl_vision.data.readers.scan import Scan, ending, passed_over
 from automl_vision.errors import DataError
+
+if TYPE_CHECKING:
+    from automl_vision.config import DataSettings
 
 OUTSIDE_CLASSES = "image outside the class folders"
 BESIDE_SETS = "folder beside the set folders"

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from unicodedata import normalize
 
 import numpy as np
 
-from automl_vision.config import DataSettings
 from automl_vision.data.manifest import Manifest
 from automl_vision.errors import DataError
+
+if TYPE_CHECKING:
+    from automl_vision.config import DataSettings
 
 
 @dataclass(frozen=True)

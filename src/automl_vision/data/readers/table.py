@@ -7,14 +7,16 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from automl_vision.config import DataSettings
 from automl_vision.data.manifest import SET_NAMES, Manifest
 from automl_vision.data.readers.delimited import Line, read_lines
 from automl_vision.data.readers.reader import Reading, Row, to_manifest
 from automl_vision.data.readers.scan import ending, is_image_name
 from automl_vision.errors import DataError
+
+if TYPE_CHECKING:
+    from automl_vision.config import DataSettings
 
 #: Usual names of the columns, the likelier first; compared in lower case, blanks and dashes as underscores.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
