@@ -92,6 +92,7 @@ def test_a_head_of_layers_is_rebuilt_from_its_description(bundle: Bundle, tmp_pa
 
 def test_files_of_earlier_formats_are_read(content: dict[str, Any], bundle: Bundle, tmp_path: Path) -> None:
     described = json.loads(content["meta"])
+    del described["preprocessing"]["decode_side"]  # new in version 5
     old = json.dumps({name: each for name, each in described.items() if name not in NEW_IN_VERSION_4})
     for version in range(1, VERSION):
         save_tensors(tmp_path / "model.pt", {**content, "version": version, "meta": old})
@@ -120,6 +121,18 @@ def content_of_three(three: Bundle, tmp_path_factory: pytest.TempPathFactory) ->
     save_bundle(three, path)
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
     return loaded
+
+
+def test_how_images_are_decoded_comes_back(bundle: Bundle, tmp_path: Path) -> None:
+    drafting = replace(bundle, preprocessing=replace(bundle.preprocessing, decode_side=320))
+    save_bundle(drafting, tmp_path / "model.pt")
+    assert load_bundle(tmp_path / "model.pt").preprocessing.decode_side == 320
+
+
+def test_networks_that_want_images_decoded_differently_are_refused(three: Bundle, tmp_path: Path) -> None:
+    save_bundle(replace(three, preprocessing=replace(three.preprocessing, decode_side=320)), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="decoded in different ways"):
+        load_bundle(tmp_path / "model.pt")
 
 
 def test_an_ensemble_comes_back_and_says_what_it_said(three: Bundle, tmp_path: Path) -> None:

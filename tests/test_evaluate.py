@@ -16,6 +16,7 @@ from automl_vision.config import Settings
 from automl_vision.data.fingerprint import Fingerprint, Marks, mark
 from automl_vision.data.preparation import read_manifest
 from automl_vision.data.preprocess import Preprocessing
+from automl_vision.data.store import build_store
 from automl_vision.events import Event, Note
 from automl_vision.models.classifier import build_classifier
 from automl_vision.pipeline import evaluate
@@ -36,13 +37,14 @@ def model_of(
     data_fingerprint: str,
     fingerprint: Fingerprint | None = None,
     looks: list[dict[str, Any]] | None = None,
+    decode_side: int = 0,
 ) -> Path:
     net = build_classifier("mobilenetv3_small_100", 3, resolution=32)
     bundle = Bundle(
         backbone="mobilenetv3_small_100",
         head="linear",
         class_names=("circle", "square", "triangle"),
-        preprocessing=Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        preprocessing=Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), decode_side=decode_side),
         temperature=1.0,
         state_dict=net.state_dict(),
         provenance={"data_fingerprint": data_fingerprint, "looks": looks or []},
@@ -151,6 +153,47 @@ def test_an_image_of_both_sets_is_where_its_pixels_are(tmp_path: Path, mixed: Pa
     found = evaluate(model_of(tmp_path, "", Fingerprint(seen, marks(10))), mixed, SETTINGS)
     assert found.known["test"]["exactly"] == 1
     assert found.known["seen"] == {"exactly": 0, "nearly": 0}
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Large JPEGs, two of them plain."""
+    folder = tmp_path / "photographs" / "circle"
+    folder.mkdir(parents=True)
+    for seed in range(4):
+        scene(seed).resize((1100, 700)).save(folder / f"{seed}.jpg", quality=90)
+    for grey in (40, 90):
+        flat = np.full((700, 1100, 3), grey, np.uint8)
+        flat[300:400, 500:700] += np.random.default_rng(grey).integers(0, 3, (100, 200, 3), dtype=np.uint8)
+        Image.fromarray(flat).save(folder / f"plain{grey}.jpg", quality=98)
+    return folder.parent
+
+
+@pytest.mark.parametrize("lossless_first", [False, True])
+@pytest.mark.parametrize("side", [0, 256])
+def test_copies_of_large_jpegs_are_known(tmp_path: Path, photographs: Path, side: int, lossless_first: bool) -> None:
+    """The same files, lossless copies and smaller ones, whichever of them the model was made with."""
+    lossless = tmp_path / "lossless" / "circle"
+    lossless.mkdir(parents=True)
+    for file in photographs.rglob("*.jpg"):
+        Image.open(file).save(lossless / f"{file.stem}.png", compress_level=1)
+    made_with, shown = lossless.parent, photographs
+    if not lossless_first:
+        made_with, shown = shown, made_with
+    store, facts = build_store(read_manifest(made_with, SETTINGS), [32], None, 1, decode_side=side)
+    store.close()
+    known = Marks.of(facts.known_digests.tolist(), facts.picture_hashes.tolist())
+    model = model_of(tmp_path, "", Fingerprint(seen=known, test=marks()), decode_side=side)
+    assert evaluate(model, made_with, SETTINGS).known["seen"] == {"exactly": 6, "nearly": 0}
+    expected = {"exactly": 2, "nearly": 4} if side else {"exactly": 6, "nearly": 0}
+    assert evaluate(model, shown, SETTINGS).known["seen"] == expected
+    for file in shown.rglob("*.*"):
+        if "plain" in file.name:
+            file.unlink()
+        else:
+            Image.open(file).resize((550, 350)).save(file.with_suffix(".jpg"), quality=80)
+            file.with_suffix(".png").unlink(missing_ok=True)
+    assert evaluate(model, shown, SETTINGS).known["seen"] == {"exactly": 0, "nearly": 4}
 
 
 # --- looks ----------------------------------------------------------------------------------------------------------

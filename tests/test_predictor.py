@@ -15,10 +15,15 @@ import torch
 from PIL import Image
 
 from automl_vision.bundle import Bundle, save_bundle
-from automl_vision.data.preprocess import Preprocessing
+from automl_vision.config import DataSettings
+from automl_vision.data.decode import open_rgb
+from automl_vision.data.fingerprint import mark
+from automl_vision.data.preprocess import Preprocessing, square
+from automl_vision.data.readers import read
+from automl_vision.data.store import build_store
 from automl_vision.errors import DataError, ModelFileError, UsageError
 from automl_vision.models.classifier import build_classifier
-from automl_vision.predictor import BATCHES_AHEAD, Model, Prediction, load
+from automl_vision.predictor import BATCHES_AHEAD, Model, Prediction, _Opened, load
 from automl_vision.runtime import Runtime
 
 NAMES = ("cat", "dog", "emu")
@@ -270,3 +275,61 @@ def test_a_head_of_layers_predicts_the_same_from_its_file(paths: list[Path], tmp
     here = Model(bundle, Runtime(torch.device("cpu"), None, 1)).predict_proba(paths)
     assert len(np.unique(here.round(6), axis=0)) > 1, "the pictures are told apart"
     assert np.array_equal(load(tmp_path / "model.pt", device="cpu").predict_proba(paths), here)
+
+
+# --- large JPEGs ----------------------------------------------------------------------------------------------------
+
+
+def large_jpeg(file: Path, orientation: int = 1, size: tuple[int, int] = (1100, 700)) -> Path:
+    rng = np.random.default_rng(orientation)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    coarse.resize(size, Image.Resampling.BICUBIC).save(file, quality=90, exif=exif)
+    return file
+
+
+def drafting(model: Model, side: int) -> Model:
+    preprocessing = dataclasses.replace(model.bundle.preprocessing, decode_side=side)
+    return Model(dataclasses.replace(model.bundle, preprocessing=preprocessing), Runtime(torch.device("cpu"), None, 2))
+
+
+@pytest.mark.parametrize("side", [0, 256, 320])
+def test_a_prediction_sees_the_very_squares_that_were_validated_on(model: Model, tmp_path: Path, side: int) -> None:
+    """All orientations, and sides just above and below what is decoded at a half and at a quarter."""
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    for orientation in range(1, 9):
+        large_jpeg(tmp_path / "data" / "a" / f"{orientation}.jpg", orientation)
+    for shorter in (511, 512, 513, 1023, 1024):
+        large_jpeg(tmp_path / "data" / "a" / f"{shorter}.jpg", size=(1200, shorter))
+    manifest = read(tmp_path / "data", DataSettings())
+    store, facts = build_store(manifest, [32], None, 1, decode_side=side)
+    assert set(facts.table["scale"]) == {0: {1}, 256: {1, 2, 4}, 320: {1, 2}}[side]
+    asked = drafting(model, store.decode_side)
+    for row in range(len(manifest)):
+        stored = store.fetch([row], 32)[0].permute(1, 2, 0).numpy()
+        with Image.open(manifest.file(row)) as opened:
+            for source in (manifest.file(row), str(manifest.file(row)), opened):
+                prepared = asked._prepare(source, marked=False)
+                assert isinstance(prepared, _Opened)
+                np.testing.assert_array_equal(prepared.squares[32], stored)
+    store.close()
+
+
+def test_the_file_of_an_older_model_decodes_wholly(model: Model, tmp_path: Path) -> None:
+    file = large_jpeg(tmp_path / "large.jpg")
+    prepared = {side: drafting(model, side)._prepare(file, marked=False) for side in (0, 256)}
+    whole = square(open_rgb(file).pixels, 32)
+    assert np.array_equal(prepared[0].squares[32], whole)
+    assert not np.array_equal(prepared[256].squares[32], whole)
+    assert model.bundle.preprocessing.decode_side == 0
+
+
+def test_a_draft_that_is_plain_is_marked_by_its_whole_pixels(model: Model, tmp_path: Path) -> None:
+    file = tmp_path / "plain.jpg"
+    Image.new("RGB", (1100, 700), (40, 50, 60)).save(file)
+    asked = drafting(model, 256)
+    [plain, telling] = asked.stream([file, large_jpeg(tmp_path / "large.jpg")], marked=True)
+    assert plain.mark is not None and telling.mark is not None
+    assert (plain.mark.hash, telling.mark.whole) == (None, None)
+    assert plain.mark.whole == mark(open_rgb(file).pixels).digest != plain.mark.digest

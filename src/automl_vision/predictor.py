@@ -70,6 +70,7 @@ class Model:
         self._runtime = runtime or make_runtime()
         self._ensemble = bundle.ensemble(self._runtime)
         self._sides = sorted({network.preprocessing.size for network in bundle.networks})
+        self._decode_side = bundle.preprocessing.decode_side  # the same for all of its networks
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -80,7 +81,8 @@ class Model:
         """The most probable class of each image.
 
         Args:
-            images: a path, a PIL image, a sequence of those, or a DataFrame with a column `image` of those.
+            images: a path, a PIL image, a sequence of those, or a DataFrame with a column `image` of those. Of a large
+                JPEG, give the path: pixels that are in memory are not those that its file is decoded to (docs/data.md).
             batch_size: images per forward pass.
 
         Raises:
@@ -121,11 +123,12 @@ class Model:
 
     def _prepare(self, source: Any, marked: bool) -> _Opened | ImageReadError:
         try:
-            pixels = open_rgb(source).pixels
+            image = open_rgb(source, self._decode_side)
+            whole = None if image.scale == 1 else lambda: open_rgb(source).pixels
+            known_by = mark(image.pixels, whole) if marked else None
         except ImageReadError as error:
             return error
-        squares = {side: square(pixels, side) for side in self._sides}
-        return _Opened(squares, mark(pixels) if marked else None)
+        return _Opened({side: square(image.pixels, side) for side in self._sides}, known_by)
 
     def _finish(self, sources: Sequence[Any], futures: Sequence[Future[Any]]) -> list[Prediction]:
         prepared = [future.result() for future in futures]

@@ -78,6 +78,9 @@ def make_facts(
         {
             "file_digest": [digest(("file", each)) for each in files],
             "pixel_digest": ["" if f else digest(("px", p)) for p, f in zip(pixels, faults, strict=True)],
+            "picture_hash": "",
+            "whole_digest": "",
+            "scale": 1,
             "bytes": 1000,
             "width": [0 if fault else 32 for fault in faults],
             "height": [0 if fault else 32 for fault in faults],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from automl_vision.data.decode import open_preview, open_rgb, signature_of
+from automl_vision.data.decode import draft_scale, open_rgb, signature_of
 from automl_vision.data.files import MAX_BYTES
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
@@ -415,30 +415,131 @@ def test_what_is_no_image_has_no_signature() -> None:
         signature_of(b"text")
 
 
-def test_a_preview_of_a_large_jpeg_shows_the_same_at_a_fraction_of_its_size() -> None:
-    data = encoded(scene(1600, 960), "JPEG", quality=95)
-    whole, preview = open_rgb(data), open_preview(data, 100)
-    assert 100 <= preview.height < whole.height / 4
-    assert preview.width * whole.height == preview.height * whole.width
-    shrunk = np.asarray(Image.fromarray(whole.pixels).resize((preview.width, preview.height), Image.Resampling.BOX))
-    assert np.abs(shrunk.astype(int) - preview.pixels).mean() < 3
+# --- a fraction of the size -----------------------------------------------------------------------------------------
+
+SIDES = st.integers(1, 70_000)
 
 
-def test_a_preview_is_upright() -> None:
+@given(SIDES, SIDES, SIDES)
+def test_the_scale_is_the_largest_that_leaves_no_side_below_the_least(width: int, height: int, least: int) -> None:
+    scale = draft_scale(width, height, least)
+    assert scale in (1, 2, 4, 8)
+    assert scale == draft_scale(height, width, least), "a turned image is decoded like the image"
+    shorter = min(width, height)
+    assert scale == 1 or shorter >= scale * least
+    assert scale == 8 or shorter < 2 * scale * least
+    assert draft_scale(width, height, 0) == 1
+
+
+@given(SIDES, SIDES, SIDES, st.integers(0, 1000))
+def test_a_larger_least_side_never_shrinks_more(width: int, height: int, least: int, more: int) -> None:
+    assert draft_scale(width, height, least + more) <= draft_scale(width, height, least)
+
+
+@given(width=st.integers(8, 90), height=st.integers(8, 90), least=st.integers(1, 40), grey=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_what_is_decoded_has_the_promised_sides(width: int, height: int, least: int, grey: bool) -> None:
+    image = scene(width, height).convert("L") if grey else scene(width, height)
+    decoded = open_rgb(encoded(image, "JPEG", quality=95), least)
+    scale = draft_scale(width, height, least)
+    assert (decoded.scale, decoded.width, decoded.height) == (scale, width, height)
+    assert decoded.pixels.shape == (-(-height // scale), -(-width // scale), 3)
+    assert min(decoded.pixels.shape[:2]) >= min(width, height, least)
+
+
+KINDS_OF_JPEG: dict[str, dict[str, object]] = {
+    "4:4:4": {"subsampling": "4:4:4"},
+    "4:2:2": {"subsampling": "4:2:2"},
+    "4:2:0": {"subsampling": "4:2:0"},
+    "progressive": {"progressive": True},
+    "restart markers": {"restart_marker_blocks": 3},
+    "rgb": {"keep_rgb": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_JPEG)
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_fraction_of_a_jpeg_shows_the_same(kind: str, scale: int) -> None:
+    data = encoded(scene(803, 481), "JPEG", quality=95, **KINDS_OF_JPEG[kind])
+    whole, draft = open_rgb(data), open_rgb(data, 481 // scale)
+    assert (whole.scale, draft.scale) == (1, scale)
+    assert (draft.width, draft.height) == (whole.width, whole.height) == (803, 481)
+    size = draft.pixels.shape[1], draft.pixels.shape[0]
+    shrunk = np.asarray(Image.fromarray(whole.pixels).resize(size, Image.Resampling.BOX))
+    assert np.abs(shrunk.astype(int) - draft.pixels).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_fraction_of_a_turned_jpeg_is_upright(orientation: int) -> None:
+    turn = STORED[orientation]
     exif = Image.Exif()
-    exif[0x0112] = 6
-    preview = open_preview(encoded(scene(800, 400), "JPEG", exif=exif), 100)
-    assert preview.exif_rotated
-    assert preview.height == 2 * preview.width
+    exif[0x0112] = orientation
+    upright = scene(803, 481)
+    stored = upright if turn is None else upright.transpose(turn)
+    draft = open_rgb(encoded(stored, "JPEG", exif=exif, quality=98), 100)
+    assert draft.exif_rotated == (orientation != 1)
+    assert (draft.scale, draft.width, draft.height) == (4, 803, 481)
+    expected = np.asarray(upright.resize((201, 121), Image.Resampling.BOX))
+    assert np.abs(expected.astype(int) - draft.pixels).max() <= 12
 
 
 @pytest.mark.parametrize("form", LOSSLESS)
-def test_a_preview_of_any_other_format_is_the_image(form: str) -> None:
+def test_any_other_format_is_decoded_wholly(form: str) -> None:
     data = encoded(scene(), form, **LOSSLESS[form])
-    np.testing.assert_array_equal(open_preview(data, 8).pixels, open_rgb(data).pixels)
+    decoded = open_rgb(data, 8)
+    assert (decoded.scale, decoded.width, decoded.height) == (1, 40, 24)
+    np.testing.assert_array_equal(decoded.pixels, open_rgb(data).pixels)
 
 
-def test_a_preview_of_what_is_no_image_is_refused_like_the_image() -> None:
+def test_a_cmyk_jpeg_is_decoded_at_a_fraction_too() -> None:
+    data = encoded(scene(800, 480).convert("CMYK"), "JPEG", quality=95)
+    draft = open_rgb(data, 200)
+    assert (draft.scale, draft.mode, draft.pixels.shape) == (2, "CMYK", (240, 400, 3))
+    expected = np.asarray(Image.fromarray(open_rgb(data).pixels).resize((400, 240), Image.Resampling.BOX))
+    assert np.abs(expected.astype(int) - draft.pixels).mean() < 2
+
+
+def test_the_first_frame_of_several_is_decoded_at_a_fraction() -> None:
+    frames = scene(800, 480), scene(800, 480).transpose(Image.Transpose.ROTATE_180)
+    data = encoded(frames[0], "MPO", save_all=True, append_images=[frames[1]], quality=95)
+    draft = open_rgb(data, 200)
+    assert (draft.format, draft.frames, draft.scale) == ("JPEG", 2, 2)
+    assert np.abs(np.asarray(scene(400, 240)).astype(int) - draft.pixels).mean() < 3
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_cut_jpeg_is_refused_at_every_fraction(progressive: bool) -> None:
+    data = encoded(scene(800, 480), "JPEG", progressive=progressive)
+    for side in (0, 240, 120, 60):
+        with pytest.raises(ImageReadError) as caught:
+            open_rgb(data[: len(data) // 2], side)
+        assert caught.value.kind == "truncated"
+
+
+def test_what_is_no_image_is_refused_at_a_fraction_as_well() -> None:
     with pytest.raises(ImageReadError) as caught:
-        open_preview(b"<html>404", 100)
+        open_rgb(b"<html>404", 100)
     assert caught.value.kind == "not_an_image"
+
+
+def test_an_opened_file_is_decoded_like_its_path_and_left_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    file.write_bytes(encoded(scene(800, 480), "JPEG"))
+    expected = open_rgb(file, 100).pixels
+    with Image.open(file) as image:
+        for _ in range(2):
+            np.testing.assert_array_equal(open_rgb(image, 100).pixels, expected)
+        assert image.size == (800, 480)
+        np.testing.assert_array_equal(np.asarray(image), open_rgb(file).pixels)
+        assert open_rgb(image, 100).scale == 1, "pixels that are in memory are taken as they are"
+
+
+def test_an_image_that_its_owner_drafted_or_wound_on_is_taken_as_it_is(tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(encoded(scene(800, 480), "JPEG"))) as image:
+        image.draft("RGB", (400, 240))
+        assert open_rgb(image, 100).pixels.shape == (240, 400, 3)
+    second = scene(800, 480).transpose(Image.Transpose.ROTATE_180)
+    data = encoded(scene(800, 480), "MPO", save_all=True, append_images=[second], quality=95)
+    with Image.open(io.BytesIO(data)) as image:
+        image.seek(1)
+        assert np.abs(open_rgb(image, 100).pixels.astype(int) - np.asarray(second)).mean() < 3

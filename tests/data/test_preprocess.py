@@ -10,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from automl_vision.data.preprocess import THUMBNAIL_BYTES, TINY_SIDE, Preprocessing, normalize, square, thumbnail
+from automl_vision.data.preprocess import (
+    LEAST_DECODE_SIDE,
+    THUMBNAIL_BYTES,
+    TINY_SIDE,
+    Preprocessing,
+    decode_side_of,
+    normalize,
+    square,
+    thumbnail,
+)
 
 GOOD = {
     "size": 96,
@@ -18,13 +27,26 @@ GOOD = {
     "std": [0.5, 0.25, 1],
     "resize": "squash",
     "interpolation": "bilinear",
+    "decode_side": 384,
 }
 
 
 def test_a_dict_comes_back_as_it_went_through_json() -> None:
     spec = Preprocessing.from_dict(GOOD)
     assert Preprocessing.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    assert hash(spec) == hash(Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.25, 1.0)))
+    assert hash(spec) == hash(Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.25, 1.0), decode_side=384))
+
+
+def test_what_was_written_without_a_side_was_decoded_wholly() -> None:
+    old = {key: value for key, value in GOOD.items() if key != "decode_side"}
+    assert Preprocessing.from_dict(old) == Preprocessing.from_dict(GOOD | {"decode_side": 0})
+    assert Preprocessing.from_dict(old).decode_side == 0
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((8,), 256), ((128, 96), 256), ((160, 192), 384), ((320,), 640)])
+def test_no_side_falls_below_twice_the_largest_square(sizes: tuple[int, ...], expected: int) -> None:
+    assert decode_side_of(sizes) == expected
+    assert expected >= max(LEAST_DECODE_SIDE, 2 * max(sizes))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +67,13 @@ def test_a_dict_comes_back_as_it_went_through_json() -> None:
         {"resize": ["squash"]},
         {"interpolation": "nearest"},
         {"interpolation": []},
+        {"decode_side": -1},
+        {"decode_side": 1},
+        {"decode_side": 255},
+        {"decode_side": 10**6},
+        {"decode_side": 384.0},
+        {"decode_side": True},
+        {"decode_side": None},
         {"more": 1},
     ],
 )

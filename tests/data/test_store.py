@@ -21,15 +21,24 @@ import pandas as pd
 import pytest
 import torch
 from pictures import picture
+from PIL import Image
 
 from automl_vision.config import DataSettings
 from automl_vision.data import planes, survey
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
+from automl_vision.data.fingerprint import pixel_digest
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preprocess import square
 from automl_vision.data.readers import read
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, thumbnails
+from automl_vision.data.store import (
+    ImageStore,
+    SealedRowError,
+    build_store,
+    default_cache_dir,
+    is_stored,
+    thumbnails,
+)
 from automl_vision.errors import DataError, ImageReadError
 
 SIZES = (16, 8)
@@ -58,9 +67,9 @@ class Counter:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, source: object) -> object:
+    def __call__(self, source: object, decode_side: int = 0) -> object:
         self.calls += 1
-        return open_rgb(source)
+        return open_rgb(source, decode_side)
 
 
 @pytest.fixture
@@ -573,3 +582,120 @@ def test_an_error_of_one_item_comes_out() -> None:
 
     with pytest.raises(ImageReadError):
         list(survey.in_order(work, range(50), threads=2))
+
+
+# --- large JPEGs, decoded at a fraction ------------------------------------------------------------------------------
+
+
+def large(seed: int, size: tuple[int, int] = (1100, 700)) -> Image.Image:
+    """Something at every scale that a hash is made of."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(size)) for n in (4, 8, 16)
+    ]
+    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def with_comment(file: Path, copy: Path) -> None:
+    """The same picture data with other metadata."""
+    data = file.read_bytes()
+    copy.write_bytes(data[:2] + b"\xff\xfe\x00\x09another" + data[2:])
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Large JPEGs of all orientations, a small one, and copies of the first: renamed, commented, lossless, lossy."""
+    root = tmp_path / "photographs"
+    (root / "a").mkdir(parents=True)
+    (root / "b").mkdir()
+    for orientation in range(1, 9):
+        large(orientation).save(root / "a" / f"{orientation}.jpg", quality=90, exif=turned(orientation))
+    large(20, (300, 200)).save(root / "b" / "small.jpg")
+    shutil.copy(root / "a" / "1.jpg", root / "b" / "renamed.jpg")
+    with_comment(root / "a" / "1.jpg", root / "b" / "commented.jpg")
+    whole = Image.fromarray(open_rgb(root / "a" / "1.jpg").pixels)
+    whole.save(root / "b" / "lossless.png")
+    whole.save(root / "b" / "again.jpg", quality=80)
+    large(21).save(root / "b" / "stranger.png")
+    return root
+
+
+def test_large_jpegs_are_decoded_at_a_fraction_and_their_facts_are_those_of_the_file(photographs: Path) -> None:
+    manifest = read(photographs, DataSettings())
+    whole, facts = build_store(manifest, [32], None, 2)
+    draft, drafted = build_store(manifest, [32], None, 2, decode_side=256)
+    same = ["file_digest", "bytes", "width", "height", "format", "mode", "frames", "exif_rotated", "fault"]
+    pd.testing.assert_frame_equal(facts.table[same], drafted.table[same])
+    assert (facts.table["scale"] == 1).all()
+    scale = dict(zip(manifest.paths, drafted.table["scale"], strict=True))
+    assert {path: each for path, each in scale.items() if each == 1} == dict.fromkeys(
+        ["b/small.jpg", "b/lossless.png", "b/stranger.png"], 1
+    )
+    assert set(scale.values()) == {1, 2}
+    assert (facts.order_keys == drafted.order_keys).all()
+    rows = np.arange(len(manifest))
+    ours, theirs = (store.fetch(rows, 32).float() for store in (draft, whole))
+    assert 0 < (ours - theirs).abs().max() <= 12
+    assert (draft.decode_side, whole.decode_side) == (256, 0)
+    assert pickle.loads(pickle.dumps(draft)).decode_side == draft.sealed([0]).take([1, 2]).decode_side == 256
+    for store in (draft, whole):
+        store.close()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_equal_pixels_are_found_across_files_of_which_some_are_decoded_at_a_fraction(
+    photographs: Path, tmp_path: Path, cached: bool
+) -> None:
+    manifest = read(photographs, DataSettings())
+    whole, facts = build_store(manifest, [32], None, 2)
+    for _ in range(2):
+        store, drafted = build_store(manifest, [32], tmp_path / "cache" if cached else None, 2, decode_side=256)
+        store.close()
+        of = dict(zip(manifest.paths, drafted.pixel_digests, strict=True))
+        assert of["a/1.jpg"] == of["b/renamed.jpg"] == of["b/commented.jpg"] == of["b/lossless.png"]
+        assert list(of.values()).count(of["a/1.jpg"]) == 4
+        equal = facts.pixel_digests[:, None] == facts.pixel_digests
+        assert ((drafted.pixel_digests[:, None] == drafted.pixel_digests) == equal).all()
+    whole.close()
+
+
+def test_nothing_is_decoded_twice_where_no_file_can_be_a_copy(
+    photographs: Path, tmp_path: Path, decodes: Counter
+) -> None:
+    for file in (photographs / "b").glob("*.png"):
+        file.unlink()
+    manifest = read(photographs, DataSettings())
+    store, facts = build_store(manifest, [32], None, 1, decode_side=256)
+    assert decodes.calls == facts.table["file_digest"].nunique()
+    assert (facts.table["whole_digest"] == "").all()
+    store.close()
+
+
+def test_a_large_plain_jpeg_is_known_by_its_whole_pixels(tmp_path: Path) -> None:
+    """Nothing that it looks like would tell a lossless copy of it, in this folder or in another."""
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    flat = np.full((700, 1100, 3), 40, np.uint8)
+    flat[300:400, 500:700] += np.random.default_rng(0).integers(0, 3, (100, 200, 3), dtype=np.uint8)
+    Image.fromarray(flat).save(tmp_path / "data" / "a" / "plain.jpg", quality=98)
+    manifest = read(tmp_path / "data", DataSettings())
+    store, facts = build_store(manifest, [32], None, 1, decode_side=256)
+    store.close()
+    fact = facts.table.iloc[0]
+    assert (fact["scale"], fact["picture_hash"]) == (2, "")
+    assert fact["whole_digest"] == pixel_digest(open_rgb(manifest.file(0)).pixels) != fact["pixel_digest"]
+    assert set(facts.known_digests) == {fact["pixel_digest"], fact["whole_digest"]}
+
+
+def test_another_least_side_is_another_entry(photographs: Path, tmp_path: Path) -> None:
+    manifest = read(photographs, DataSettings()).subset(np.arange(2))
+    for side in (0, 256, 300, 256):
+        build_store(manifest, [8], tmp_path / "cache", 1, decode_side=side)[0].close()
+    assert len(entries(tmp_path / "cache")) == 3
+    assert is_stored(manifest, [8], tmp_path / "cache", 1, 300)
+    assert not is_stored(manifest, [8], tmp_path / "cache", 1, 301)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,52 @@ def test_a_resumed_run_finds_the_same_sets(tmp_path: Path, data: Path) -> None:
     first = decoded(context_of(tmp_path, data))
     again = decoded(context_of(tmp_path, data, resume=True))
     assert first.split.name.tolist() == again.split.name.tolist()
+
+
+@pytest.fixture
+def photographs(data: Path) -> Path:
+    """The same data, every picture as a large JPEG."""
+    for file in data.rglob("*.png"):
+        Image.open(file).convert("RGB").resize((520, 520)).save(file.with_suffix(".jpg"), quality=85)
+        file.unlink()
+    return data
+
+
+def test_what_images_are_decoded_with_is_planned_once(tmp_path: Path, photographs: Path) -> None:
+    first = decoded(context_of(tmp_path, photographs))
+    assert first.store.decode_side == 256
+    assert set(first.facts.table["scale"]) == {2}
+    context = context_of(tmp_path, photographs, resume=True)
+    assert context.run.about["decode_side"] == 256
+    without = replace(context.settings, data=replace(context.settings.data, draft=False))
+    again = decoded(replace(context, settings=without))
+    assert again.store.decode_side == 256
+
+
+def test_a_run_that_began_with_whole_images_goes_on_with_them(tmp_path: Path, photographs: Path) -> None:
+    decoded(context_of(tmp_path, photographs))
+    record = tmp_path / "run" / "run.json"
+    about = json.loads(record.read_text())
+    del about["decode_side"]  # as before images were decoded at a fraction
+    record.write_text(json.dumps(about))
+    again = decoded(context_of(tmp_path, photographs, resume=True))
+    assert again.store.decode_side == 0
+    assert set(again.facts.table["scale"]) == {1}
+
+
+def test_the_split_does_not_follow_the_fraction(tmp_path: Path, photographs: Path) -> None:
+    def sets(name: str, draft: bool, resolution: int) -> list[str]:
+        (tmp_path / name).mkdir()
+        context = context_of(tmp_path / name, photographs)
+        settings = replace(context.settings, data=replace(context.settings.data, draft=draft))
+        manifest = read_manifest(photographs, settings)
+        prepared = decode_and_check(replace(context, settings=settings), manifest, plan_at(resolution), RUNTIME)
+        context.run.close()
+        assert (prepared.facts.table["scale"] > 1).all() == (draft and resolution < 128)
+        return [*prepared.split.name.tolist(), *prepared.audit.lineage.group.astype(str).tolist()]
+
+    expected = sets("whole", False, 32)
+    assert sets("fraction", True, 32) == sets("larger", True, 160) == expected
 
 
 def test_an_image_that_was_replaced_under_its_name_stops_a_resumed_run(tmp_path: Path, data: Path) -> None:

@@ -25,7 +25,7 @@ class Deck:
 
     Attributes:
         group: (G) group numbers, ascending.
-        key: (G) what the order depends on: the smallest pixel digest of the group.
+        key: (G) what the order depends on: the smallest of what its originals have.
         start: (G + 1) where the classes of each group begin in `label` and `count`.
         label: (P) class of each pair of group and class.
         count: (P) originals of that class in that group.
@@ -47,7 +47,7 @@ class Deck:
         keys: NDArray[np.object_],
         class_count: int,
     ) -> Deck:
-        """Count the originals, given as (n) groups, labels and pixel digests."""
+        """Count the originals, given as (n) groups, labels and what their content is known by (`Facts.order_keys`)."""
         pairs, count = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
         group, start = np.unique(pairs[0], return_index=True)
         smallest: dict[int, str] = {}

@@ -53,6 +53,9 @@ FORMATS: dict[str, type[Any]] = {
 
 MAX_PIXELS = 64_000_000
 
+#: Fractions at which a JPEG can be decoded, the smallest first: 1/8, 1/4, 1/2.
+_DRAFTS = (8, 4, 2)
+
 # A decoded image of this many pixels is large enough that several at once decide the peak memory.
 _LARGE_PIXELS = 16_000_000
 _large_images = threading.BoundedSemaphore(2)
@@ -71,6 +74,9 @@ _UPRIGHT: dict[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+#: Orientations whose upright image has its sides the other way round.
+_ON_ITS_SIDE = range(5, 9)
 
 # What the parsers of seven formats raise on damaged input. Interrupts and exits are not among them.
 _DECODER_ERRORS = (
@@ -121,13 +127,15 @@ class DecodedImage:
     """One decoded image.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright, transparency composited on white.
-        width, height: of `pixels`.
+        pixels: (H, W, 3) uint8 RGB, upright, transparency composited on white; the sides are those of the image
+            divided by `scale`, rounded up.
+        width, height: of the image, upright.
         format: a key of `FORMATS`; empty for an image that was made in memory.
         mode: Pillow's mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...).
         frames: frames or pages in the file; `pixels` is the first.
         exif_rotated: True where an EXIF orientation was applied.
         taken: when, in seconds since 1970 by the camera's clock, whatever its time zone; NaN where unknown.
+        scale: 1 where it was decoded wholly; 2, 4 or 8 for a JPEG that was decoded at that fraction of its size.
     """
 
     pixels: NDArray[np.uint8]
@@ -138,42 +146,44 @@ class DecodedImage:
     frames: int
     exif_rotated: bool
     taken: float = math.nan
+    scale: int = 1
 
 
-def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes]) -> DecodedImage:
-    """Decode one image, wholly.
+def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes], decode_side: int = 0) -> DecodedImage:
+    """Decode one image.
 
     Args:
-        source: a path, the bytes of a file, a binary file object, or an image that Pillow opened.
+        source: a path, the bytes of a file, a binary file object, or an image that Pillow opened. Of the last, pixels
+            that are in memory already are taken as they are.
+        decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
+            `draft_scale`; 0 decodes wholly.
 
     Raises:
         ImageReadError: the image cannot be used; `kind` says why. No other error comes out.
     """
-    return _guarded(source, smallest=0)
-
-
-def open_preview(source: Path | str | bytes, side: int) -> DecodedImage:
-    """The same for looking at: a large JPEG is decoded at a fraction of its size, several times as fast.
-
-    Args:
-        source: a path, or the bytes of a file.
-        side: pixels that no side of the result falls below, unless the image itself is smaller.
-
-    Raises:
-        ImageReadError: the image cannot be used.
-    """
-    return _guarded(source, smallest=side)
-
-
-def _guarded(source: Path | str | bytes | Image.Image | IO[bytes], smallest: int) -> DecodedImage:
     _quiet_pillow()
     _decoding.active = True
     try:
-        return _open(source, smallest)
+        return _open(source, decode_side)
     except MemoryError:
         raise ImageReadError("too_large", "not enough memory to decode it") from None
     finally:
         _decoding.active = False
+
+
+def draft_scale(width: int, height: int, decode_side: int) -> int:
+    """8, 4 or 2, the largest that leaves no side of a JPEG below `decode_side` when it is divided by it; else 1.
+
+    The decoder then sums up fewer frequencies of each block of 8 x 8 pixels (libjpeg's scaled inverse transform), which
+    takes less time than the blocks do and leaves less to resize.
+
+    Args:
+        width, height: of the whole image, in pixels.
+        decode_side: in pixels; 0 gives 1, whatever the size.
+    """
+    if not decode_side:
+        return 1
+    return next((scale for scale in _DRAFTS if min(width, height) >= scale * decode_side), 1)
 
 
 def shorter_side(path: Path) -> int | None:
@@ -239,9 +249,12 @@ def _names_camera(image: Image.Image) -> bool:
         return False  # damaged EXIF names nobody
 
 
-def _open(source: Path | str | bytes | Image.Image | IO[bytes], smallest: int) -> DecodedImage:
+def _open(source: Path | str | bytes | Image.Image | IO[bytes], decode_side: int) -> DecodedImage:
     if isinstance(source, Image.Image):
-        return _decode(source)
+        file = _file_behind(source) if decode_side else None
+        if file is None:
+            return _decode(source)
+        source = file
     if isinstance(source, bytes):
         data = source
         check_bytes(data)
@@ -252,7 +265,27 @@ def _open(source: Path | str | bytes | Image.Image | IO[bytes], smallest: int) -
     else:  # a missing value in a table, for one
         raise ImageReadError("not_an_image", f"neither a path nor a picture, but a {type(source).__name__}")
     with _identify(data) as image:
-        return _decode(image, smallest)
+        return _decode(image, decode_side)
+
+
+def _file_behind(image: Image.Image) -> bytes | None:
+    """The file of a JPEG that was opened and not decoded yet; None where there is none.
+
+    A draft would shrink the caller's own image, and decoded wholly it would not be what its file is decoded to.
+    """
+    stream = getattr(image, "fp", None)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or stream is None or not image.tile:
+        return None
+    if image.decoderconfig or image.tell():  # the caller asked for a draft of their own, or for another frame
+        return None
+    try:
+        at = stream.tell()
+        stream.seek(0)
+        data = read_capped(stream)
+        stream.seek(at)
+    except (OSError, ValueError):  # closed, or a stream that only goes forward
+        return None
+    return data
 
 
 def _identify(data: bytes) -> Image.Image:
@@ -284,22 +317,23 @@ def _damaged(error: BaseException) -> ImageReadError:
     return ImageReadError("truncated", one_line(str(error)) or type(error).__name__)
 
 
-def _decode(image: Image.Image, smallest: int = 0) -> DecodedImage:
-    width, height = image.size
+def _decode(image: Image.Image, decode_side: int = 0) -> DecodedImage:
+    width, height = whole = image.size
     if width * height > MAX_PIXELS:
         raise ImageReadError("too_large", f"{width} x {height} pixels, over {MAX_PIXELS // 10**6} million")
     if width * height == 0:
         raise ImageReadError("truncated", f"{width} x {height} pixels")
-    if smallest:
-        image.draft(image.mode, (smallest, smallest))  # only JPEG knows how, all others take no notice
+    scale = draft_scale(width, height, decode_side)
+    if scale > 1:
+        image.draft(image.mode, (width // scale, height // scale))  # only JPEG knows how, all others take no notice
         width, height = image.size
     if width * height <= _LARGE_PIXELS:
-        return _decode_checked(image)
+        return _decode_checked(image, whole, scale if image.size != whole else 1)
     with _large_images:
-        return _decode_checked(image)
+        return _decode_checked(image, whole, scale if image.size != whole else 1)
 
 
-def _decode_checked(image: Image.Image) -> DecodedImage:
+def _decode_checked(image: Image.Image, whole: tuple[int, int], scale: int) -> DecodedImage:
     stored_as = "JPEG" if isinstance(image, MpoImagePlugin.MpoImageFile) else (image.format or "")
     mode = image.mode
     try:
@@ -311,15 +345,18 @@ def _decode_checked(image: Image.Image) -> DecodedImage:
         pixels = np.array(_to_rgb(upright, stored_as), dtype=np.uint8)
     except _DECODER_ERRORS as error:
         raise _damaged(error) from None
+    # Only JPEGs are drafts, and what their reader opens is never turned yet.
+    height, width = pixels.shape[:2] if scale == 1 else whole if orientation in _ON_ITS_SIDE else whole[::-1]
     return DecodedImage(
         pixels=pixels,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
+        width=width,
+        height=height,
         format=stored_as,
         mode=mode,
         frames=_frames(image),
         exif_rotated=orientation in _UPRIGHT,
         taken=taken,
+        scale=scale,
     )
 
 

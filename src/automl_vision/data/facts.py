@@ -11,14 +11,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from automl_vision.data.preprocess import LEAST_DECODE_SIDE
+
 #: Columns of the table of facts, one row per manifest row, in manifest order.
 FACT_COLUMNS: dict[str, str] = {
     "file_digest": "blake2b-128 of the file's bytes, hex; empty where the file cannot be read",
-    "pixel_digest": "blake2b-128 of the upright RGB pixels and their size, hex; empty where quarantined",
+    "pixel_digest": "blake2b-128 of the upright RGB pixels as decoded and their size, hex; empty where quarantined",
+    "whole_digest": "the same of the whole image, where that was decoded at a fraction and is too plain for a hash, or "
+    "another file may have its pixels; else empty",
     "picture_hash": "signs of the lowest frequencies of the brightness, hex; empty where quarantined or too plain",
     "bytes": "file size",
     "width": "pixels after EXIF orientation; 0 where quarantined",
     "height": "pixels after EXIF orientation; 0 where quarantined",
+    "scale": "1 where it was decoded wholly; 2, 4 or 8: a JPEG decoded at that fraction of its size",
     "format": "JPEG, PNG, WEBP, BMP, TIFF, GIF or PPM; empty where unknown",
     "mode": "Pillow mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...); empty where unknown",
     "frames": "frames or pages in the file; only the first is used",
@@ -28,6 +33,8 @@ FACT_COLUMNS: dict[str, str] = {
     "detail": "one line on the fault",
 }
 
+#: JPEGs with a shorter side are always decoded wholly, whichever squares are made of them.
+SMALLEST_DRAFTED = 2 * LEAST_DECODE_SIDE
 
 #: Number of the way in which pictures are compared. To be raised when it or `Compared` changes: what another way left
 #: is not read, but compared again.
@@ -187,8 +194,30 @@ class Facts:
 
     @property
     def pixel_digests(self) -> NDArray[np.object_]:
-        """(N) hex digest of the pixels, empty where the image did not decode."""
-        return self.table["pixel_digest"].to_numpy(dtype=object)
+        """(N) hex, equal where the pixels are; empty where the image did not decode.
+
+        Whole pixels, where files that were decoded at a fraction may share them with files that were not.
+        """
+        decoded, whole = (self.table[name].to_numpy(dtype=object) for name in ("pixel_digest", "whole_digest"))
+        return np.where(whole == "", decoded, whole)
+
+    @property
+    def known_digests(self) -> NDArray[np.object_]:
+        """(M) hex, every digest by which these images may be recognised, with or without a draft."""
+        columns = (self.table[name].to_numpy(dtype=object) for name in ("pixel_digest", "whole_digest"))
+        return np.concatenate([column[column != ""] for column in columns])
+
+    @property
+    def order_keys(self) -> NDArray[np.object_]:
+        """(N) hex, what decides wherever images are put in an order: their content, and never their names.
+
+        The digest of the pixels; of JPEGs that are large enough to be decoded at a fraction that of the file, so that
+        the order, and with it the split, is the same whichever sides are stored.
+        """
+        table = self.table
+        large = table[["width", "height"]].min(axis=1).to_numpy() >= SMALLEST_DRAFTED
+        file, pixels = (table[name].to_numpy(dtype=object) for name in ("file_digest", "pixel_digest"))
+        return np.where(large & (table["format"] == "JPEG").to_numpy(), file, pixels)
 
     @property
     def picture_hashes(self) -> NDArray[np.object_]:

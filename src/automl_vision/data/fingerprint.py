@@ -1,10 +1,11 @@
 """Digests that tell whether a model has seen an image: by its pixels, or by what it shows at a glance.
 
-Two numbers per image. The *pixel digest* is equal for equal pixels, whatever the file. The *picture hash* stays the
-same, or nearly so, when an image is saved again or scaled: the signs of the lowest frequencies of its brightness, a
-perceptual hash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, with signs in place
-of a median). A mirrored or turned image has the same signs, some of them swapped, so that its hash follows from that of
-the first. Neither number shows the image, but whoever has an image can tell whether it was used.
+Two numbers per image. The *pixel digest* is equal for equal pixels, whatever the file. Of a large JPEG these are the
+pixels of a fraction of its size (`decode.draft_scale`), so that a lossless copy of it has another digest. The *picture
+hash* stays the same, or nearly so, when an image is saved again or scaled: the signs of the lowest frequencies of its
+brightness, a perceptual hash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, with
+signs in place of a median). A mirrored or turned image has the same signs, some of them swapped, so that its hash
+follows from that of the first. Neither number shows the image, but whoever has an image can tell whether it was used.
 
 Some pictures have no hash, because it would be that of many others: plain ones, whose frequencies are too faint to have
 a sign, and single blobs, rings and bars on an even ground (a star cluster, an icon), whose signs follow from where they
@@ -14,7 +15,7 @@ are. Such a picture is a product of one profile down and one across, so that its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,8 @@ class Marks:
     def recognise(self, images: Sequence[Mark]) -> list[How]:
         """How each image is known: "exactly" by its pixels, "nearly" by what it shows, or "" not at all."""
         exactly = np.isin(np.array([each.digest for each in images], dtype=np.uint64), self.digests)
+        wholes = (each.digest if each.whole is None else each.whole for each in images)
+        exactly |= np.isin(np.fromiter(wholes, dtype=np.uint64, count=len(images)), self.digests)
         nearly = self._nearly(images)
         return ["exactly" if same else "nearly" if like else "" for same, like in zip(exactly, nearly, strict=True)]
 
@@ -99,11 +102,14 @@ class Mark:
         digest: the first bytes of its pixel digest.
         hash: its picture hash; None where it is too plain.
         tolerance: signs that may differ.
+        whole: the first bytes of the digest of its whole pixels, where it was decoded at a fraction and has no hash;
+            else None.
     """
 
     digest: int
     hash: int | None
     tolerance: int = LARGEST_DISTANCE
+    whole: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +125,26 @@ class Fingerprint:
     test: Marks
 
 
-def mark(pixels: NDArray[np.uint8]) -> Mark:
-    """What an image, (H, W, 3) uint8 as `data.decode` gives it, is looked up by."""
+def mark(pixels: NDArray[np.uint8], whole: Callable[[], NDArray[np.uint8]] | None = None) -> Mark:
+    """What an image is looked up by.
+
+    Args:
+        pixels: (H, W, 3) uint8 as `data.decode` gives them.
+        whole: gives the pixels of the whole image, where `pixels` are a fraction of it; asked only where the image is
+            too plain to be recognised by anything else.
+    """
     text = picture_hash(square(pixels, SIDE))
+    tiny = whole is None and min(pixels.shape[:2]) <= TINY  # nothing tiny is decoded at a fraction
     return Mark(
-        digest=int(pixel_digest(pixels)[: 2 * DIGEST_BYTES], 16),
+        digest=_first_bytes(pixels),
         hash=int(text, 16) if text else None,
-        tolerance=0 if min(pixels.shape[:2]) <= TINY else LARGEST_DISTANCE,
+        tolerance=0 if tiny else LARGEST_DISTANCE,
+        whole=None if text or whole is None else _first_bytes(whole()),
     )
+
+
+def _first_bytes(pixels: NDArray[np.uint8]) -> int:
+    return int(pixel_digest(pixels)[: 2 * DIGEST_BYTES], 16)
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> str:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.plane import Plane, ShortPlane
 
-#: 2: the facts tell when a picture was taken, and hold the hash of what it shows.
-FORMAT = 2
+#: 2: the facts tell when a picture was taken, and hold the hash of what it shows; 3: at which fraction it was decoded.
+FORMAT = 3
 
 #: Column of `facts.parquet` beside `FACT_COLUMNS`: row of the image in every plane, -1 where quarantined.
 PLANE_ROW = "plane_row"

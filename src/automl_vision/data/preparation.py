@@ -23,7 +23,7 @@ from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.plane_cache import cache_dir_of
-from automl_vision.data.preprocess import squares
+from automl_vision.data.preprocess import decode_side_of, squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
@@ -77,7 +77,8 @@ class Prepared:
             placed = np.isin(name, sets)
             # A copy that was set aside is known as well as what it was made from.
             rows = placed | ((name == "aside") & np.isin(group, group[placed]))
-            return Marks.of(self.facts.pixel_digests[rows].tolist(), self.facts.picture_hashes[rows].tolist())
+            facts = self.facts.take(np.flatnonzero(rows))
+            return Marks.of(facts.known_digests.tolist(), facts.picture_hashes.tolist())
 
         return Fingerprint(seen=marks("train", "val"), test=marks("test"))
 
@@ -139,10 +140,15 @@ def cache_folder(settings: Settings) -> Path | None:
     return cache_dir_of(settings.machine.cache_dir)
 
 
-def is_decoded(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int) -> bool:
+def planned_decode_side(settings: Settings, sizes: Sequence[int]) -> int:
+    """What images are decoded with where squares of the given sides are stored, see `preprocess.Preprocessing`."""
+    return decode_side_of(sizes) if settings.data.draft else 0
+
+
+def is_decoded(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int, *, decode_side: int) -> bool:
     """Whether an earlier run left these very images decoded in the cache."""
     folder = cache_folder(settings)
-    return folder is not None and is_stored(manifest, sizes, folder, threads)
+    return folder is not None and is_stored(manifest, sizes, folder, threads, decode_side)
 
 
 def decode(
@@ -151,20 +157,31 @@ def decode(
     sizes: Sequence[int],
     threads: int,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    decode_side: int | None = None,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image once into squares of the given sides.
+
+    Args:
+        manifest: N rows.
+        settings: what is kept where, and whether large JPEGs are decoded at a fraction.
+        sizes: sides of the squares in pixels.
+        threads: that read and decode.
+        progress: called with (distinct files looked into, distinct files in all).
+        decode_side: see `preprocess.Preprocessing`; None: as planned for these squares.
 
     Raises:
         DataError: there is no room for the decoded images.
     """
     gigabytes = settings.machine.cache_gigabytes
     most = None if gigabytes is None else int(gigabytes * 1e9)
-    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most)
+    side = planned_decode_side(settings, sizes) if decode_side is None else decode_side
+    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side)
 
 
-def decode_seconds(manifest: Manifest, sizes: Sequence[int]) -> float:
+def decode_seconds(manifest: Manifest, sizes: Sequence[int], decode_side: int) -> float:
     """Seconds that one thread takes for one image, from a few of them; 0 where none of those can be read."""
-    spent = [_seconds_of(manifest.file(row), sizes) for row in scattered_rows(manifest)[:TIMED_IMAGES]]
+    spent = [_seconds_of(manifest.file(row), sizes, decode_side) for row in scattered_rows(manifest)[:TIMED_IMAGES]]
     known = [seconds for seconds in spent if seconds is not None]
     return sum(known) / len(known) if known else 0.0
 
@@ -174,10 +191,10 @@ def limited(manifest: Manifest, settings: Settings, count: int) -> Manifest:
     return sample(manifest, declared_groups(manifest, settings.data), count, settings.machine.seed)
 
 
-def _seconds_of(file: Path, sizes: Sequence[int]) -> float | None:
+def _seconds_of(file: Path, sizes: Sequence[int], decode_side: int) -> float | None:
     started = time.monotonic()
     try:
-        squares(open_rgb(file).pixels, sizes)
+        squares(open_rgb(file, decode_side).pixels, sizes)
     except ImageReadError:
         return None  # decoding all images will name it
     return time.monotonic() - started

@@ -18,6 +18,11 @@ RESIZES = ("squash",)
 INTERPOLATIONS: dict[str, Image.Resampling] = {"bilinear": Image.Resampling.BILINEAR}
 SIZE_RANGE = (8, 4096)
 
+#: Sides below which no JPEG is decoded at a fraction of its size: so many times the side of the largest square, and so
+#: many pixels at least, which is several times the side that a picture is recognised by (`fingerprint.SIDE`).
+DRAFT_MARGIN, LEAST_DECODE_SIDE = 2, 256
+_LARGEST_DECODE_SIDE = 65_535  # no JPEG has a longer one
+
 #: Bytes that a thumbnail should not exceed, and the JPEG qualities that are tried for it.
 THUMBNAIL_BYTES = 10_000
 _QUALITIES = (82, 60, 35, 15)
@@ -36,6 +41,8 @@ class Preprocessing:
         mean, std: per RGB channel, for pixels scaled to 0..1; std above 0.
         resize: "squash": the whole image is resized to the square, whatever its aspect.
         interpolation: "bilinear", antialiased.
+        decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
+            `decode.draft_scale`; 0: images are decoded wholly.
 
     Raises:
         ValueError: a value is out of range, or of another type.
@@ -46,6 +53,7 @@ class Preprocessing:
     std: Channels
     resize: str = "squash"
     interpolation: str = "bilinear"
+    decode_side: int = 0
 
     def __post_init__(self) -> None:
         low, high = SIZE_RANGE
@@ -58,6 +66,10 @@ class Preprocessing:
         known = tuple(INTERPOLATIONS)
         if self.interpolation not in known:
             raise ValueError(f"interpolation must be one of {known}, got interpolation={self.interpolation!r}")
+        side = self.decode_side
+        low, high = LEAST_DECODE_SIDE, _LARGEST_DECODE_SIDE
+        if type(side) is not int or not (side == 0 or low <= side <= high):
+            raise ValueError(f"decode_side must be 0 or from {low} to {high}, got decode_side={side!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only: fits JSON and a model file."""
@@ -67,13 +79,15 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`, for values of unknown origin.
 
+        What was written before there was a `decode_side` was decoded wholly.
+
         Raises:
             ValueError: a key is missing or unknown, or a value is of the wrong type or out of range.
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"preprocessing must be a table, got {type(values).__name__}")
         known = {each.name for each in fields(cls)}
-        wrong = sorted(map(str, known.symmetric_difference(values)))
+        wrong = sorted(map(str, known.symmetric_difference({"decode_side", *values})))
         if wrong:
             raise ValueError(f"preprocessing must have exactly the keys {sorted(known)}; differs in {wrong}")
         return cls(**values)
@@ -88,6 +102,11 @@ def _channels(name: str, values: object, low: float, high: float) -> Channels:
             raise ValueError(f"{name} must be three numbers from {low:g} to {high:g}, got {name}={values!r}")
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def decode_side_of(sizes: Sequence[int]) -> int:
+    """The side below which no JPEG is decoded where squares of these sides are made of it; for `Preprocessing`."""
+    return max(DRAFT_MARGIN * max(sizes), LEAST_DECODE_SIDE)
 
 
 def square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -25,7 +25,8 @@ from automl_vision.data.manifest import Manifest
 from automl_vision.data.plane import Plane, ShortPlane
 from automl_vision.data.plane_cache import Disk, default_cache_dir, obtain
 from automl_vision.data.planes import FORMAT, PLANE_ROW, PlaneWriter, open_squares
-from automl_vision.data.survey import NOTHING_KNOWN, Fact, Found, find_files, in_order, look_into
+from automl_vision.data.survey import NOTHING_KNOWN, Fact, Found, find_files, in_order, look_into, whole_digest
+from automl_vision.data.whole_digests import may_have_copies
 from automl_vision.errors import DataError
 
 __all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir"]
@@ -47,6 +48,7 @@ class ImageStore:
     Attributes:
         sizes: sides in pixels, ascending.
         notes: what the user should know: where the images went when the cache folder could not take them.
+        decode_side: what the images were decoded with, see `preprocess.Preprocessing`.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class ImageStore:
         disk: Disk,
         notes: tuple[str, ...] = (),
         hidden: NDArray[np.bool_] | None = None,
+        decode_side: int = 0,
     ) -> None:
         self.sizes = tuple(sorted(squares))
+        self.decode_side = decode_side
         self.notes = notes
         self._squares = squares
         self._plane_rows = plane_rows
@@ -78,6 +82,7 @@ class ImageStore:
             self._plane_rows,
             self.notes,
             self._hidden,
+            self.decode_side,
         )
 
     def has_image(self, rows: Rows) -> NDArray[np.bool_]:
@@ -129,18 +134,18 @@ class ImageStore:
         """A view on the same files that refuses `rows`, and whatever this one refuses."""
         hidden = self._hidden.copy()
         hidden[self._within(rows)] = True
-        return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
+        return self._view(self._plane_rows, hidden)
 
     def opened(self, rows: Rows) -> ImageStore:
         """A view on the same files that shows `rows` again, and refuses what else this one refuses."""
         hidden = self._hidden.copy()
         hidden[self._within(rows)] = False
-        return ImageStore(self._squares, self._plane_rows, self._disk, self.notes, hidden)
+        return self._view(self._plane_rows, hidden)
 
     def take(self, rows: Rows) -> ImageStore:
         """A view on the same files for a manifest that keeps only `rows`, in that order."""
         kept = self._within(rows)
-        return ImageStore(self._squares, self._plane_rows[kept], self._disk, self.notes, self._hidden[kept])
+        return self._view(self._plane_rows[kept], self._hidden[kept])
 
     def close(self) -> None:
         """Let go of the files, for all views, and remove a temporary folder."""
@@ -148,6 +153,9 @@ class ImageStore:
             plane.close()
         self._squares.clear()
         self._disk.release()
+
+    def _view(self, plane_rows: NDArray[np.int64], hidden: NDArray[np.bool_]) -> ImageStore:
+        return ImageStore(self._squares, plane_rows, self._disk, self.notes, hidden, self.decode_side)
 
     def _within(self, rows: Rows) -> NDArray[np.int64]:
         index = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
@@ -166,8 +174,9 @@ def _reopen(
     plane_rows: NDArray[np.int64],
     notes: tuple[str, ...],
     hidden: NDArray[np.bool_],
+    decode_side: int,
 ) -> ImageStore:
-    return ImageStore(open_squares(folder, count, sizes), plane_rows, Disk(folder), notes, hidden)
+    return ImageStore(open_squares(folder, count, sizes), plane_rows, Disk(folder), notes, hidden, decode_side)
 
 
 def build_store(
@@ -177,6 +186,7 @@ def build_store(
     threads: int,
     progress: Progress | None = None,
     most_bytes: int | None = None,
+    decode_side: int = 0,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image of a manifest once, or find it decoded.
 
@@ -187,6 +197,7 @@ def build_store(
         threads: that read and decode; memory grows with them and not with N.
         progress: called with (distinct files looked into, distinct files in all).
         most_bytes: what the cache folder may grow to; None for a share of its disk.
+        decode_side: see `preprocess.Preprocessing`; 0 decodes every image wholly.
 
     Raises:
         DataError: there is no room for the decoded images, or a file changes while it is read.
@@ -197,11 +208,11 @@ def build_store(
     found = find_files(files, threads)
     by_digest = {each.digest: file for each, file in zip(found, files, strict=True) if each.digest}
     tell = progress or _silent
-    fill = partial(_fill, sorted(by_digest.items()), sides, threads, tell)
-    planes, disk, notes = obtain(_key(by_digest, sides), sides, cache_dir, fill, most_bytes)
+    fill = partial(_fill, sorted(by_digest.items()), sides, decode_side, threads, tell)
+    planes, disk, notes = obtain(_key(by_digest, sides, decode_side), sides, cache_dir, fill, most_bytes)
     tell(len(by_digest), len(by_digest))
     table, plane_rows = _in_manifest_order(found, planes.facts)
-    return ImageStore(planes.squares, plane_rows, disk, notes), Facts(table)
+    return ImageStore(planes.squares, plane_rows, disk, notes, decode_side=decode_side), Facts(table)
 
 
 def thumbnails(store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -224,11 +235,11 @@ def _fields(images: torch.Tensor, edges: NDArray[np.int64]) -> NDArray[np.float3
     return np.asarray((sums / np.outer(widths, widths)).reshape(len(grey), -1), dtype=np.float32)
 
 
-def is_stored(manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int) -> bool:
+def is_stored(manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int, decode_side: int = 0) -> bool:
     """Whether `build_store` would find these images decoded in `cache_dir`; every file is read to know it."""
     files = [manifest.file(row) for row in range(len(manifest))]
     by_digest = {each.digest: file for each, file in zip(find_files(files, threads), files, strict=True) if each.digest}
-    return (cache_dir / _key(by_digest, _checked_sizes(sizes))).is_dir()
+    return (cache_dir / _key(by_digest, _checked_sizes(sizes), decode_side)).is_dir()
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -241,30 +252,51 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(sizes)))
 
 
-def _key(digests: dict[str, Path], sizes: tuple[int, ...]) -> str:
+def _key(digests: dict[str, Path], sizes: tuple[int, ...], decode_side: int) -> str:
     """Names of files, labels and order are not in the key; what could change a pixel is."""
     pillow = version("pillow").split(".")[0]
-    digest = hashlib.blake2b(json.dumps([FORMAT, pillow, list(sizes)]).encode(), digest_size=16)
+    digest = hashlib.blake2b(json.dumps([FORMAT, pillow, list(sizes), decode_side]).encode(), digest_size=16)
     for each in sorted(digests):
         digest.update(bytes.fromhex(each))
     return digest.hexdigest()
 
 
 def _fill(
-    files: list[tuple[str, Path]], sizes: tuple[int, ...], threads: int, progress: Progress, folder: Path
+    files: list[tuple[str, Path]],
+    sizes: tuple[int, ...],
+    decode_side: int,
+    threads: int,
+    progress: Progress,
+    folder: Path,
 ) -> None:
     """Decode the files, given as (digest, path), into an empty folder."""
     facts: list[Fact] = []
 
     def look(item: tuple[str, Path]) -> tuple[Fact, Any]:
-        return look_into(item[1], item[0], sizes)
+        return look_into(item[1], item[0], sizes, decode_side)
 
     with PlaneWriter(folder, sizes, len(files)) as writer:
         for fact, squares in in_order(look, files, threads):
             row = -1 if squares is None else writer.append(squares)
             facts.append(fact | {PLANE_ROW: row})
             progress(len(facts), len(files))
-        writer.finish(_table(facts))
+        writer.finish(_with_whole_digests(_table(facts), files, threads, progress))
+
+
+def _with_whole_digests(
+    facts: pd.DataFrame, files: list[tuple[str, Path]], threads: int, progress: Progress
+) -> pd.DataFrame:
+    """The facts of `files`, with the digests of whole pixels where equal ones could be missed without them."""
+    rows = may_have_copies(facts)
+    digests = facts["whole_digest"].to_numpy(dtype=object).copy()
+
+    def look(row: int) -> str:
+        return whole_digest(files[row][1], files[row][0])
+
+    for row, digest in zip(rows.tolist(), in_order(look, rows.tolist(), threads), strict=True):
+        digests[row] = digest
+        progress(len(files), len(files))  # it may stop the work
+    return facts.assign(whole_digest=pd.Series(digests, dtype="str"))
 
 
 def _table(facts: list[Fact]) -> pd.DataFrame:

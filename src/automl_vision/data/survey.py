@@ -33,6 +33,7 @@ NOTHING_KNOWN: Fact = {
     "bytes": 0,
     "width": 0,
     "height": 0,
+    "scale": 1,
     "frames": 0,
     "exif_rotated": False,
     "taken": math.nan,
@@ -69,8 +70,14 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def look_into(path: Path, digest: str, sizes: Sequence[int]) -> tuple[Fact, Squares | None]:
+def look_into(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0) -> tuple[Fact, Squares | None]:
     """Decode one file: its facts, and one square per size; no squares where it is quarantined.
+
+    Args:
+        path: of the file.
+        digest: of the file as it was found.
+        sizes: sides of the squares in pixels.
+        decode_side: see `preprocess.Preprocessing`.
 
     Raises:
         DataError: the file is not the one any more whose digest was taken.
@@ -78,13 +85,26 @@ def look_into(path: Path, digest: str, sizes: Sequence[int]) -> tuple[Fact, Squa
     data = _unchanged(path, digest)
     known = NOTHING_KNOWN | {"file_digest": digest, "bytes": len(data)}
     try:
-        image = open_rgb(data)
+        image = open_rgb(data, decode_side)
     except ImageReadError as error:
         return known | {"fault": error.kind, "detail": error.detail}, None
     *kept, small = squares(image.pixels, (*sizes, SIDE))
-    seen = {name: getattr(image, name) for name in ("width", "height", "format", "mode", "frames", "taken")}
+    seen = {name: getattr(image, name) for name in ("width", "height", "scale", "format", "mode", "frames", "taken")}
     seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": pixel_digest(image.pixels)}
-    return known | seen | {"picture_hash": picture_hash(small)}, tuple(kept)
+    seen |= {"picture_hash": picture_hash(small)}
+    if image.scale > 1 and not seen["picture_hash"]:
+        # Nothing but its whole pixels would tell a lossless copy of it.
+        seen |= {"whole_digest": pixel_digest(open_rgb(data).pixels)}
+    return known | seen, tuple(kept)
+
+
+def whole_digest(path: Path, digest: str) -> str:
+    """The digest of the pixels of a file that decoded before, wholly decoded.
+
+    Raises:
+        DataError: the file is not the one any more whose digest was taken.
+    """
+    return pixel_digest(open_rgb(_unchanged(path, digest)).pixels)
 
 
 def _unchanged(path: Path, digest: str) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from automl_vision.config import DataSettings
 from automl_vision.data.audit import TINY
-from automl_vision.data.decode import open_preview
+from automl_vision.data.decode import open_rgb
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.preprocess import TINY_SIDE, thumbnail
 from automl_vision.data.survey import in_order
@@ -105,7 +105,7 @@ def thumbnails(
 
 def _thumbnail(file: Path) -> Thumbnail | None:
     try:
-        image = open_preview(file, THUMBNAIL)
+        image = open_rgb(file, THUMBNAIL)
     except ImageReadError:
         return None  # the page says that there is no picture
     media, data = thumbnail(image.pixels, THUMBNAIL)

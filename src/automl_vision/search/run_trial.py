@@ -108,6 +108,7 @@ class TrialRunner:
         keeps_features: keep those of the best probe in memory, for another head.
         tests_symmetries: the first probe tells whether images may be mirrored and turned.
         learned: what its trials found out about memory.
+        decode_side: what the images were decoded with, see `data.preprocess.Preprocessing`.
     """
 
     data: TrainingData
@@ -121,6 +122,7 @@ class TrialRunner:
     keeps_features: bool = False
     tests_symmetries: bool = False
     learned: LearnedMemory = field(default_factory=LearnedMemory)
+    decode_side: int = 0
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
     _best_probe: float = -math.inf
@@ -163,7 +165,7 @@ class TrialRunner:
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How images are prepared for the backbone of `recipe`."""
         mean, std = statistics(backbone(recipe.backbone))
-        return Preprocessing(size=recipe.resolution, mean=mean, std=std)
+        return Preprocessing(size=recipe.resolution, mean=mean, std=std, decode_side=self.decode_side)
 
     def classifier(self, recipe: Recipe) -> Classifier:
         """A fresh network for `recipe`, with pretrained weights where there are any."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import partial
 
 from automl_vision import run_dir
 from automl_vision.data.manifest import Manifest
-from automl_vision.data.preparation import Prepared, decode, decode_seconds, is_decoded, limited, prepare
+from automl_vision.data.preparation import (
+    Prepared,
+    decode,
+    decode_seconds,
+    is_decoded,
+    limited,
+    planned_decode_side,
+    prepare,
+)
 from automl_vision.errors import BudgetExhausted, Interrupted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
@@ -47,6 +56,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
             stored_sizes(plan.resolutions),
             runtime.threads,
             lambda done, total: _progress(context, done, total),
+            decode_side=_decode_side(context, plan),
         )
     for text in store.notes:
         context.note(text, warning=True)
@@ -58,6 +68,16 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         _require_same_images(context, prepared)
         run_dir.write_tables(prepared, context.run.path)
     return prepared.sealed()
+
+
+def _decode_side(context: RunContext, plan: Plan) -> int:
+    """As planned when the run began; what was begun before images were decoded at a fraction goes on without."""
+    about = context.run.about
+    begun_without = "content" in about and "decode_side" not in about
+    planned = 0 if begun_without else planned_decode_side(context.settings, stored_sizes(plan.resolutions))
+    side = int(about.get("decode_side", planned))
+    context.run.add_about(decode_side=side)
+    return side
 
 
 def _require_same_images(context: RunContext, prepared: Prepared) -> None:
@@ -106,10 +126,11 @@ def _affordable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Ru
         return len(manifest)
     time_left = max(context.clock.remaining, 0.0) * (1 - compare_share(context.settings))
     judged = int(JUDGING_SHARE * time_left / _judging_seconds(context, manifest, plan, runtime))
-    sizes = stored_sizes(plan.resolutions)
-    each = decode_seconds(manifest, sizes) / runtime.threads
+    sizes, side = stored_sizes(plan.resolutions), _decode_side(context, plan)
+    each = decode_seconds(manifest, sizes, side) / runtime.threads
     allowed = DECODE_SHARE * time_left
-    if each * len(manifest) <= allowed or is_decoded(manifest, context.settings, sizes, runtime.threads):
+    stored = partial(is_decoded, manifest, context.settings, sizes, runtime.threads, decode_side=side)
+    if each * len(manifest) <= allowed or stored():
         return min(judged, len(manifest))
     return min(judged, int(allowed / each))
 

@@ -270,6 +270,7 @@ def _runner(
         history=time_left.trials,
         keeps_features=context.settings.search.head != LINEAR,
         tests_symmetries=_asks_for_symmetries(context),
+        decode_side=store.decode_side,
     )
 
 

@@ -70,10 +70,10 @@ def connected(n: int, links: Iterable[Link]) -> NDArray[np.int64]:
 
 
 def content_order(manifest: Manifest, facts: Facts) -> NDArray[np.int64]:
-    """(N) rank of each row by its pixels; equal pixels share a rank. Quarantined rows come last, by path."""
+    """(N) rank of each row by its content; equal content shares a rank. Quarantined rows come last, by path."""
     rank = np.zeros(len(manifest), dtype=np.int64)
     usable = facts.usable
-    rank[usable] = np.unique(as_bytes(facts.pixel_digests[usable]), return_inverse=True)[1]
+    rank[usable] = np.unique(as_bytes(facts.order_keys[usable]), return_inverse=True)[1]
     rest = sorted(np.flatnonzero(~usable).tolist(), key=manifest.paths.__getitem__)
     rank[rest] = len(manifest) + np.arange(len(rest))
     return rank

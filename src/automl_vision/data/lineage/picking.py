@@ -76,11 +76,11 @@ def judge_groups(
 
 
 def _groups(root: NDArray[np.int64], named: NDArray[np.bool_], facts: Facts) -> Iterator[list[int]]:
-    """Members of each group with pixels of their own, in the order of their pixels, so that names change nothing.
+    """Members of each group with pixels of their own, in the order of their content, so that names change nothing.
 
     Of tiny pictures the weights know nothing.
     """
-    digests = facts.pixel_digests
+    digests, keys = facts.pixel_digests, facts.order_keys
     tiny = facts.table[["width", "height"]].min(axis=1).to_numpy() <= TINY
     settled = set(root[named | (facts.usable & tiny)].tolist())
     usable = np.flatnonzero(facts.usable)
@@ -89,14 +89,14 @@ def _groups(root: NDArray[np.int64], named: NDArray[np.bool_], facts: Facts) -> 
         by_root.setdefault(int(root[row]), {}).setdefault(digests[row], row)
     for key, rows in by_root.items():
         if key not in settled and 2 <= len(rows) <= _MOST_MEMBERS:
-            yield [rows[digest] for digest in sorted(rows)]
+            yield sorted(rows.values(), key=keys.__getitem__)
 
 
 def _folder(root: NDArray[np.int64], groups: Sequence[list[int]], facts: Facts, look: Look, pool: Executor) -> Folder:
     grouped = [row for members in groups for row in members]
     _, inverse, counts = np.unique(root, return_inverse=True, return_counts=True)
     alone = np.flatnonzero(facts.usable & (counts[inverse] == 1))
-    alone = alone[np.argsort(facts.pixel_digests[alone].astype(str), kind="stable")]
+    alone = alone[np.argsort(facts.order_keys[alone].astype(str), kind="stable")]
     alone = alone[:: max(1, math.ceil(len(alone) / _LONE))]
     sides = np.sort(facts.table[["width", "height"]].to_numpy(), axis=1)
 
