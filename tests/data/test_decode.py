@@ -9,6 +9,7 @@ import struct
 import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -532,6 +533,14 @@ def test_an_opened_file_is_decoded_like_its_path_and_left_as_it_was(tmp_path: Pa
         assert image.size == (800, 480)
         np.testing.assert_array_equal(np.asarray(image), open_rgb(file).pixels)
         assert open_rgb(image, 100).scale == 1, "pixels that are in memory are taken as they are"
+
+
+def test_one_opened_file_may_be_asked_for_in_several_threads() -> None:
+    data = encoded(scene(800, 480), "JPEG")
+    expected = open_rgb(data, 100).pixels
+    with Image.open(io.BytesIO(data)) as image, ThreadPoolExecutor(4) as pool:
+        for decoded in pool.map(lambda _: open_rgb(image, 100), range(40)):
+            np.testing.assert_array_equal(decoded.pixels, expected)
 
 
 def test_an_image_that_its_owner_drafted_or_wound_on_is_taken_as_it_is(tmp_path: Path) -> None:

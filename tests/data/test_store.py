@@ -638,7 +638,7 @@ def test_large_jpegs_are_decoded_at_a_fraction_and_their_facts_are_those_of_the_
         ["b/small.jpg", "b/lossless.png", "b/stranger.png"], 1
     )
     assert set(scale.values()) == {1, 2}
-    assert (facts.order_keys == drafted.order_keys).all()
+    assert (facts.content_keys == drafted.content_keys).all()
     rows = np.arange(len(manifest))
     ours, theirs = (store.fetch(rows, 32).float() for store in (draft, whole))
     assert 0 < (ours - theirs).abs().max() <= 12

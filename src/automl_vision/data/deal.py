@@ -47,7 +47,7 @@ class Deck:
         keys: NDArray[np.object_],
         class_count: int,
     ) -> Deck:
-        """Count the originals, given as (n) groups, labels and what their content is known by (`Facts.order_keys`)."""
+        """Count the originals, given as (n) groups, labels and keys of their content (`Facts.content_keys`)."""
         pairs, count = np.unique(np.stack([groups, labels]), axis=1, return_counts=True)
         group, start = np.unique(pairs[0], return_index=True)
         smallest: dict[int, str] = {}

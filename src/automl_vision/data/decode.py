@@ -60,6 +60,9 @@ _DRAFTS = (8, 4, 2)
 _LARGE_PIXELS = 16_000_000
 _large_images = threading.BoundedSemaphore(2)
 
+#: Held while the file of an image that somebody else opened is read: the same one may be asked for in several threads.
+_opened_by_others = threading.Lock()
+
 _ORIENTATION_TAG = 0x0112
 _CAMERA_TAGS = (0x010F, 0x0110)  # make, model
 #: Optional parts of a file that one program always writes and another never.
@@ -279,10 +282,11 @@ def _file_behind(image: Image.Image) -> bytes | None:
     if image.decoderconfig or image.tell():  # the caller asked for a draft of their own, or for another frame
         return None
     try:
-        at = stream.tell()
-        stream.seek(0)
-        data = read_capped(stream)
-        stream.seek(at)
+        with _opened_by_others:
+            at = stream.tell()
+            stream.seek(0)
+            data = read_capped(stream)
+            stream.seek(at)
     except (OSError, ValueError):  # closed, or a stream that only goes forward
         return None
     return data

@@ -208,11 +208,12 @@ class Facts:
         return np.concatenate([column[column != ""] for column in columns])
 
     @property
-    def order_keys(self) -> NDArray[np.object_]:
-        """(N) hex, what decides wherever images are put in an order: their content, and never their names.
+    def content_keys(self) -> NDArray[np.object_]:
+        """(N) hex, what an image's content is known by where images are put in an order, and where results are kept.
 
         The digest of the pixels; of JPEGs that are large enough to be decoded at a fraction that of the file, so that
-        the order, and with it the split, is the same whichever sides are stored.
+        the order, and with it the split, is the same whichever sides are stored. Two files with equal pixels may have
+        two of them.
         """
         table = self.table
         large = table[["width", "height"]].min(axis=1).to_numpy() >= SMALLEST_DRAFTED

@@ -242,7 +242,7 @@ def _deck(manifest: Manifest, facts: Facts, audit: Audit, start: _Start) -> Deck
     return Deck.of(
         groups=audit.lineage.group[rows],
         labels=manifest.labels[rows],
-        keys=facts.order_keys[rows],
+        keys=facts.content_keys[rows],
         class_count=len(manifest.class_names),
     )
 

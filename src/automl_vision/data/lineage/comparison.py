@@ -73,7 +73,7 @@ def compare(
     begun = time.monotonic()
     stop, described_by = begun + sight.seconds, begun + _DESCRIBING_SHARE * sight.seconds
     cv2.setNumThreads(1)  # the threads are ours
-    pictures = Pictures(sight, facts.pixel_digests)
+    pictures = Pictures(sight, facts.content_keys)
     others = [EVIDENCE[name](manifest, facts, settings) for name in LINEAGE_MODES["names"]]
     joined = tuple(link for evidence in others for link in evidence.links)
     rows = _distinct_pixels(facts)

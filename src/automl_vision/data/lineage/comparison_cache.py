@@ -75,7 +75,7 @@ class Signed:
     """A file as the picker of originals sees it.
 
     Attributes:
-        pixels: digest of its pixels.
+        pixels: digest of its pixels, or of the file where these may be decoded at a fraction.
         signature: of the file.
         size: bytes of the file.
     """

@@ -73,7 +73,7 @@ def content_order(manifest: Manifest, facts: Facts) -> NDArray[np.int64]:
     """(N) rank of each row by its content; equal content shares a rank. Quarantined rows come last, by path."""
     rank = np.zeros(len(manifest), dtype=np.int64)
     usable = facts.usable
-    rank[usable] = np.unique(as_bytes(facts.order_keys[usable]), return_inverse=True)[1]
+    rank[usable] = np.unique(as_bytes(facts.content_keys[usable]), return_inverse=True)[1]
     rest = sorted(np.flatnonzero(~usable).tolist(), key=manifest.paths.__getitem__)
     rank[rest] = len(manifest) + np.arange(len(rest))
     return rank

@@ -80,7 +80,7 @@ def _groups(root: NDArray[np.int64], named: NDArray[np.bool_], facts: Facts) -> 
 
     Of tiny pictures the weights know nothing.
     """
-    digests, keys = facts.pixel_digests, facts.order_keys
+    digests, keys = facts.pixel_digests, facts.content_keys
     tiny = facts.table[["width", "height"]].min(axis=1).to_numpy() <= TINY
     settled = set(root[named | (facts.usable & tiny)].tolist())
     usable = np.flatnonzero(facts.usable)
@@ -96,7 +96,7 @@ def _folder(root: NDArray[np.int64], groups: Sequence[list[int]], facts: Facts, 
     grouped = [row for members in groups for row in members]
     _, inverse, counts = np.unique(root, return_inverse=True, return_counts=True)
     alone = np.flatnonzero(facts.usable & (counts[inverse] == 1))
-    alone = alone[np.argsort(facts.order_keys[alone].astype(str), kind="stable")]
+    alone = alone[np.argsort(facts.content_keys[alone].astype(str), kind="stable")]
     alone = alone[:: max(1, math.ceil(len(alone) / _LONE))]
     sides = np.sort(facts.table[["width", "height"]].to_numpy(), axis=1)
 
@@ -111,7 +111,7 @@ def _probabilities(members: Sequence[int], folder: Folder, facts: Facts, look: L
 
 
 def _group(members: Sequence[int], facts: Facts, look: Look) -> Group:
-    digests, sizes = facts.pixel_digests, facts.table["bytes"].to_numpy()
+    digests, sizes = facts.content_keys, facts.table["bytes"].to_numpy()
     signed = [Signed(digests[row], look.signature(row), int(sizes[row])) for row in members]
     known = look.cache.group(signed)
     if known is not None:

@@ -68,7 +68,7 @@ class Pictures:
 
     Attributes:
         sight: how the pixels are reached.
-        digests: (N) of the pixels.
+        digests: (N) that the content is known by, see `Facts.content_keys`.
         appearances: what each picture that was asked for looks like by itself.
         picture: row -> what registration needs of it.
     """
