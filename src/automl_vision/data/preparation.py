@@ -27,7 +27,7 @@ from automl_vision.data.preprocess import squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, is_stored, thumbnails
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, thumbnails, undecoded_files
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ def cache_folder(settings: Settings) -> Path | None:
     return cache_dir_of(settings.machine.cache_dir)
 
 
-def is_decoded(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int) -> bool:
-    """Whether an earlier run left these very images decoded in the cache."""
+def files_to_decode(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int) -> int:
+    """How many files no earlier run left decoded in the cache; every file is read to know it."""
     folder = cache_folder(settings)
-    return folder is not None and is_stored(manifest, sizes, folder, threads)
+    return len(manifest) if folder is None else undecoded_files(manifest, sizes, folder, threads)
 
 
 def decode(
@@ -155,7 +155,7 @@ def decode(
     """Decode every image once into squares of the given sides.
 
     Raises:
-        DataError: there is no room for the decoded images.
+        DataError: a file changes while it is read.
     """
     gigabytes = settings.machine.cache_gigabytes
     most = None if gigabytes is None else int(gigabytes * 1e9)

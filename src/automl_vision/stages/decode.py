@@ -7,7 +7,7 @@ import math
 
 from automl_vision import run_dir
 from automl_vision.data.manifest import Manifest
-from automl_vision.data.preparation import Prepared, decode, decode_seconds, is_decoded, limited, prepare
+from automl_vision.data.preparation import Prepared, decode, decode_seconds, files_to_decode, limited, prepare
 from automl_vision.errors import BudgetExhausted, Interrupted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
@@ -109,9 +109,10 @@ def _affordable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Ru
     sizes = stored_sizes(plan.resolutions)
     each = decode_seconds(manifest, sizes) / runtime.threads
     allowed = DECODE_SHARE * time_left
-    if each * len(manifest) <= allowed or is_decoded(manifest, context.settings, sizes, runtime.threads):
+    if each * len(manifest) <= allowed:
         return min(judged, len(manifest))
-    return min(judged, int(allowed / each))
+    needed = each * files_to_decode(manifest, context.settings, sizes, runtime.threads)
+    return min(judged, len(manifest) if needed <= allowed else int(allowed / needed * len(manifest)))
 
 
 def _judging_seconds(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> float:
