@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from automl_vision.data import plane as plane_module
 from automl_vision.data.plane import FilePlane, ShortPlane
 
 SIDE, COUNT = 8, 40
@@ -96,3 +97,36 @@ def resident(status: Path) -> int:
     """Bytes of this process in memory."""
     (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
     return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="rows cannot be announced here")
+def test_rows_are_announced_before_the_first_is_read(
+    file: Path, squares: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    read_at = plane_module._read_at
+    announced: list[tuple[int, int]] = []
+
+    def announce(_handle: int, place: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        told.append(("announced", place))
+        announced.append((place, length))
+
+    def read(handle: int, room: memoryview, place: int) -> int:
+        told.append(("read", place))
+        return read_at(handle, room, place)
+
+    monkeypatch.setattr(os, "posix_fadvise", announce)
+    monkeypatch.setattr(plane_module, "_read_at", read)
+    plane, length = FilePlane(file, SIDE, COUNT), SIDE * SIDE * 3
+    np.testing.assert_array_equal(plane.read(np.array([5, 2])), squares[[5, 2]])
+    assert told == [("announced", 5 * length), ("announced", 2 * length), ("read", 5 * length), ("read", 2 * length)]
+    plane.expect(np.array([39]))
+    assert announced[2:] == [(39 * length, length)]
+
+
+def test_where_nothing_can_be_announced_rows_are_read_all_the_same(
+    file: Path, squares: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    np.testing.assert_array_equal(FilePlane(file, SIDE, COUNT).read(np.array([5, 2])), squares[[5, 2]])

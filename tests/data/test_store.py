@@ -27,6 +27,7 @@ from automl_vision.data import planes, survey
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.manifest import Manifest
+from automl_vision.data.plane import FilePlane
 from automl_vision.data.preprocess import square
 from automl_vision.data.readers import read
 from automl_vision.data.store import ImageStore, SealedRowError, build_store, default_cache_dir, thumbnails
@@ -450,6 +451,20 @@ def test_fetch_takes_any_list_of_rows(store: ImageStore) -> None:
 def test_rows_that_are_none(store: ImageStore, rows: list[object]) -> None:
     with pytest.raises(ValueError, match="rows"):
         store.fetch(rows, 16)
+
+
+def test_what_is_expected_is_announced_but_for_rows_that_are_refused(
+    store: ImageStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[list[int]] = []
+    monkeypatch.setattr(FilePlane, "expect", lambda _plane, rows: announced.append(rows.tolist()))
+    bad = manifest.paths.index("dog/empty.png")
+    store.sealed([1]).expect(torch.tensor([0, 1, bad, 2]), 16)
+    assert announced == [store._plane_rows[[0, 2]].tolist()]
+    store.expect([0], 12)  # not stored: `fetch` will say so
+    assert len(announced) == 1
+    with pytest.raises(ValueError, match="rows"):
+        store.expect([10], 16)
 
 
 def test_sizes_that_are_not_stored(store: ImageStore) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,11 +89,13 @@ TIERS = {"device": device_tier, "memory": memory_tier, "undecoded": undecoded_ti
 class Watched(Trainer):
     """Remembers what each step learned from."""
 
-    def __init__(self, source: ImageSource, cpu: Runtime) -> None:
+    def __init__(self, source: ImageSource, cpu: Runtime, **changes: Any) -> None:
         rows = torch.arange(COUNT)
         data = TrainingData(source, rows[:-5], rows[:-5] % 2, rows[-5:], rows[-5:] % 2, 2)
         net = build_classifier(RECIPE.backbone, 2, resolution=32, drop_path=0.0, seed=0)
-        super().__init__(RECIPE, data, net, PREPROCESSING, cpu, lambda _labels, scores: float(scores.mean()))
+        super().__init__(
+            replace(RECIPE, **changes), data, net, PREPROCESSING, cpu, lambda _labels, scores: float(scores.mean())
+        )
         self.batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def _gradients(self, images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
@@ -120,3 +124,34 @@ def test_every_tier_gives_the_same_batches(
         assert torch.equal(mine[1], theirs[1])
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert not torch.equal(expected.batches[0][0], expected.batches[2][0])  # another epoch, another batch
+
+
+class Foreseen:
+    """A source that remembers what it was told to expect, and what it was asked for."""
+
+    sizes = SIZES
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, tuple[int, ...], int]] = []
+
+    def plane_for(self, size: int) -> int:
+        return next((each for each in self.sizes if each >= size), SIZES[-1])
+
+    def expect(self, rows: torch.Tensor, size: int) -> None:
+        if len(rows):
+            self.told.append(("expect", tuple(rows.tolist()), size))
+
+    def fetch(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        self.told.append(("fetch", tuple(rows.tolist()), size))
+        generator = torch.Generator().manual_seed(int(rows.sum()))
+        images = torch.randint(0, 256, (len(rows), size, size, 3), dtype=torch.uint8, generator=generator)
+        return images.permute(0, 3, 1, 2)
+
+
+def test_batches_are_expected_two_steps_before_and_just_as_they_come(cpu: Runtime) -> None:
+    source = Foreseen()
+    Watched(source, cpu, batch_size=4).run_epoch()
+    fetched = [(rows, size) for what, rows, size in source.told if what == "fetch"][:4]
+    begun = [what for what, *_ in source.told[:6]]
+    assert begun == ["expect", "fetch", "expect", "fetch", "fetch", "fetch"]
+    assert [(rows, size) for what, rows, size in source.told if what == "expect"] == fetched[2:]

@@ -43,6 +43,10 @@ class Plane(Protocol):
         """(B, side, side, 3) squares of some rows, each in 0..len-1, a copy."""
         ...
 
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """These rows will be read soon."""
+        ...
+
     def close(self) -> None:
         """Let go of what they lie in; reading fails from then on."""
         ...
@@ -101,12 +105,19 @@ class FilePlane:
             OSError: the disk cannot be read.
         """
         squares = np.empty((len(rows), *self._shape), dtype=np.uint8)
+        if len(rows) > 1:
+            self.expect(rows)
         places = (rows * self._bytes).tolist()
-        if len(places) > 1:
-            _ask_for(self._handle, places, self._bytes)
         for square, place in zip(squares.reshape(len(rows), self._bytes), places, strict=True):
             self._read_into(square.data, place)
         return squares
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Have the system begin to read these rows into its memory, where it knows how; what is there costs nothing."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for place in (rows * self._bytes).tolist():
+            os.posix_fadvise(self._handle, place, self._bytes, os.POSIX_FADV_WILLNEED)
 
     def block(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, side, side, 3) squares that lie one after the other; errors as for `read`."""
@@ -126,14 +137,6 @@ class FilePlane:
             if not count:
                 raise ShortPlane(f"{self.file.name}: it ends at {place + done} bytes")
             done += count
-
-
-def _ask_for(handle: int, places: list[int], length: int) -> None:
-    """Have the system begin to read these places into its memory, where it knows how; what lies there costs nothing."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for place in places:
-        os.posix_fadvise(handle, place, length, os.POSIX_FADV_WILLNEED)
 
 
 def _read_at(handle: int, room: memoryview, place: int) -> int:

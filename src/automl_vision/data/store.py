@@ -113,6 +113,17 @@ class ImageStore:
                 fix="check the disk, and run again: the images are decoded anew",
             ) from error
 
+    def expect(self, rows: Rows, size: int) -> None:
+        """Begin to read rows that `fetch` will be asked for soon; a disk serves many at once. Changes no result.
+
+        Rows that `fetch` would refuse are passed by.
+        """
+        asked = self._within(rows)
+        shown = asked[~self._hidden[asked]]
+        plane_rows = self._plane_rows[shown]
+        if size in self._squares:
+            self._squares[size].expect(plane_rows[plane_rows >= 0])
+
     def plane_for(self, size: int) -> int:
         """The smallest stored side of at least `size`, else the largest there is."""
         return next((side for side in self.sizes if side >= size), self.sizes[-1])

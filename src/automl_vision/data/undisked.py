@@ -54,6 +54,9 @@ class UndecodedPlane:
             square[:] = pixels
         return squares
 
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Nothing is made in advance."""
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -91,6 +94,9 @@ class MemoryPlane:
         if self._squares is None:
             raise OSError("it is closed")
         return self._squares[rows]
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """They are here."""
 
     def close(self) -> None:
         """Give the memory back, once nobody else reads."""
