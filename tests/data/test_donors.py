@@ -422,6 +422,40 @@ def test_a_full_disk_gets_what_killed_builds_and_idle_sets_take(
     assert [entry.key for entry in cache_entries(cache)[1:]] == [entries[0].key]
 
 
+@pytest.mark.parametrize("place", ["temporary", "memory"])
+def test_what_a_full_cache_holds_is_not_decoded_elsewhere_either(
+    root: Path, cache: Path, tmp_path: Path, decodes: Counter, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(root, cache)
+    add(root, range(100, 101))
+    reserve = os.posix_fallocate
+
+    def full(handle: int, offset: int, length: int) -> None:
+        if place == "memory" or cache in Path(f"/proc/self/fd/{handle}").resolve().parents:
+            raise OSError(28, "No space left on device")
+        reserve(handle, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert decodes.during(lambda: build(root, cache).close()) == 1
+    store = build(root, cache)
+    assert (place == "memory") == ("held in memory" in store.notes[0])
+    assert_holds(store, read(root, DataSettings()))
+    store.close()
+
+
+def test_a_cache_that_cannot_be_looked_into_gives_nothing(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(root, cache)
+    manifest = read(root, DataSettings())
+
+    def forbidden(_folder: Path) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    assert undecoded_files(manifest, SIZES, cache, 1) == 22
+
+
 def test_what_is_locked_is_not_swept(root: Path, cache: Path) -> None:
     build(root, cache)
     scratch = cache / f"{'0' * 32}{SCRATCH}1-x"

@@ -124,8 +124,8 @@ class Donors:
         """
         for folder in (folder for folder, own in self._scratches if own):
             yield from self._opened(folder, wanted)
-        for entry in cache_entries(self._cache_dir):
-            yield from self._opened(entry.folder, wanted)
+        for folder in self._whole():
+            yield from self._opened(folder, wanted)
         for folder in (folder for folder, own in self._scratches if not own):
             with held_at_once(self._cache_dir, key_of(folder)) as held:
                 if held:
@@ -134,6 +134,12 @@ class Donors:
     def emptied(self) -> tuple[Path, ...]:
         """Folders of killed builders all of whose rows were wanted."""
         return tuple(self._emptied)
+
+    def _whole(self) -> list[Path]:
+        try:
+            return [entry.folder for entry in cache_entries(self._cache_dir)]
+        except OSError:
+            return []  # it cannot be looked into: whatever it holds is decoded
 
     def _opened(self, folder: Path, wanted: Collection[str]) -> Iterator[Donor]:
         is_unfinished = is_scratch(folder)

@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from automl_vision.data.build import Wanted, fill, no_donors
+from automl_vision.data.build import Offering, Wanted, fill, no_donors
 from automl_vision.data.cache_entries import (
     IN_USE_SECONDS,
     SCRATCH,
@@ -94,31 +94,32 @@ def obtain(
         # but must not cost this one its result.
         except (OSError, NotImplementedError) as error:
             reasons.append(f"the cache folder {cache_dir} cannot take them ({error})")
+    offering = Donors(cache_dir, wanted.sizes).offering if cache_dir else no_donors
     try:
-        planes, folder = _temporary(wanted)
+        planes, folder = _temporary(wanted, offering)
     except OSError as error:
         reasons.append(f"no temporary folder can ({error})")
-        planes, note = _without_disk(wanted, reasons)
+        planes, note = _without_disk(wanted, offering, reasons)
         return planes, None, (note,)
     return planes, folder, tuple(f"decoded images are not kept: {reason}" for reason in reasons)
 
 
-def _temporary(wanted: Wanted) -> tuple[Planes, TemporaryFolder]:
+def _temporary(wanted: Wanted, offering: Offering) -> tuple[Planes, TemporaryFolder]:
     folder = TemporaryFolder()
     with contextlib.ExitStack() as on_error:
         on_error.callback(folder.release)
-        _write(folder.path, wanted)
+        _write(folder.path, wanted, offering)
         planes = open_planes(folder.path, wanted.sizes, check=False)
         on_error.pop_all()
     return planes, folder
 
 
-def _without_disk(wanted: Wanted, reasons: Sequence[str]) -> tuple[Planes, str]:
+def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) -> tuple[Planes, str]:
     """Squares in memory where they fit, else none."""
     why, megabytes = "; ".join(reasons), wanted.nbytes / 1e6
     if wanted.nbytes <= MEMORY_SHARE * available_memory():
         with contextlib.suppress(MemoryError):
-            planes = _in_memory(wanted)
+            planes = _in_memory(wanted, offering)
             return planes, f"decoded images are held in memory, {megabytes:,.0f} MB, and not kept: {why}"
     started = time.monotonic()
     planes = _undecoded(wanted)
@@ -131,13 +132,14 @@ def _without_disk(wanted: Wanted, reasons: Sequence[str]) -> tuple[Planes, str]:
     )
 
 
-def _in_memory(wanted: Wanted) -> Planes:
+def _in_memory(wanted: Wanted, offering: Offering) -> Planes:
     writer = MemoryWriter(wanted.sizes, wanted.files, wanted.threads)
-    fill(wanted, writer)
+    fill(wanted, writer, offering)
     return writer.planes()
 
 
 def _undecoded(wanted: Wanted) -> Planes:
+    """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs."""
     writer = UndecodedWriter(wanted.sizes, wanted.files, wanted.threads)
     fill(wanted, writer)
     return writer.planes()
@@ -194,7 +196,7 @@ def _build_beside(folder: Path, wanted: Wanted, donors: Donors) -> None:
     """
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}{SCRATCH}{os.getpid()}-", dir=folder.parent))
     try:
-        _write(scratch, wanted, donors)
+        _write(scratch, wanted, donors.offering)
         scratch.replace(folder)
     except _STOPPED:
         raise
@@ -204,9 +206,9 @@ def _build_beside(folder: Path, wanted: Wanted, donors: Donors) -> None:
     (folder / JOURNAL).unlink()
 
 
-def _write(folder: Path, wanted: Wanted, donors: Donors | None = None) -> None:
+def _write(folder: Path, wanted: Wanted, offering: Offering) -> None:
     with PlaneWriter(folder, wanted.sizes, len(wanted.files)) as writer:
-        fill(wanted, writer, donors.offering if donors else no_donors)
+        fill(wanted, writer, offering)
         writer.finish()
 
 
