@@ -212,7 +212,7 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     Where no sets can be dealt, the result says why in `refused`, so that its faults can be looked at.
 
     Raises:
-        DataError: there are no labelled images, or no room for the decoded ones.
+        DataError: there are no labelled images, or one changes while it is read.
     """
     tell(StageStarted("read"))
     manifest = read_manifest(data, settings)

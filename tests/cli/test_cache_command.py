@@ -36,6 +36,18 @@ def test_ls_tells_images_sides_and_size(command, folder):
     assert "MB in" in result.out
 
 
+def test_ls_tells_what_unfinished_sets_take_and_prune_removes_them(command, tmp_path):
+    scratch = tmp_path / f"{'0' * 32}.tmp-1-x"
+    scratch.mkdir()
+    (scratch / "plane-8.u8").write_bytes(bytes(3_000_000))
+    assert "Sets that are not finished take 3.0 MB." in command("cache", "ls", "--cache-dir", tmp_path).out
+    told = json.loads(command("cache", "ls", "--cache-dir", tmp_path, "--json").out)
+    assert (told["entries"], told["unfinished_bytes"]) == ([], 3_000_000)
+    assert command("cache", "prune", "--cache-dir", tmp_path).code == 0
+    assert not scratch.exists()
+    assert "not finished" not in command("cache", "ls", "--cache-dir", tmp_path).out
+
+
 def test_an_empty_cache_says_so(command, tmp_path):
     for arguments in (["ls"], ["prune"], ["clear", "--yes"]):
         result = command("cache", *arguments, "--cache-dir", tmp_path / "nowhere")

@@ -29,6 +29,7 @@ from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.fingerprint import pixel_digest
 from automl_vision.data.manifest import Manifest
+from automl_vision.data.plane import FilePlane
 from automl_vision.data.preprocess import square
 from automl_vision.data.readers import read
 from automl_vision.data.store import (
@@ -36,8 +37,8 @@ from automl_vision.data.store import (
     SealedRowError,
     build_store,
     default_cache_dir,
-    is_stored,
     thumbnails,
+    undecoded_files,
 )
 from automl_vision.errors import DataError, ImageReadError
 
@@ -215,9 +216,9 @@ def test_progress_counts_distinct_files(manifest: Manifest) -> None:
     assert {total for _, total in ticks} == {7}
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("failure", [OSError, RuntimeError])
 @pytest.mark.parametrize("cached", [True, False])
-def test_an_interrupted_build_leaves_nothing(
+def test_a_build_that_fails_leaves_nothing(
     failure: type[BaseException],
     cached: bool,
     manifest: Manifest,
@@ -238,16 +239,6 @@ def test_an_interrupted_build_leaves_nothing(
     assert entries(tmp_path / "scratch") == []
     store, _ = build_store(manifest, SIZES, tmp_path / "cache", 2)
     assert_holds(store, manifest)
-
-
-def test_what_killed_builders_left_is_swept(manifest: Manifest, tmp_path: Path) -> None:
-    build_store(manifest, SIZES, tmp_path / "cache", 1)
-    (key,) = entries(tmp_path / "cache")
-    shutil.rmtree(tmp_path / "cache" / key)
-    (tmp_path / "cache" / f"{key}.tmp-1-x").mkdir()
-    (tmp_path / "cache" / f"{'0' * 32}.tmp-2-x").mkdir()
-    build_store(manifest, SIZES, tmp_path / "cache", 1)
-    assert entries(tmp_path / "cache") == [key]
 
 
 def flip(file: Path, place: float) -> None:
@@ -371,14 +362,6 @@ def test_a_full_cache_disk_falls_back_to_a_temporary_folder(
     store.close()
 
 
-def test_no_room_at_all_says_so(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "posix_fallocate", full_disk)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(DataError, match="no room for decoded images"):
-        build_store(manifest, SIZES, tmp_path / "cache", 1)
-    assert [name for name in entries(tmp_path) if name.startswith("automl-vision")] == []
-
-
 def test_file_systems_that_cannot_reserve_work(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,14 +407,9 @@ def test_a_temporary_store_goes_when_closed_or_collected(
 def test_a_temporary_folder_goes_when_the_process_ends(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
+        "from automl_vision.data.build import Wanted\n"
         "from automl_vision.data.plane_cache import obtain\n"
-        "from automl_vision.data.planes import PlaneWriter\n"
-        "from automl_vision.data.facts import FACT_COLUMNS\n"
-        "import pandas\n"
-        "nothing = pandas.DataFrame(columns=[*FACT_COLUMNS, 'plane_row'])\n"
-        "def fill(folder):\n"
-        "    with PlaneWriter(folder, [8], 0) as writer: writer.finish(nothing)\n"
-        "kept = obtain('key', [8], None, fill)\n"
+        "kept = obtain('key', Wanted({}, (8,), 1, print), None)\n"
         "assert list(Path(sys.argv[1]).iterdir())\n"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -482,6 +460,20 @@ def test_fetch_takes_any_list_of_rows(store: ImageStore) -> None:
 def test_rows_that_are_none(store: ImageStore, rows: list[object]) -> None:
     with pytest.raises(ValueError, match="rows"):
         store.fetch(rows, 16)
+
+
+def test_what_is_expected_is_announced_but_for_rows_that_are_refused(
+    store: ImageStore, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[list[int]] = []
+    monkeypatch.setattr(FilePlane, "expect", lambda _plane, rows: announced.append(rows.tolist()))
+    bad = manifest.paths.index("dog/empty.png")
+    store.sealed([1]).expect(torch.tensor([0, 1, bad, 2]), 16)
+    assert announced == [store._plane_rows[[0, 2]].tolist()]
+    store.expect([0], 12)  # not stored: `fetch` will say so
+    assert len(announced) == 1
+    with pytest.raises(ValueError, match="rows"):
+        store.expect([10], 16)
 
 
 def test_sizes_that_are_not_stored(store: ImageStore) -> None:
@@ -697,5 +689,5 @@ def test_another_least_side_is_another_entry(photographs: Path, tmp_path: Path) 
     for side in (0, 256, 300, 256):
         build_store(manifest, [8], tmp_path / "cache", 1, decode_side=side)[0].close()
     assert len(entries(tmp_path / "cache")) == 3
-    assert is_stored(manifest, [8], tmp_path / "cache", 1, 300)
-    assert not is_stored(manifest, [8], tmp_path / "cache", 1, 301)
+    assert undecoded_files(manifest, [8], tmp_path / "cache", 1, 300) == 0
+    assert undecoded_files(manifest, [8], tmp_path / "cache", 1, 301) == 2

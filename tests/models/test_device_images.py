@@ -25,6 +25,10 @@ class Counted:
             for side in self.sizes
         }
         self.fetched: list[tuple[int, int]] = []
+        self.expected: list[tuple[int, int]] = []
+
+    def expect(self, rows: torch.Tensor, size: int) -> None:
+        self.expected += [(int(row), size) for row in rows]
 
     def plane_for(self, size: int) -> int:
         return next((side for side in self.sizes if side >= size), 8)
@@ -116,3 +120,17 @@ def test_what_is_released_comes_from_the_source_from_then_on() -> None:
     for _ in range(2):
         assert torch.equal(images.fetch(torch.tensor([2, 9]), 8), before)
     assert source.fetched == 3 * [(2, 8), (9, 8)]
+
+
+def test_what_is_expected_and_not_on_the_device_is_expected_of_the_source() -> None:
+    source = Counted()
+    images = DeviceImages(source, kept_rows(), CPU, 6 * 3 * 8 * 8)
+    images.fetch(torch.tensor([2, 9]), 8)
+    for rows in ([2, 9], [2, 4], [2, 5]):  # all kept, one not yet, one that never is
+        images.expect(torch.tensor(rows), 8)
+    assert source.expected == [(4, 8), (2, 8), (5, 8)]
+    images.expect(torch.tensor([2]), 4)  # there is no room for this size
+    assert source.expected[3:] == [(2, 4)]
+    images.release()
+    images.expect(torch.tensor([2]), 8)
+    assert source.expected[4:] == [(2, 8)]

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from automl_vision.config import Settings
-from automl_vision.data.preparation import Prepared, read_manifest
+from automl_vision.data.preparation import Prepared, decode, read_manifest
 from automl_vision.data.store import SealedRowError
 from automl_vision.errors import BudgetExhausted, RunError
 from automl_vision.events import silent
 from automl_vision.run_dir import RunDir
 from automl_vision.runtime import Clock, Runtime
+from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.decode import decode_and_check, within_budget
 from automl_vision.stages.plan import Plan
@@ -192,6 +193,24 @@ def test_time_to_compare_is_left_when_images_are_drawn(
     context = context_of(tmp_path, data, budget=102.0, lineage=lineage)
     within_budget(context, read_manifest(data, context.settings), PLAN, RUNTIME)
     assert context.run.about["drawn"] == afforded
+    context.run.close()
+
+
+@pytest.mark.parametrize(("decoded_before", "share"), [(0, 0.5), (1 / 3, 0.75), (2 / 3, 1.0)])
+def test_only_what_was_not_decoded_before_is_paid_for(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, decoded_before: float, share: float
+) -> None:
+    """There is time to decode half of the images."""
+    context = context_of(tmp_path, data, budget=1000.0)
+    machine = replace(context.settings.machine, cache=True, cache_dir=str(tmp_path / "cache"))
+    context = replace(context, settings=replace(context.settings, machine=machine))
+    manifest = read_manifest(data, context.settings)
+    before = manifest.subset(np.arange(round(decoded_before * len(manifest))))
+    decode(before, context.settings, stored_sizes(PLAN.resolutions), 1)
+    monkeypatch.setattr("automl_vision.stages.decode._judging_seconds", lambda *_: 0.0001)
+    monkeypatch.setattr("automl_vision.stages.decode.decode_seconds", lambda *_: 500.0 / (len(manifest) / 2))
+    drawn = within_budget(context, manifest, PLAN, RUNTIME)
+    assert len(drawn) == pytest.approx(share * len(manifest), abs=3)
     context.run.close()
 
 

@@ -30,13 +30,16 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.command("ls")
 def ls(cache_dir: _CacheDir = "", json_output: _Json = False) -> None:
     """Show what is kept, the sets used last first."""
-    from automl_vision.data.cache_entries import cache_entries
+    from automl_vision.data.cache_entries import cache_entries, unfinished_bytes
 
     folder = _folder(cache_dir)
-    entries = cache_entries(folder)
+    entries, unfinished = cache_entries(folder), unfinished_bytes(folder)
     if json_output:
-        typer.echo(json.dumps({"folder": str(folder), "entries": [_values(entry) for entry in entries]}))
+        kept = {"folder": str(folder), "entries": [_values(entry) for entry in entries], "unfinished_bytes": unfinished}
+        typer.echo(json.dumps(kept))
         return
+    if unfinished:
+        stdout.print(f"Sets that are not finished take {unfinished / 1e6:,.1f} MB.", soft_wrap=True)
     if not entries:
         stdout.print(f"Nothing is kept in {safe(str(folder))}.", soft_wrap=True)
         return

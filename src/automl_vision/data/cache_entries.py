@@ -2,6 +2,8 @@
 
 An entry is one set of decoded images (`planes`), used whenever a store is opened on it. It is removed under its lock,
 so never while another process builds it. Where the system can remove an open file, a search that reads it goes on.
+A builder that is killed leaves its scratch folder, and the system frees its lock: the rows that are whole are for the
+next builder (`donors`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SCRATCH = ".tmp-"
 _LOCK = ".lock"
 _KEY = re.compile("[0-9a-f]{32}")
 _SCRATCH = re.compile(f"({_KEY.pattern}){re.escape(SCRATCH)}.*")
-_IN_AN_ENTRY = re.compile(r"plane-\d+\.u8|facts\.parquet|index\.json")
+_IN_AN_ENTRY = re.compile(r"plane-\d+\.u8|facts\.parquet|index\.json|rows\.journal")
 #: The rule for the size of the cache: this share of its disk, and no more bytes than that.
 SHARE_OF_DISK, MOST_BYTES = 0.2, 200 * 10**9
 #: Seconds since its last use before an entry gives way to a new one unasked: a search may be reading it.
@@ -68,6 +70,21 @@ def lock_of(cache_dir: Path, key: str) -> Path:
     return cache_dir / f"{key}{_LOCK}"
 
 
+@contextlib.contextmanager
+def held_at_once(cache_dir: Path, key: str) -> Iterator[bool]:
+    """Hold the lock of an entry if nobody else does, without waiting; whether it is held."""
+    lock = filelock.FileLock(lock_of(cache_dir, key))
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def note_use(folder: Path) -> None:
     """Remember that an entry was opened; where nothing may be written, it counts as used when it was built."""
     with contextlib.suppress(OSError):
@@ -86,12 +103,12 @@ def give_up(cache_dir: Path, most_bytes: int, *, spare: str = "", idle_seconds: 
         cache_dir: the folder.
         most_bytes: that may stay; 0 removes everything.
         spare: key of an entry that stays.
-        idle_seconds: what was used since then stays.
+        idle_seconds: what was used since then stays, and so does what killed builders wrote since.
 
     Returns:
         What was removed: less than asked for where an entry is being built or cannot be removed.
     """
-    sweep(cache_dir)
+    sweep(cache_dir, idle_seconds=idle_seconds)
     entries = cache_entries(cache_dir)
     total, removed = sum(entry.bytes for entry in entries), []
     for entry in reversed(entries):
@@ -104,25 +121,84 @@ def give_up(cache_dir: Path, most_bytes: int, *, spare: str = "", idle_seconds: 
     return tuple(removed)
 
 
-def sweep(cache_dir: Path, held: str = "") -> None:
+def abandoned(cache_dir: Path) -> list[Path]:
+    """Scratch folders, whoever made them; those whose lock is free are of killed builders."""
+    try:
+        return sorted(folder for folder in cache_dir.iterdir() if is_scratch(folder) and folder.is_dir())
+    except OSError:
+        return []  # there is no such folder
+
+
+def unfinished_bytes(cache_dir: Path) -> int:
+    """What sets take that are being built, or were not finished."""
+    files = [file for folder in abandoned(cache_dir) for file in _listed(folder)]
+    return sum(map(_size, files))
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # it is being removed
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def is_scratch(folder: Path) -> bool:
+    """Whether its name says that an entry was to be built in it."""
+    return bool(_SCRATCH.fullmatch(folder.name))
+
+
+def key_of(scratch: Path) -> str:
+    """The entry that was to be built in a scratch folder."""
+    return scratch.name.partition(SCRATCH)[0]
+
+
+def sweep(cache_dir: Path, held: str = "", idle_seconds: float = 0.0) -> int:
     """Remove what killed builders left behind: scratch folders whose lock is free.
 
     Args:
         cache_dir: the folder.
         held: the key whose lock the caller has; its scratch folders go as well.
+        idle_seconds: other folders that were written since then stay.
+
+    Returns:
+        How many were removed.
     """
-    left = ((folder, _SCRATCH.fullmatch(folder.name)) for folder in cache_dir.iterdir() if folder.is_dir())
-    for scratch, key in [(folder, match.group(1)) for folder, match in left if match]:
-        if key == held:
-            shutil.rmtree(scratch, ignore_errors=True)
-            continue
-        with _at_once(cache_dir, key) as free:
-            if free:
-                shutil.rmtree(scratch, ignore_errors=True)
+    removed = 0
+    for scratch in abandoned(cache_dir):
+        if key_of(scratch) == held:
+            removed += _gone(scratch)
+        elif time.time() - _last_written(scratch) >= idle_seconds:
+            removed += remove_abandoned(cache_dir, scratch)
+    return removed
+
+
+def remove_abandoned(cache_dir: Path, scratch: Path) -> bool:
+    """Remove a scratch folder if its lock is free; whether it is gone."""
+    with held_at_once(cache_dir, key_of(scratch)) as free:
+        return free and _gone(scratch)
+
+
+def _gone(scratch: Path) -> bool:
+    shutil.rmtree(scratch, ignore_errors=True)
+    return not scratch.exists()
+
+
+def _last_written(folder: Path) -> float:
+    try:
+        return max((file.stat().st_mtime for file in folder.iterdir()), default=folder.stat().st_mtime)
+    except OSError:
+        return 0.0  # it is being removed
 
 
 def _removed(cache_dir: Path, folder: Path) -> bool:
-    with _at_once(cache_dir, folder.name) as free:
+    with held_at_once(cache_dir, folder.name) as free:
         if not free:
             return False
         doomed = folder.with_name(f"{folder.name}{SCRATCH}{os.getpid()}-removed")
@@ -134,21 +210,6 @@ def _removed(cache_dir: Path, folder: Path) -> bool:
         with contextlib.suppress(OSError):  # where a held file cannot be removed, an empty one stays
             lock_of(cache_dir, folder.name).unlink(missing_ok=True)
     return True
-
-
-@contextlib.contextmanager
-def _at_once(cache_dir: Path, key: str) -> Iterator[bool]:
-    """Hold the lock of an entry if nobody else does; whether it is held."""
-    lock = filelock.FileLock(lock_of(cache_dir, key))
-    try:
-        lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _is_entry(folder: Path) -> bool:

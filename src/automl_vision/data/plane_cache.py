@@ -1,32 +1,49 @@
-"""Where decoded images lie: the cache folder under a lock, or a temporary folder that removes itself."""
+"""Where decoded images lie: the cache folder under a lock, a temporary folder, memory, or nowhere at all.
+
+A disk that is full costs time and never a result: each place is tried where the one before it has no room.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import tempfile
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import filelock
 import platformdirs
 
+from automl_vision.data.build import Offering, Wanted, fill, no_donors, with_whole_digests
 from automl_vision.data.cache_entries import (
     IN_USE_SECONDS,
     SCRATCH,
+    cache_entries,
     give_up,
     largest_cache,
     lock_of,
     note_use,
+    remove_abandoned,
     sweep,
 )
-from automl_vision.data.planes import DamagedPlanes, Planes, open_planes, sync_folder
-from automl_vision.errors import DataError
+from automl_vision.data.donors import Donors
+from automl_vision.data.journal import JOURNAL
+from automl_vision.data.planes import DamagedPlanes, Planes, PlaneWriter, open_planes, sync_folder
+from automl_vision.data.undisked import MemoryWriter, UndecodedWriter
+from automl_vision.errors import BudgetExhausted, Interrupted
+from automl_vision.runtime import available_memory
 
-#: Fills an empty folder with planes.
-Fill = Callable[[Path], None]
+#: What squares in memory may take of what is free: networks and batches need some, too.
+MEMORY_SHARE = 0.5
+#: A build that ends so may be wanted again, and the rows that it has are whole.
+_STOPPED = (KeyboardInterrupt, Interrupted, BudgetExhausted)
+_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def default_cache_dir() -> Path:
@@ -40,17 +57,12 @@ def cache_dir_of(given: str) -> Path:
     return Path(given).expanduser() if given else default_cache_dir()
 
 
-class Disk:
-    """The folder that planes lie in. A temporary one goes when released, collected, or at exit."""
+class TemporaryFolder:
+    """A folder that goes when released, collected, or at exit."""
 
-    def __init__(self, folder: Path, *, temporary: bool = False) -> None:
-        self.folder = folder
-        self._remove = weakref.finalize(self, _remove, folder, os.getpid()) if temporary else None
-
-    def release(self) -> None:
-        """Remove a temporary folder; a cached one stays."""
-        if self._remove is not None:
-            self._remove()
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="automl-vision-"))
+        self.release = weakref.finalize(self, _remove, self.path, os.getpid())
 
 
 def _remove(folder: Path, owner: int) -> None:
@@ -60,62 +72,96 @@ def _remove(folder: Path, owner: int) -> None:
 
 
 def obtain(
-    key: str, sizes: Sequence[int], cache_dir: Path | None, fill: Fill, most_bytes: int | None = None
-) -> tuple[Planes, Disk, tuple[str, ...]]:
-    """The planes of `key` from the cache, or built into it, or built into a temporary folder.
+    key: str, wanted: Wanted, cache_dir: Path | None, most_bytes: int | None = None
+) -> tuple[Planes, TemporaryFolder | None, tuple[str, ...]]:
+    """The planes of `key` from the cache, or built into it, or built wherever there is room.
 
     Args:
         key: names the content; equal keys are equal planes.
-        sizes: sides that the planes must have.
+        wanted: what they are to hold.
         cache_dir: None for a temporary folder.
-        fill: builds the planes.
         most_bytes: what the cache may grow to, once these are in it; None for `largest_cache`.
 
     Returns:
-        The planes, their place, and notes for the user.
+        The planes, the temporary folder that they lie in if they do, and notes for the user.
 
     Raises:
-        DataError: no disk has room for them.
+        DataError: a file changes while it is read.
     """
-    if cache_dir is None:
-        return *_temporary(sizes, fill), ()
-    try:
-        planes = _cached(cache_dir, key, sizes, fill, most_bytes)
-    # A cache folder that is full, read-only or on a file system without locks costs the next run its time,
-    # but must not cost this one its result.
-    except (OSError, NotImplementedError) as error:
-        note = f"decoded images are not kept: the cache folder {cache_dir} cannot take them ({error})"
-        return *_temporary(sizes, fill), (note,)
-    return planes, Disk(planes.folder), ()
-
-
-def _temporary(sizes: Sequence[int], fill: Fill) -> tuple[Planes, Disk]:
-    planes = None
-    try:
-        disk = Disk(Path(tempfile.mkdtemp(prefix="automl-vision-")), temporary=True)
+    reasons: list[str] = []
+    if cache_dir is not None:
         try:
-            fill(disk.folder)
-            planes = open_planes(disk.folder, sizes, check=False)
-        finally:
-            if planes is None:
-                disk.release()
+            return _cached(cache_dir, key, wanted, most_bytes), None, ()
+        # A cache folder that is full, read-only or on a file system without locks costs the next run its time,
+        # but must not cost this one its result.
+        except (OSError, NotImplementedError) as error:
+            reasons.append(f"the cache folder {cache_dir} cannot take them ({error})")
+    offering = Donors(cache_dir, wanted.sizes, decode_side=wanted.decode_side).offering if cache_dir else no_donors
+    try:
+        planes, folder = _temporary(wanted, offering)
     except OSError as error:
-        place = f"{tempfile.gettempdir()} ({os.strerror(error.errno or errno.EIO)})"
-        fix = "free some space, or point TMPDIR or --cache-dir to a disk that has it"
-        raise DataError("no room for decoded images", value=place, fix=fix) from None
-    return planes, disk
+        reasons.append(f"no temporary folder can ({error})")
+        planes, note = _without_disk(wanted, offering, reasons)
+        return planes, None, (note,)
+    return planes, folder, tuple(f"decoded images are not kept: {reason}" for reason in reasons)
 
 
-def _cached(cache_dir: Path, key: str, sizes: Sequence[int], fill: Fill, most: int | None) -> Planes:
+def _temporary(wanted: Wanted, offering: Offering) -> tuple[Planes, TemporaryFolder]:
+    folder = TemporaryFolder()
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(folder.release)
+        _write(folder.path, wanted, offering)
+        planes = open_planes(folder.path, wanted.sizes, check=False)
+        on_error.pop_all()
+    return planes, folder
+
+
+def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) -> tuple[Planes, str]:
+    """Squares in memory where they fit, else none."""
+    why, megabytes = "; ".join(reasons), wanted.nbytes / 1e6
+    if wanted.nbytes <= MEMORY_SHARE * available_memory():
+        with contextlib.suppress(MemoryError):
+            planes = _in_memory(wanted, offering)
+            return planes, f"decoded images are held in memory, {megabytes:,.0f} MB, and not kept: {why}"
+    started = time.monotonic()
+    planes = _undecoded(wanted)
+    seconds = time.monotonic() - started
+    cost = f"about {seconds:,.0f} s for each pass over all of them"
+    fix = f"to be faster, free {megabytes:,.0f} MB, or point --cache-dir to a disk that has them"
+    return (
+        planes,
+        f"images are decoded whenever they are asked for, {cost}: {why}, and there is too little memory; {fix}",
+    )
+
+
+def _in_memory(wanted: Wanted, offering: Offering) -> Planes:
+    writer = MemoryWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side)
+    fill(wanted, writer, offering)
+    return _complete(writer.planes(), wanted)
+
+
+def _undecoded(wanted: Wanted) -> Planes:
+    """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs."""
+    writer = UndecodedWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side)
+    fill(wanted, writer)
+    return _complete(writer.planes(), wanted)
+
+
+def _complete(planes: Planes, wanted: Wanted) -> Planes:
+    return replace(planes, facts=with_whole_digests(wanted, planes.facts))
+
+
+def _cached(cache_dir: Path, key: str, wanted: Wanted, most: int | None) -> Planes:
     folder = cache_dir / key
     # First without the lock: a cache that is there can be read where nothing may be written.
-    planes = _sound(folder, sizes)
+    planes = _sound(folder, wanted.sizes)
     if planes is not None:
         return planes
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with filelock.FileLock(lock_of(cache_dir, key)):
         # Another process may have built it while this one waited.
-        return _sound(folder, sizes) or _build(folder, sizes, fill, largest_cache(cache_dir) if most is None else most)
+        planes = _sound(folder, wanted.sizes)
+        return planes or _build(folder, wanted, largest_cache(cache_dir) if most is None else most)
 
 
 def _sound(folder: Path, sizes: Sequence[int]) -> Planes | None:
@@ -127,17 +173,54 @@ def _sound(folder: Path, sizes: Sequence[int]) -> Planes | None:
     return planes
 
 
-def _build(folder: Path, sizes: Sequence[int], fill: Fill, most: int) -> Planes:
-    """Build beside the entry and rename: it is there as a whole or not at all. The lock is held."""
-    sweep(folder.parent, folder.name)
+def _build(folder: Path, wanted: Wanted, most: int) -> Planes:
+    """Build the entry, with what can be given up for it where the disk is full. The lock is held."""
     if folder.exists():
-        shutil.rmtree(folder)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}{SCRATCH}{os.getpid()}-", dir=folder.parent))
-    try:
-        fill(scratch)
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder)  # it is damaged
+    while True:
+        donors = Donors(folder.parent, wanted.sizes, folder.name, wanted.decode_side)
+        try:
+            _build_beside(folder, wanted, donors)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not _make_room(folder):
+                raise
+            continue
+        break
+    for emptied in donors.emptied():
+        remove_abandoned(folder.parent, emptied)
+    sweep(folder.parent, folder.name, IN_USE_SECONDS)
     sync_folder(folder.parent)
     give_up(folder.parent, most, spare=folder.name, idle_seconds=IN_USE_SECONDS)
-    return open_planes(folder, sizes, check=False)
+    return open_planes(folder, wanted.sizes, check=False)
+
+
+def _build_beside(folder: Path, wanted: Wanted, donors: Donors) -> None:
+    """Build in a scratch folder and rename it: the entry is there as a whole or not at all.
+
+    Where the user or the budget stops it, the scratch folder stays, as it would if the process were killed: the next
+    build takes its rows.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}{SCRATCH}{os.getpid()}-", dir=folder.parent))
+    try:
+        _write(scratch, wanted, donors.offering)
+        scratch.replace(folder)
+    except _STOPPED:
+        raise
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    (folder / JOURNAL).unlink()
+
+
+def _write(folder: Path, wanted: Wanted, offering: Offering) -> None:
+    with PlaneWriter(folder, wanted.sizes, len(wanted.files), wanted.decode_side) as writer:
+        fill(wanted, writer, offering)
+        writer.finish(partial(with_whole_digests, wanted))
+
+
+def _make_room(folder: Path) -> bool:
+    """Give up what killed builders left, or else the entry that was used longest ago, and not today."""
+    if sweep(folder.parent, folder.name):
+        return True
+    total = sum(entry.bytes for entry in cache_entries(folder.parent))
+    return bool(give_up(folder.parent, max(total - 1, 0), spare=folder.name, idle_seconds=IN_USE_SECONDS))

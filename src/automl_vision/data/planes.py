@@ -1,33 +1,36 @@
 """The file format of decoded images: one file of uint8 squares per side, and an index that is written last.
 
 A folder holds `plane-<side>.u8` (P rows of side x side x 3 bytes, no header), `facts.parquet` (one row per
-distinct file, with the row its squares have) and `index.json` (format, sides, checksums).
+distinct file, with the row its squares have) and `index.json` (format, sides, checksums). While it is written,
+`rows.journal` tells which rows are whole.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from automl_vision.data.facts import FACT_COLUMNS
-from automl_vision.data.plane import Plane, ShortPlane
+from automl_vision.data.fact_table import COLUMNS, PLANE_ROW, FactTable
+from automl_vision.data.journal import GROUP, JOURNAL, JournaledRow, first_line, group_line
+from automl_vision.data.plane import FilePlane, Plane, ShortPlane
+from automl_vision.data.survey import Fact
 
 #: 2: the facts tell when a picture was taken, and hold the hash of what it shows; 3: at which fraction it was decoded.
 FORMAT = 3
-
-#: Column of `facts.parquet` beside `FACT_COLUMNS`: row of the image in every plane, -1 where quarantined.
-PLANE_ROW = "plane_row"
 
 #: The file that is written last.
 INDEX = "index.json"
@@ -44,36 +47,67 @@ class DamagedPlanes(Exception):
 
 @dataclass(frozen=True)
 class Planes:
-    """An open folder of planes.
+    """Decoded images.
 
     Attributes:
-        folder: where it lies.
         facts: one row per distinct file: `FACT_COLUMNS` and `PLANE_ROW`.
         squares: side -> P squares, read by row.
     """
 
-    folder: Path
     facts: pd.DataFrame
-    squares: dict[int, Plane]
+    squares: Mapping[int, Plane]
+
+
+#: Facts of all files of a set -> the same with what only all of them together tell.
+Complete = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def _as_it_is(facts: pd.DataFrame) -> pd.DataFrame:
+    return facts
+
+
+class RowWriter(Protocol):
+    """What takes images as they are decoded."""
+
+    def add(self, fact: Fact, squares: Sequence[NDArray[np.uint8]] | None) -> None:
+        """Take the facts of a file and one square per side, ascending; no squares where it is quarantined."""
+        ...
+
+
+def how_made(sizes: Sequence[int], decode_side: int) -> dict[str, Any]:
+    """What squares and facts depend on beside the files: rows that were made otherwise are other rows."""
+    return {
+        "format": FORMAT,
+        "pillow": version("pillow").split(".")[0],
+        "sides": list(sizes),
+        "decode_side": decode_side,
+    }
 
 
 class PlaneWriter:
     """Appends images to all planes of a folder, in order; use as a context manager.
+
+    Rows that are whole are in the journal, at the latest when the context is left: by an error as well.
 
     Raises:
         OSError: the disk is full or the folder cannot be written. The room is asked for at the start where
             the system can do so: a disk that is too small is known before the first image is decoded.
     """
 
-    def __init__(self, folder: Path, sizes: Sequence[int], capacity: int) -> None:
+    def __init__(self, folder: Path, sizes: Sequence[int], capacity: int, decode_side: int = 0) -> None:
         self._folder = folder
+        self._made = how_made(sizes, decode_side)
         self._count = 0
+        self._facts = FactTable()
+        self._group: list[JournaledRow] = []
         self._files: dict[int, BinaryIO] = {}
         self._crcs: dict[int, list[int]] = {size: [] for size in sizes}
         with ExitStack() as opened:
             for size in sizes:
                 self._files[size] = opened.enter_context(_plane_file(folder, size).open("wb"))
                 _reserve(self._files[size].fileno(), capacity * 3 * size * size)
+            self._journal = opened.enter_context((folder / JOURNAL).open("wb"))
+            self._journal.write(first_line(self._made))
             self._open = opened.pop_all()
 
     def __enter__(self) -> PlaneWriter:
@@ -82,28 +116,31 @@ class PlaneWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        if error is None:
+            self._open.close()
+            return
+        with contextlib.suppress(OSError), self._open:  # there is an error to tell already
+            self._commit()
+            self._give_back()
 
-    def append(self, squares: Sequence[NDArray[np.uint8]]) -> int:
-        """Write one square per size, ascending as the sizes are; returns their row."""
-        for (size, file), pixels in zip(self._files.items(), squares, strict=True):
-            crcs = self._crcs[size]
-            if self._count % _block_rows(size) == 0:
-                crcs.append(0)
-            crcs[-1] = zlib.crc32(pixels.data, crcs[-1])
-            file.write(pixels.data)
-        self._count += 1
-        return self._count - 1
+    def add(self, fact: Fact, squares: Sequence[NDArray[np.uint8]] | None) -> None:
+        """Write the facts of a file and one square per size, ascending as the sizes are; none where quarantined."""
+        row, crcs = (-1, ()) if squares is None else (self._count, self._append(squares))
+        kept = fact | {PLANE_ROW: row}
+        self._facts.add(kept)
+        self._group.append(JournaledRow(kept, crcs))
+        if len(self._group) >= GROUP:
+            self._commit()
 
-    def finish(self, facts: pd.DataFrame) -> None:
-        """Give back what was reserved and not used, and write the facts and the index."""
-        for size, file in self._files.items():
-            file.truncate(self._count * 3 * size * size)
-            file.flush()
+    def finish(self, complete: Complete = _as_it_is) -> None:
+        """Give back what was reserved and not used, and write the facts, as `complete` leaves them, and the index."""
+        self._commit()
+        self._give_back()
+        for file in self._files.values():
             os.fsync(file.fileno())
-        facts.to_parquet(self._folder / _FACTS, index=False)
+        complete(self._facts.table()).to_parquet(self._folder / _FACTS, index=False)
         index = {
-            "format": FORMAT,
+            **self._made,
             "count": self._count,
             "crc32": {str(size): crcs for size, crcs in self._crcs.items()},
             "facts_crc32": zlib.crc32((self._folder / _FACTS).read_bytes()),
@@ -113,6 +150,31 @@ class PlaneWriter:
             written.flush()
             os.fsync(written.fileno())
         sync_folder(self._folder)
+
+    def _append(self, squares: Sequence[NDArray[np.uint8]]) -> tuple[int, ...]:
+        for (size, file), pixels in zip(self._files.items(), squares, strict=True):
+            blocks = self._crcs[size]
+            if self._count % block_rows(size) == 0:
+                blocks.append(0)
+            blocks[-1] = zlib.crc32(pixels.data, blocks[-1])
+            file.write(pixels.data)
+        self._count += 1
+        return tuple(zlib.crc32(pixels.data) for pixels in squares)
+
+    def _commit(self) -> None:
+        """Name the rows of the group in the journal, once their squares are with the system."""
+        if not self._group:
+            return
+        for file in self._files.values():
+            file.flush()
+        self._journal.write(group_line(self._group))
+        self._journal.flush()
+        self._group = []
+
+    def _give_back(self) -> None:
+        for size, file in self._files.items():
+            file.flush()
+            file.truncate(self._count * 3 * size * size)
 
 
 def open_planes(folder: Path, sizes: Sequence[int], *, check: bool = True) -> Planes:
@@ -126,23 +188,37 @@ def open_planes(folder: Path, sizes: Sequence[int], *, check: bool = True) -> Pl
     Raises:
         DamagedPlanes: the folder is not exactly what was written.
     """
-    index = _read_index(folder, sizes)
+    index = read_index(folder, sizes)
     squares = open_squares(folder, index["count"], sizes)
     if check:
         _compare(index, squares)
-    return Planes(folder, _read_facts(folder, index), squares)
+    return Planes(read_facts(folder, index), squares)
 
 
-def open_squares(folder: Path, count: int, sizes: Sequence[int]) -> dict[int, Plane]:
-    """The squares of a folder whose checksums were compared before: side -> `count` of them.
+def open_squares(folder: Path, count: int, sizes: Sequence[int]) -> dict[int, FilePlane]:
+    """The squares of a folder, whose checksums are not compared: side -> `count` of them.
 
     Raises:
         DamagedPlanes: a file is missing or has another size.
     """
     try:
-        return {size: Plane(_plane_file(folder, size), size, count) for size in sizes}
+        return {size: FilePlane(_plane_file(folder, size), size, count) for size in sizes}
     except ShortPlane as error:
         raise DamagedPlanes(str(error)) from None
+
+
+def cut_planes(folder: Path, sizes: Sequence[int], most: int) -> int:
+    """Cut the planes of an abandoned build to the rows that all of them have, and to `most`; returns how many.
+
+    Raises:
+        OSError: a plane is missing, or cannot be written.
+    """
+    files = {size: _plane_file(folder, size) for size in sizes}
+    count = min([most, *(file.stat().st_size // (3 * size * size) for size, file in files.items())])
+    for size, file in files.items():
+        if file.stat().st_size > count * 3 * size * size:
+            os.truncate(file, count * 3 * size * size)
+    return count
 
 
 def sync_folder(folder: Path) -> None:
@@ -160,7 +236,13 @@ def _plane_file(folder: Path, size: int) -> Path:
     return folder / f"plane-{size}.u8"
 
 
-def _block_rows(size: int) -> int:
+def block_checksum(squares: NDArray[np.uint8]) -> int:
+    """CRC-32 of squares that lie one after the other."""
+    return zlib.crc32(squares.data)
+
+
+def block_rows(size: int) -> int:
+    """Rows of a plane that share a checksum."""
     return max(1, _BLOCK_BYTES // (3 * size * size))
 
 
@@ -185,7 +267,12 @@ def _errno(*names: str) -> frozenset[int]:
 _CANNOT_RESERVE = _errno("EOPNOTSUPP", "ENOTSUP", "EINVAL", "ENOSYS", "ENODEV")
 
 
-def _read_index(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
+def read_index(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
+    """What the index of a folder says.
+
+    Raises:
+        DamagedPlanes: it is missing, incomplete, or of another format.
+    """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
@@ -197,38 +284,43 @@ def _read_index(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
         raise DamagedPlanes("index: incomplete")
     for size in sizes:
         listed = crcs.get(str(size))
-        if not isinstance(listed, list) or len(listed) != -(-count // _block_rows(size)):
+        if not isinstance(listed, list) or len(listed) != -(-count // block_rows(size)):
             raise DamagedPlanes(f"index: no checksums for side {size}")
     return index
 
 
-def _read_facts(folder: Path, index: Mapping[str, Any]) -> pd.DataFrame:
+def read_facts(folder: Path, index: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """Some columns of the facts of a folder, which has this index.
+
+    Raises:
+        DamagedPlanes: they are missing or altered.
+    """
     try:
         data = (folder / _FACTS).read_bytes()
     except OSError as error:
         raise DamagedPlanes(f"facts: {error}") from None
     if zlib.crc32(data) != index.get("facts_crc32"):
         raise DamagedPlanes("facts: checksum")
-    facts = pd.read_parquet(folder / _FACTS)
-    if list(facts.columns) != [*FACT_COLUMNS, PLANE_ROW]:
-        raise DamagedPlanes("facts: other columns")
-    return facts
+    try:
+        return pd.read_parquet(io.BytesIO(data), columns=list(columns))
+    except ValueError as error:
+        raise DamagedPlanes(f"facts: {error}") from None
 
 
-def _compare(index: Mapping[str, Any], squares: Mapping[int, Plane]) -> None:
+def _compare(index: Mapping[str, Any], squares: Mapping[int, FilePlane]) -> None:
     total = sum(plane.nbytes for plane in squares.values())
     step = max(1, -(-total // _CHECKED_BYTES))
     # Another offset every time: damage that one sample misses, a later one finds.
     offset = int.from_bytes(os.urandom(4)) % step
     for size, plane in squares.items():
-        rows = _block_rows(size)
+        rows = block_rows(size)
         for block, crc in list(enumerate(index["crc32"][str(size)]))[offset::step]:
             if _checksum(plane, block * rows, min((block + 1) * rows, len(plane))) != crc:
                 raise DamagedPlanes(f"plane {size}: checksum of block {block}")
 
 
-def _checksum(plane: Plane, start: int, stop: int) -> int:
+def _checksum(plane: FilePlane, start: int, stop: int) -> int:
     try:
-        return zlib.crc32(plane.block(start, stop).data)
+        return block_checksum(plane.block(start, stop))
     except (ShortPlane, OSError) as error:
         raise DamagedPlanes(str(error)) from None

@@ -27,7 +27,7 @@ from automl_vision.data.preprocess import decode_side_of, squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, is_stored, thumbnails
+from automl_vision.data.store import ImageStore, SealedRowError, build_store, thumbnails, undecoded_files
 from automl_vision.errors import DataError, ImageReadError
 
 if TYPE_CHECKING:
@@ -145,10 +145,12 @@ def planned_decode_side(settings: Settings, sizes: Sequence[int]) -> int:
     return decode_side_of(sizes) if settings.data.draft else 0
 
 
-def is_decoded(manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int, *, decode_side: int) -> bool:
-    """Whether an earlier run left these very images decoded in the cache."""
+def files_to_decode(
+    manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int, *, decode_side: int
+) -> int:
+    """How many files no earlier run left decoded in the cache; every file is read to know it."""
     folder = cache_folder(settings)
-    return folder is not None and is_stored(manifest, sizes, folder, threads, decode_side)
+    return len(manifest) if folder is None else undecoded_files(manifest, sizes, folder, threads, decode_side)
 
 
 def decode(
@@ -171,7 +173,7 @@ def decode(
         decode_side: see `preprocess.Preprocessing`; None: as planned for these squares.
 
     Raises:
-        DataError: there is no room for the decoded images.
+        DataError: a file changes while it is read.
     """
     gigabytes = settings.machine.cache_gigabytes
     most = None if gigabytes is None else int(gigabytes * 1e9)

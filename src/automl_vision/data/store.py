@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from automl_vision.data.build import Progress, Wanted, undecoded
+from automl_vision.data.donors import Donors
+from automl_vision.data.fact_table import PLANE_ROW, table_of
 from automl_vision.data.facts import FACT_COLUMNS, Facts
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.plane import Plane, ShortPlane
-from automl_vision.data.plane_cache import Disk, default_cache_dir, obtain
-from automl_vision.data.planes import FORMAT, PLANE_ROW, PlaneWriter, open_squares
-from automl_vision.data.survey import NOTHING_KNOWN, Fact, Found, find_files, in_order, look_into, whole_digest
-from automl_vision.data.whole_digests import may_have_copies
+from automl_vision.data.plane_cache import TemporaryFolder, default_cache_dir, obtain
+from automl_vision.data.planes import how_made
+from automl_vision.data.survey import NOTHING_KNOWN, Found, find_files
 from automl_vision.errors import DataError
 
 __all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir"]
@@ -34,7 +34,6 @@ __all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir"]
 #: Fields along a side of a thumbnail, and images that are in memory at once to make them.
 _FIELDS, _THUMBNAIL_BATCH = 16, 256
 
-Progress = Callable[[int, int], None]
 Rows = torch.Tensor | NDArray[np.int64] | Sequence[int]
 
 
@@ -47,15 +46,15 @@ class ImageStore:
 
     Attributes:
         sizes: sides in pixels, ascending.
-        notes: what the user should know: where the images went when the cache folder could not take them.
         decode_side: what the images were decoded with, see `preprocess.Preprocessing`.
+        notes: what the user should know: where the images went when the cache folder could not take them.
     """
 
     def __init__(
         self,
         squares: dict[int, Plane],
         plane_rows: NDArray[np.int64],
-        disk: Disk,
+        folder: TemporaryFolder | None,
         notes: tuple[str, ...] = (),
         hidden: NDArray[np.bool_] | None = None,
         decode_side: int = 0,
@@ -65,7 +64,7 @@ class ImageStore:
         self.notes = notes
         self._squares = squares
         self._plane_rows = plane_rows
-        self._disk = disk
+        self._folder = folder
         self._hidden = np.zeros(len(plane_rows), dtype=np.bool_) if hidden is None else hidden
 
     def __len__(self) -> int:
@@ -74,16 +73,7 @@ class ImageStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the same files; only this process removes a temporary folder."""
-        count = {len(plane) for plane in self._squares.values()}.pop()
-        return _reopen, (
-            self._disk.folder,
-            count,
-            self.sizes,
-            self._plane_rows,
-            self.notes,
-            self._hidden,
-            self.decode_side,
-        )
+        return ImageStore, (self._squares, self._plane_rows, None, self.notes, self._hidden, self.decode_side)
 
     def has_image(self, rows: Rows) -> NDArray[np.bool_]:
         """(B) True where the row decoded.
@@ -122,9 +112,20 @@ class ImageStore:
         except (ShortPlane, OSError) as error:
             raise DataError(
                 "decoded images cannot be read any more",
-                value=f"{self._squares[size].file} ({error})",
+                value=f"{self._squares[size].place} ({error})",
                 fix="check the disk, and run again: the images are decoded anew",
             ) from error
+
+    def expect(self, rows: Rows, size: int) -> None:
+        """Begin to read rows that `fetch` will be asked for soon; a disk serves many at once. Changes no result.
+
+        Rows that `fetch` would refuse are passed by.
+        """
+        asked = self._within(rows)
+        shown = asked[~self._hidden[asked]]
+        plane_rows = self._plane_rows[shown]
+        if size in self._squares:
+            self._squares[size].expect(plane_rows[plane_rows >= 0])
 
     def plane_for(self, size: int) -> int:
         """The smallest stored side of at least `size`, else the largest there is."""
@@ -152,10 +153,11 @@ class ImageStore:
         for plane in self._squares.values():
             plane.close()
         self._squares.clear()
-        self._disk.release()
+        if self._folder is not None:
+            self._folder.release()
 
     def _view(self, plane_rows: NDArray[np.int64], hidden: NDArray[np.bool_]) -> ImageStore:
-        return ImageStore(self._squares, plane_rows, self._disk, self.notes, hidden, self.decode_side)
+        return ImageStore(self._squares, plane_rows, self._folder, self.notes, hidden, self.decode_side)
 
     def _within(self, rows: Rows) -> NDArray[np.int64]:
         index = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
@@ -165,18 +167,6 @@ class ImageStore:
         if index.size and not 0 <= index.min() <= index.max() < len(self):
             raise ValueError(f"rows must be in 0..{len(self) - 1}, got {index.min()}..{index.max()}")
         return index
-
-
-def _reopen(
-    folder: Path,
-    count: int,
-    sizes: tuple[int, ...],
-    plane_rows: NDArray[np.int64],
-    notes: tuple[str, ...],
-    hidden: NDArray[np.bool_],
-    decode_side: int,
-) -> ImageStore:
-    return ImageStore(open_squares(folder, count, sizes), plane_rows, Disk(folder), notes, hidden, decode_side)
 
 
 def build_store(
@@ -200,7 +190,7 @@ def build_store(
         decode_side: see `preprocess.Preprocessing`; 0 decodes every image wholly.
 
     Raises:
-        DataError: there is no room for the decoded images, or a file changes while it is read.
+        DataError: a file changes while it is read.
         ValueError: `sizes` are not positive whole numbers.
     """
     sides = _checked_sizes(sizes)
@@ -208,11 +198,11 @@ def build_store(
     found = find_files(files, threads)
     by_digest = {each.digest: file for each, file in zip(found, files, strict=True) if each.digest}
     tell = progress or _silent
-    fill = partial(_fill, sorted(by_digest.items()), sides, decode_side, threads, tell)
-    planes, disk, notes = obtain(_key(by_digest, sides, decode_side), sides, cache_dir, fill, most_bytes)
+    wanted = Wanted(dict(sorted(by_digest.items())), sides, threads, tell, decode_side)
+    planes, folder, notes = obtain(_key(by_digest, sides, decode_side), wanted, cache_dir, most_bytes)
     tell(len(by_digest), len(by_digest))
     table, plane_rows = _in_manifest_order(found, planes.facts)
-    return ImageStore(planes.squares, plane_rows, disk, notes, decode_side=decode_side), Facts(table)
+    return ImageStore(dict(planes.squares), plane_rows, folder, notes, decode_side=decode_side), Facts(table)
 
 
 def thumbnails(store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -235,11 +225,14 @@ def _fields(images: torch.Tensor, edges: NDArray[np.int64]) -> NDArray[np.float3
     return np.asarray((sums / np.outer(widths, widths)).reshape(len(grey), -1), dtype=np.float32)
 
 
-def is_stored(manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int, decode_side: int = 0) -> bool:
-    """Whether `build_store` would find these images decoded in `cache_dir`; every file is read to know it."""
-    files = [manifest.file(row) for row in range(len(manifest))]
-    by_digest = {each.digest: file for each, file in zip(find_files(files, threads), files, strict=True) if each.digest}
-    return (cache_dir / _key(by_digest, _checked_sizes(sizes), decode_side)).is_dir()
+def undecoded_files(
+    manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int, decode_side: int = 0
+) -> int:
+    """How many files `build_store` would have to decode with this cache; every file is read to know it."""
+    sides = _checked_sizes(sizes)
+    found = find_files([manifest.file(row) for row in range(len(manifest))], threads)
+    digests = {each.digest for each in found if each.digest}
+    return undecoded(digests, Donors(cache_dir, sides, decode_side=decode_side).offering)
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -252,67 +245,19 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(sizes)))
 
 
-def _key(digests: dict[str, Path], sizes: tuple[int, ...], decode_side: int) -> str:
+def _key(digests: Collection[str], sizes: tuple[int, ...], decode_side: int) -> str:
     """Names of files, labels and order are not in the key; what could change a pixel is."""
-    pillow = version("pillow").split(".")[0]
-    digest = hashlib.blake2b(json.dumps([FORMAT, pillow, list(sizes), decode_side]).encode(), digest_size=16)
+    digest = hashlib.blake2b(json.dumps(list(how_made(sizes, decode_side).values())).encode(), digest_size=16)
     for each in sorted(digests):
         digest.update(bytes.fromhex(each))
     return digest.hexdigest()
-
-
-def _fill(
-    files: list[tuple[str, Path]],
-    sizes: tuple[int, ...],
-    decode_side: int,
-    threads: int,
-    progress: Progress,
-    folder: Path,
-) -> None:
-    """Decode the files, given as (digest, path), into an empty folder."""
-    facts: list[Fact] = []
-
-    def look(item: tuple[str, Path]) -> tuple[Fact, Any]:
-        return look_into(item[1], item[0], sizes, decode_side)
-
-    with PlaneWriter(folder, sizes, len(files)) as writer:
-        for fact, squares in in_order(look, files, threads):
-            row = -1 if squares is None else writer.append(squares)
-            facts.append(fact | {PLANE_ROW: row})
-            progress(len(facts), len(files))
-        writer.finish(_with_whole_digests(_table(facts), files, threads, progress))
-
-
-def _with_whole_digests(
-    facts: pd.DataFrame, files: list[tuple[str, Path]], threads: int, progress: Progress
-) -> pd.DataFrame:
-    """The facts of `files`, with the digests of whole pixels where equal ones could be missed without them."""
-    rows = may_have_copies(facts)
-    digests = facts["whole_digest"].to_numpy(dtype=object).copy()
-
-    def look(row: int) -> str:
-        return whole_digest(files[row][1], files[row][0])
-
-    for row, digest in zip(rows.tolist(), in_order(look, rows.tolist(), threads), strict=True):
-        digests[row] = digest
-        progress(len(files), len(files))  # it may stop the work
-    return facts.assign(whole_digest=pd.Series(digests, dtype="str"))
-
-
-def _table(facts: list[Fact]) -> pd.DataFrame:
-    example = NOTHING_KNOWN | {PLANE_ROW: -1}
-    columns = {name: [fact[name] for fact in facts] for name in [*FACT_COLUMNS, PLANE_ROW]}
-    types = {
-        name: {int: "int64", bool: "bool", float: "float64"}.get(type(value), "str") for name, value in example.items()
-    }
-    return pd.DataFrame(columns).astype(types)
 
 
 def _in_manifest_order(found: list[Found], facts: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Facts of all N rows, and their rows in the planes; identical files share theirs."""
     place = {digest: at for at, digest in enumerate(facts["file_digest"])}
     unread = [each for each in found if not each.digest]
-    extra = _table([NOTHING_KNOWN | {"fault": u.kind, "detail": u.detail, PLANE_ROW: -1} for u in unread])
+    extra = table_of([NOTHING_KNOWN | {"fault": u.kind, "detail": u.detail, PLANE_ROW: -1} for u in unread])
     everything = pd.concat([facts, extra], ignore_index=True)
     following = iter(range(len(facts), len(everything)))
     order = [place[each.digest] if each.digest else next(following) for each in found]

@@ -40,6 +40,10 @@ NOTHING_KNOWN: Fact = {
 }
 
 
+#: What a file of these bytes shows wherever it is read; the empty one: nothing is wrong with it.
+_FAULTS_OF_CONTENT = {"", "not_an_image", "truncated"}
+
+
 @dataclass(frozen=True)
 class Found:
     """What is at the path of one manifest row.
@@ -105,6 +109,30 @@ def whole_digest(path: Path, digest: str) -> str:
         DataError: the file is not the one any more whose digest was taken.
     """
     return pixel_digest(open_rgb(_unchanged(path, digest)).pixels)
+
+
+def squares_of(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0) -> Squares:
+    """One square per size of a file that `look_into` found no fault with; arguments as there.
+
+    Raises:
+        DataError: the file is not the one any more whose digest was taken, or cannot be decoded any more.
+    """
+    try:
+        return squares(open_rgb(_unchanged(path, digest), decode_side).pixels, sizes)
+    except ImageReadError as error:
+        raise DataError(
+            "an image cannot be decoded any more",
+            value=f"{str(path)!a} ({error.detail})",
+            fix="give the machine more free memory, or a smaller --resolutions",
+        ) from error
+
+
+def is_settled(fault: str, detail: str) -> bool:
+    """Whether the file's content alone decided what is known of it: on another machine it would be the same.
+
+    Memory that ran out did so here and then; Pillow's own decoders say so in the words of a damaged file.
+    """
+    return fault in _FAULTS_OF_CONTENT and "memory" not in detail
 
 
 def _unchanged(path: Path, digest: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from automl_vision.models.image_source import ImageSource
+from automl_vision.models.image_source import ImageSource, expect
 from automl_vision.models.memory import is_out_of_memory
 
 #: What they may take of the memory that is free on the device before there is a network.
@@ -56,6 +56,14 @@ class DeviceImages:
             return self._source.fetch(rows, size).to(self._device, non_blocking=True)
         self._fill(squares, rows, places, size)
         return squares.index_select(0, places.to(self._device, non_blocking=True)).permute(0, 3, 1, 2)
+
+    def expect(self, rows: torch.Tensor, size: int) -> None:
+        """Have the source begin to read those of the rows that are not on the device yet."""
+        places = self._places(rows)
+        squares = None if places is None else self._squares(size)
+        missing = rows if places is None or squares is None else rows[~self._filled[size][places]]
+        if len(missing):
+            expect(self._source, missing, size)
 
     def release(self) -> bool:
         """Give up what is kept, because networks need the memory; whether there was anything.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,21 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source that can begin to read before it is asked to give."""
+
+    def expect(self, rows: torch.Tensor, size: int) -> None:
+        """Begin to read rows that `fetch` will be asked for soon; changes no result."""
+        ...
+
+
+def expect(source: ImageSource, rows: torch.Tensor, size: int) -> None:
+    """Tell a source what it will be asked for soon, if it can make use of it."""
+    if isinstance(source, ReadsAhead):
+        source.expect(rows, size)
+
+
 def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
     """(B, 3, P, P) uint8 to (B, 3, size, size) uint8, bilinear with antialiasing."""
     if batch.shape[-1] == size:
@@ -40,5 +55,7 @@ def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
 def resized_batches(source: ImageSource, rows: torch.Tensor, size: int, batch_size: int) -> Iterator[torch.Tensor]:
     """Batches of (<= batch_size, 3, size, size) uint8 in the order of `rows`."""
     plane = source.plane_for(size)
-    for part in torch.split(rows, batch_size):
+    parts = torch.split(rows, batch_size)
+    for part, following in zip(parts, (*parts[1:], rows[:0]), strict=True):
+        expect(source, following, plane)
         yield resize(source.fetch(part, plane), size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import partial
 
 from automl_vision import run_dir
 from automl_vision.data.manifest import Manifest
@@ -12,7 +11,7 @@ from automl_vision.data.preparation import (
     Prepared,
     decode,
     decode_seconds,
-    is_decoded,
+    files_to_decode,
     limited,
     planned_decode_side,
     prepare,
@@ -129,10 +128,11 @@ def _affordable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Ru
     sizes, side = stored_sizes(plan.resolutions), _decode_side(context, plan)
     each = decode_seconds(manifest, sizes, side) / runtime.threads
     allowed = DECODE_SHARE * time_left
-    stored = partial(is_decoded, manifest, context.settings, sizes, runtime.threads, decode_side=side)
-    if each * len(manifest) <= allowed or stored():
+    if each * len(manifest) <= allowed:
         return min(judged, len(manifest))
-    return min(judged, int(allowed / each))
+    missing = files_to_decode(manifest, context.settings, sizes, runtime.threads, decode_side=side)
+    needed = each * missing
+    return min(judged, len(manifest) if needed <= allowed else int(allowed / needed * len(manifest)))
 
 
 def _judging_seconds(context: RunContext, manifest: Manifest, plan: Plan, runtime: Runtime) -> float:

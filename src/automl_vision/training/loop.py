@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from automl_vision.data.preprocess import Preprocessing, normalize
 from automl_vision.models.backbones import freeze_first_stages
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.device_images import DeviceImages
-from automl_vision.models.image_source import ImageSource, resized_batches
+from automl_vision.models.image_source import ImageSource, expect, resized_batches
 from automl_vision.models.inference import fastest_training, logits, prepare, softmax
 from automl_vision.models.memory import MoreThanAllowed, available_bytes, saved_bytes
 from automl_vision.runtime import Runtime
@@ -40,6 +40,8 @@ Objective = Callable[[NDArray[np.int64], NDArray[np.float32]], float]
 _LOSS_CHECK_SECONDS = 1.0
 #: Before the first validation was timed: its cost per image, as a share of a training step's.
 _VALIDATION_SHARE = 0.5
+#: Steps before its own in which a disk is told of a batch.
+_STEPS_AHEAD = 2
 
 
 class TrialFailed(Exception):
@@ -352,7 +354,9 @@ class Trainer:
         images = 0
         cut = False
         with seeded_globals(self.runtime.device, "forward", self.recipe.seed, self.epoch):
-            for step, positions in enumerate(self._batches(self.epoch)):
+            batches = self._batches(self.epoch)
+            for step, positions in enumerate(batches):
+                self._expect(batches[step + _STEPS_AHEAD : step + _STEPS_AHEAD + 1])
                 cut = seconds_left() <= self._reserve(time.monotonic() - started, images)
                 if cut:
                     break
@@ -407,6 +411,12 @@ class Trainer:
         return mixed(
             images, targets, recipe.mix, np.random.default_rng(keyed_seed("mix", recipe.seed, self.epoch, step))
         )
+
+    def _expect(self, batches: Sequence[torch.Tensor]) -> None:
+        """Have images of later steps read from a disk while the device computes."""
+        size = AUGMENTATIONS[self.recipe.augment].wanted_size(self.preprocessing.size)
+        for positions in batches:
+            expect(self.data.source, self.data.train_rows[positions], self.data.source.plane_for(size))
 
     def _gradients(self, images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
         """Gradients of the mean loss, gathered over even parts of at most `size` images."""
