@@ -258,10 +258,10 @@ def test_a_fault_of_the_machine_is_looked_into_again(
 ) -> None:
     victim = (root / "cat" / "7.png").read_bytes()
 
-    def fails(data: object) -> object:
+    def fails(data: object, decode_side: int = 0) -> object:
         if data == victim:
             raise ImageReadError(fault, detail)
-        return open_rgb(data)
+        return open_rgb(data, decode_side)
 
     monkeypatch.setattr(survey, "open_rgb", fails)
     build(root, cache)
