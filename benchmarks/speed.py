@@ -44,7 +44,7 @@ def about(runtime: Runtime) -> dict[str, Any]:
         **machine(),
         "date": time.strftime("%Y-%m-%d"),
         "device": gpu or str(runtime.device),
-        "precision": runtime.amp_dtype or "float32",
+        "precision": runtime.precision,
         **{name: version(name) for name in packages},
     }
 

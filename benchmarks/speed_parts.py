@@ -209,6 +209,7 @@ def peer_arms(scene: Scene, pictures: Path, runtime: Runtime) -> dict[str, Block
     store = store_of(pictures, scene, runtime.threads)
     return {
         "ours": epochs_of(trainer_of(Trainer, scene, store, runtime)),
+        "ours, statistics trained": epochs_of(trainer_of(Trainer, scene.trains_statistics, store, runtime)),
         **{
             name: other_loop(name, os.environ[PEERS_PYTHON], scene, pictures, runtime)
             for name in ("fastai", "hugging_face")

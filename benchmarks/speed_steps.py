@@ -52,12 +52,15 @@ class Scene:
         size: side of the input in pixels.
         batch: images per step.
         images: in a block.
+        keeps_statistics: whether batch norm keeps its statistics, as recipes of this project have it unless told
+            otherwise; others train them.
     """
 
     backbone: str
     size: int
     batch: int = 32
     images: int = 256
+    keeps_statistics: bool = True
 
     @property
     def name(self) -> str:
@@ -69,8 +72,13 @@ class Scene:
         return replace(self, batch=min(self.batch, images), images=images)
 
     @property
+    def trains_statistics(self) -> Scene:
+        """The same, in this point as other loops train it."""
+        return replace(self, keeps_statistics=False)
+
+    @property
     def recipe(self) -> Recipe:
-        """Plain training of the whole network, as every other loop trains it."""
+        """Plain training of the whole network."""
         return Recipe(
             kind="finetune",
             backbone=self.backbone,
@@ -82,7 +90,7 @@ class Scene:
             layer_decay=1.0,
             augment="light",
             ema=False,
-            freeze_norm=False,
+            freeze_norm=self.keeps_statistics,
             head_from_probe=False,
         )
 
@@ -231,6 +239,7 @@ def step_arms(scene: Scene, small: Path, large: Path, runtime: Runtime) -> dict[
     store = store_of(small, scene, runtime.threads)
     return {
         "ours": epochs_of(trainer_of(Trainer, scene, store, runtime)),
+        "ours, statistics trained": epochs_of(trainer_of(Trainer, scene.trains_statistics, store, runtime)),
         "resident": epochs_of(trainer_of(Resident, scene, store, runtime)),
         "timm": other_loop("timm", sys.executable, scene, small, runtime),
         "loader, 500 px": loader_epochs(scene, small, store, runtime, scene.images),
