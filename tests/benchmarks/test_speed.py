@@ -126,14 +126,15 @@ def test_cpu_seconds_are_those_of_children_too() -> None:
 
 
 def test_a_ratio_is_taken_in_each_round_and_by_both_clocks() -> None:
-    names = ("ours", "resident", "timm", "loader, 500 px", "loader, 3 megapixels")
+    names = ("ours", "ours, statistics trained", "resident", "timm", "loader, 500 px", "loader, 3 megapixels")
     rounds = [
         {name: {"wall": wall, "cpu": 1.0} for name, wall in zip(names, walls, strict=True)}
-        for walls in ([1.0, 0.9, 2.0, 3.0, 4.0], [2.0, 1.9, 2.0, 3.0, 4.0], [1.0, 0.5, 2.0, 3.0, 4.0])
+        for walls in ([1, 4, 0.9, 2, 3, 4], [2, 4, 1.9, 2, 3, 4], [1, 4, 0.5, 2, 3, 4])
     ]
     rows = {row["ratio"]: row for row in ratios("steps", "resnet18@128", rounds, 2)}
     assert rows["E"]["wall"] == {"median": 0.9, "low": 0.5, "high": 0.95}
     assert rows["E"]["cpu"]["median"] == 1.0
+    assert (rows["L"]["wall"]["median"], rows["LT"]["wall"]["median"]) == (2.0, 0.5)
     assert (rows["E"]["bar"], rows["L"]["bar"], rows["D"]["bar"]) == (0.97, 1.5, None)
     assert "| E | step on resident data / step | resnet18@128 | >= 0.97 | 0.9 [0.5, 0.95] |" in table(
         list(rows.values())
@@ -142,8 +143,11 @@ def test_a_ratio_is_taken_in_each_round_and_by_both_clocks() -> None:
 
 def test_all_cores_decode_at_once_by_the_wall_clock() -> None:
     arms = {"first epoch": 3.0, "decoding on one core": 4.0, "resident": 1.0}
-    (row,) = ratios("first epoch", "", [{name: {"wall": cost, "cpu": cost} for name, cost in arms.items()}], 2)
-    assert (row["wall"]["median"], row["cpu"]["median"]) == (1.5, 0.75)
+    rows = ratios("first epoch", "", [{name: {"wall": cost, "cpu": cost} for name, cost in arms.items()}], 2)
+    assert [(row["ratio"], row["wall"]["median"], row["cpu"]["median"]) for row in rows] == [
+        ("F", 1.5, 0.75),
+        ("FS", 1.0, 0.6),
+    ]
 
 
 def test_letters_are_unique_and_every_ratio_has_its_part() -> None:
