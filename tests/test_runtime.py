@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from automl_vision import runtime
 from automl_vision.errors import UsageError
-from automl_vision.runtime import Clock, available_memory, available_threads, make_runtime
+from automl_vision.runtime import Clock, available_threads, make_runtime
 
 #: Modules that the command line needs before any work starts, or that only handle tables.
 LIGHT_MODULES = (
@@ -103,35 +101,3 @@ def test_a_gpu_number_beyond_the_last_is_a_usage_error(torch_threads, monkeypatc
     monkeypatch.setattr(torch_threads.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="this machine has 2"):
         make_runtime("cuda:2")
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"meminfo": "MemTotal: 9 kB\nMemAvailable:   400 kB\n"}, 400 * 1024),
-        ({}, 0),
-        ({"meminfo": "MemTotal: 9 kB\n"}, 0),
-        ({"meminfo": "MemAvailable: 400 kB\n", "max": "max\n", "current": "1000\n"}, 400 * 1024),
-        ({"meminfo": "MemAvailable: 400 kB\n", "max": "9000\n", "current": "7000\n"}, 2000),
-        ({"meminfo": "MemAvailable: 400 kB\n", "max": "9000\n", "current": "9500\n"}, 0),
-        (
-            {
-                "meminfo": "MemAvailable: 400 kB\n",
-                "max": "9000\n",
-                "current": "7000\n",
-                "stat": "file 3\ninactive_file 500\n",
-            },
-            2500,
-        ),
-        ({"meminfo": "MemAvailable: 1 kB\n", "max": "9000\n", "current": "7000\n"}, 1024),
-    ],
-)
-def test_available_memory_is_that_of_the_machine_and_of_the_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(runtime, "_MEMINFO", str(tmp_path / "meminfo"))
-    limits = tuple(str(tmp_path / name) for name in ("max", "current", "stat"))
-    monkeypatch.setattr(runtime, "_CONTAINER_LIMITS", (limits,))
-    assert available_memory() == expected

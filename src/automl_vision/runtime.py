@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_vision.errors import UsageError
@@ -85,48 +84,6 @@ def available_threads() -> int:
     """CPU threads this process may use, by affinity."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else (os.cpu_count() or 1)
-
-
-def available_memory() -> int:
-    """Bytes of main memory that programs may still take, by the system and by the limit of a container.
-
-    0 where the system does not tell (it is Linux that does).
-    """
-    free = _number_after("MemAvailable:", _MEMINFO)
-    if free is None:
-        return 0
-    bounds = [_left_in(*files) for files in _CONTAINER_LIMITS]
-    return min([1024 * free, *(bound for bound in bounds if bound is not None)])
-
-
-_MEMINFO = "/proc/meminfo"
-_CGROUP = "/sys/fs/cgroup"
-#: Limit, what is taken, and the account in which files that can be dropped are told apart; cgroup v2 and v1.
-_CONTAINER_LIMITS = (
-    (f"{_CGROUP}/memory.max", f"{_CGROUP}/memory.current", f"{_CGROUP}/memory.stat"),
-    (
-        f"{_CGROUP}/memory/memory.limit_in_bytes",
-        f"{_CGROUP}/memory/memory.usage_in_bytes",
-        f"{_CGROUP}/memory/memory.stat",
-    ),
-)
-
-
-def _left_in(limit_file: str, taken_file: str, account: str) -> int | None:
-    limit, taken = _number_after("", limit_file), _number_after("", taken_file)
-    if limit is None or taken is None:
-        return None  # no container, or one without a limit ("max")
-    return max(0, limit - taken + (_number_after("inactive_file ", account) or 0))
-
-
-def _number_after(name: str, file: str) -> int | None:
-    """The number behind the name that a line of a file of the system begins with; None where there is none."""
-    try:
-        with Path(file).open(encoding="ascii") as lines:
-            found = next((line.removeprefix(name).split()[0] for line in lines if line.startswith(name)), "")
-    except OSError:
-        return None
-    return int(found) if found.isdecimal() else None
 
 
 def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0) -> Runtime:

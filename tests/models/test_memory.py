@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from automl_vision.models import memory
+from automl_vision import main_memory
 from automl_vision.models.memory import MoreThanAllowed, available_bytes, free_memory, saved_bytes
 
 CPU = torch.device("cpu")
@@ -103,8 +103,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
             (tmp_path / name).write_text(text)
         return available_bytes(CPU)
 
-    monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(main_memory, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(main_memory, "_CGROUPS", tmp_path / "cgroup")
     return free
 
 

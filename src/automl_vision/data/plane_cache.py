@@ -37,7 +37,7 @@ from automl_vision.data.journal import JOURNAL
 from automl_vision.data.planes import DamagedPlanes, Planes, PlaneWriter, open_planes, sync_folder
 from automl_vision.data.undisked import MemoryWriter, UndecodedWriter
 from automl_vision.errors import BudgetExhausted, Interrupted
-from automl_vision.runtime import available_memory
+from automl_vision.main_memory import available_memory
 
 #: What squares in memory may take of what is free: networks and batches need some, too.
 MEMORY_SHARE = 0.5
@@ -119,7 +119,7 @@ def _temporary(wanted: Wanted, offering: Offering) -> tuple[Planes, TemporaryFol
 def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) -> tuple[Planes, str]:
     """Squares in memory where they fit, else none."""
     why, megabytes = "; ".join(reasons), wanted.nbytes / 1e6
-    if wanted.nbytes <= MEMORY_SHARE * available_memory():
+    if wanted.nbytes <= MEMORY_SHARE * (available_memory() or 0):
         with contextlib.suppress(MemoryError):
             planes = _in_memory(wanted, offering)
             return planes, f"decoded images are held in memory, {megabytes:,.0f} MB, and not kept: {why}"

@@ -7,11 +7,12 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from automl_vision.main_memory import available_memory
 
 
 class MoreThanAllowed(Exception):
@@ -26,14 +27,6 @@ _ALLOCATOR_PHRASES = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-_PROC = Path("/proc")
-_CGROUPS = Path("/sys/fs/cgroup")
-#: Where a control group tells (limit, use, statistics, the line of those that the kernel gives back when asked), by the
-#: controllers in its line of /proc/self/cgroup: none are named in version 2.
-_CGROUP_FILES = {
-    "": ("", "memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -59,8 +52,7 @@ def free_memory(device: torch.device) -> None:
 def available_bytes(device: torch.device) -> int | None:
     """Bytes that can still be had on a device, with what its allocator holds unused; None where nobody tells.
 
-    On the CPU it is what the kernel calls available, or less where a control group (a container, a batch job) has a
-    limit. Blocks that malloc keeps count as used: `free_memory` gives them back.
+    On the CPU, blocks that malloc keeps count as used: `free_memory` gives them back.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -68,7 +60,7 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if device.type == "cpu":
-        return min((_available_in_all(_PROC), *_left_in_groups(_PROC, _CGROUPS)), key=_unknown_last)
+        return available_memory()
     return None
 
 
@@ -149,50 +141,3 @@ def _largest_output(net: nn.Module) -> Iterator[list[int]]:
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
-
-
-def _unknown_last(value: int | None) -> float:
-    return float("inf") if value is None else value
-
-
-def _available_in_all(proc: Path) -> int | None:
-    """What the kernel takes to be available on the whole machine."""
-    kilobytes = _field(proc / "meminfo", "MemAvailable:")
-    return None if kilobytes is None else 1024 * kilobytes
-
-
-def _left_in_groups(proc: Path, mount: Path) -> Iterator[int]:
-    """What each control group that has a limit leaves: the own one, and those that it lies in.
-
-    A container often sees its own group as the root of the tree, under a path that is not there.
-    """
-    for line in _lines(proc / "self" / "cgroup"):
-        _, controllers, path = line.split(":", 2)
-        layout = next((each for name, each in _CGROUP_FILES.items() if name in controllers.split(",")), None)
-        if layout is None:
-            continue
-        folder, limit_file, use_file, reclaimable = layout
-        own = PurePosixPath(path.lstrip("/"))
-        for group in (own, *own.parents):
-            place = mount / folder / group
-            limit, use = _number(place / limit_file), _number(place / use_file)
-            if limit is not None and use is not None:
-                yield max(limit - use + (_field(place / "memory.stat", reclaimable) or 0), 0)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().splitlines()
-    except OSError:  # another system, or a group that cannot be seen from here
-        return []
-
-
-def _number(file: Path) -> int | None:
-    """The number that a file consists of; None for "max", or where there is no file."""
-    text = "".join(_lines(file)).strip()
-    return int(text) if text.isdigit() else None
-
-
-def _field(file: Path, name: str) -> int | None:
-    words = (line.split() for line in _lines(file))
-    return next((int(each[1]) for each in words if len(each) > 1 and each[0] == name), None)

@@ -1,0 +1,70 @@
+"""What main memory is left, for this process and the container that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+#: Where a control group tells (limit, use, statistics, the line of those that the kernel gives back when asked), by the
+#: controllers in its line of /proc/self/cgroup: none are named in version 2.
+_CGROUP_FILES = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that programs may still take; None where the system does not tell (it is Linux that does).
+
+    It is what the kernel calls available, or less where a control group (a container, a batch job) has a limit.
+    """
+    return min((_available_in_all(_PROC), *_left_in_groups(_PROC, _CGROUPS)), key=_unknown_last)
+
+
+def _unknown_last(value: int | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _available_in_all(proc: Path) -> int | None:
+    """What the kernel takes to be available on the whole machine."""
+    kilobytes = _field(proc / "meminfo", "MemAvailable:")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _left_in_groups(proc: Path, mount: Path) -> Iterator[int]:
+    """What each control group that has a limit leaves: the own one, and those that it lies in.
+
+    A container often sees its own group as the root of the tree, under a path that is not there.
+    """
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        layout = next((each for name, each in _CGROUP_FILES.items() if name in controllers.split(",")), None)
+        if layout is None:
+            continue
+        folder, limit_file, use_file, reclaimable = layout
+        own = PurePosixPath(path.lstrip("/"))
+        for group in (own, *own.parents):
+            place = mount / folder / group
+            limit, use = _number(place / limit_file), _number(place / use_file)
+            if limit is not None and use is not None:
+                yield max(limit - use + (_field(place / "memory.stat", reclaimable) or 0), 0)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:  # another system, or a group that cannot be seen from here
+        return []
+
+
+def _number(file: Path) -> int | None:
+    """The number that a file consists of; None for "max", or where there is no file."""
+    text = "".join(_lines(file)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _field(file: Path, name: str) -> int | None:
+    words = (line.split() for line in _lines(file))
+    return next((int(each[1]) for each in words if len(each) > 1 and each[0] == name), None)
