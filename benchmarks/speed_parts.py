@@ -69,11 +69,12 @@ with torch.inference_mode():
 
 
 def first_epoch_arms(scene: Scene, pictures: Path, runtime: Runtime) -> dict[str, Block]:
-    """Files that nobody has read yet and an epoch of them; decoding on one core; an epoch without loading."""
-    resident = trainer_of(Resident, scene, store_of(pictures, scene, runtime.threads), runtime)
-    sizes = (scene.size, AUGMENTATIONS[scene.recipe.augment].wanted_size(scene.size))
+    """Files that nobody has read yet and an epoch of all of them; decoding on one core; an epoch without loading."""
     manifest = read(pictures, Settings().data)
     files = [manifest.file(row) for row in range(len(manifest))]
+    scene = scene.with_blocks_of(len(files))
+    sizes = (scene.size, AUGMENTATIONS[scene.recipe.augment].wanted_size(scene.size))
+    resident = trainer_of(Resident, scene, store_of(pictures, scene, runtime.threads), runtime)
 
     def first() -> int:
         store = store_of(pictures, scene, runtime.threads)
