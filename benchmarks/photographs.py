@@ -32,8 +32,8 @@ def photograph(width: int, height: int, rng: np.random.Generator) -> Image.Image
         width, height: in pixels.
         rng: decides what it shows.
     """
-    shared = _noise(width, height, rng)
-    channels = [_SHARED * shared + (1 - _SHARED) * _noise(width, height, rng) for _ in range(3)]
+    shared = noise(width, height, rng)
+    channels = [_SHARED * shared + (1 - _SHARED) * noise(width, height, rng) for _ in range(3)]
     pixels = np.stack([np.clip(128 + 55 * channel, 0, 255) for channel in channels], axis=-1)
     image = Image.fromarray(pixels.astype(np.uint8))
     canvas = ImageDraw.Draw(image)
@@ -76,7 +76,7 @@ def write_photographs(out: Path, count: int, width: int, height: int, classes: i
     return out
 
 
-def _noise(width: int, height: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def noise(width: int, height: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(height, width) with mean 0, standard deviation 1 and a falling spectrum."""
     spectrum = np.fft.rfft2(rng.standard_normal((height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
