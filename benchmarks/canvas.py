@@ -14,6 +14,7 @@ order, crops and flips.
                          areas and aspects; tested on the squashed image
     B                    the same training; tested on Resize (shorter side) and CenterCrop
     aspect kept          crops from the canvas whose aspect is 4:5 to 5:4 in the original; tested on the squashed image
+    aspect kept, middle  the same training; tested on the middle of the canvas, as B tests, so that nothing is squashed
     larger canvas        crops like ours from a canvas of twice the input's side
     squashed from file   crops like ours, cut by Pillow from the original: what is left is the canvas's own loss
 
@@ -27,7 +28,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -263,9 +264,43 @@ def _part(image: Image.Image, shares: Sequence[float], size: int) -> NDArray[np.
 # --- arms ------------------------------------------------------------------------------------------------------------
 
 
+def _squashed(pictures: Pictures, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    return resized_batches(pictures.store, rows, pictures.size, _TEST_BATCH)
+
+
+def _centred(pictures: Pictures, _rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    return iter(torch.split(pictures.centred, _TEST_BATCH))
+
+
+def _middles(pictures: Pictures, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    side = pictures.store.plane_for(AUGMENTATIONS["light"].wanted_size(pictures.size))
+    for part in torch.split(rows, _TEST_BATCH):
+        boxes = middle_boxes(side, pictures.aspect[part])
+        yield cropped(pictures.store.fetch(part, side), boxes, pictures.size)
+
+
+def middle_boxes(side: int, aspect: torch.Tensor) -> torch.Tensor:
+    """(B, 4) int64 boxes on squashed canvases that show the largest square in the middle of the originals.
+
+    Args:
+        side: of the canvases in pixels.
+        aspect: (B) width to height of the originals.
+    """
+    height, width = ((share.clamp(max=1) * side).round() for share in (aspect, 1 / aspect))
+    return torch.stack([(side - height) // 2, (side - width) // 2, height, width], dim=1).long()
+
+
+#: name -> batches of (B, 3, S, S) uint8 of some rows, as a network is tested on them.
+TESTS: dict[str, Callable[[Pictures, torch.Tensor], Iterator[torch.Tensor]]] = {
+    "squash": _squashed,
+    "centre": _centred,
+    "middle": _middles,
+}
+
+
 @dataclass(frozen=True)
 class Arm:
-    """A way of training and a way of testing: "squash" or "centre"."""
+    """A way of training and a way of testing, a name of `TESTS`."""
 
     trainer: type[Trainer]
     test: str
@@ -276,6 +311,7 @@ ARMS: dict[str, Arm] = {
     "A": Arm(CutFromFiles, "squash"),
     "B": Arm(CutFromFiles, "centre"),
     "aspect kept": Arm(CutWithAspect, "squash"),
+    "aspect kept, middle": Arm(CutWithAspect, "middle"),
     "larger canvas": Arm(CutFromLarger, "squash"),
     "squashed from file": Arm(CutSquashedFromFiles, "squash"),
 }
@@ -378,11 +414,8 @@ def _trained(
 
 def _right(session: Session, pictures: Pictures, net: Classifier, test: str) -> Right:
     """(m) whether each test image is classified as it should be."""
-    rows, size = pictures.rows("test"), session.preprocessing.size
-    if test == "centre":
-        batches = iter(torch.split(pictures.centred, _TEST_BATCH))
-    else:
-        batches = resized_batches(pictures.store, rows, size, _TEST_BATCH)
+    rows = pictures.rows("test")
+    batches = TESTS[test](pictures, rows)
     scores = logits(net, batches, session.preprocessing, session.runtime)
     return np.asarray(scores.argmax(axis=1) == pictures.labels(rows).numpy())
 

@@ -176,8 +176,19 @@ def test_resize_and_centre_crop_shows_the_middle(tmp_path: Path) -> None:
     pixels[:, 40:80] = 200
     Image.fromarray(pixels).save(folder / "test" / "class_0" / "0.png")
     pictures = open_pictures(folder, SIZE, None, 1)
-    assert pictures.centred.shape == (2, 3, SIZE, SIZE)
-    assert int(pictures.centred[0, :, :, 2:-2].min()) == 200
+    (middle,) = canvas.TESTS["middle"](pictures, pictures.rows("test"))
+    for shown in (pictures.centred, middle):
+        assert shown.shape == (2, 3, SIZE, SIZE)
+        assert int(shown[0, :, :, 2:-2].min()) == 200
+
+
+@given(st.floats(0.2, 5.0))
+def test_a_middle_is_a_square_of_the_original_and_as_large_as_can_be(aspect: float) -> None:
+    top, left, height, width = canvas.middle_boxes(1000, torch.tensor([aspect])).double().unbind(1)
+    assert aspect * width / height == pytest.approx(1, abs=0.01)
+    assert max(height, width) == 1000
+    assert abs(1000 - height - 2 * top) <= 1
+    assert abs(1000 - width - 2 * left) <= 1
 
 
 # --- the interval ----------------------------------------------------------------------------------------------------
