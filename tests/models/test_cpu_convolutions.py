@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -204,6 +206,24 @@ def test_outside_nothing_is_left_even_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), CpuConvolutions(net, SIDE).in_use():
         raise ZeroDivisionError
     assert all("forward" not in vars(each) for each in net.modules())
+
+
+def test_threads_that_use_one_network_at_once_do_not_disturb_each_other() -> None:
+    net = network("mobilenetv3_small_100")
+    known, expected = CpuConvolutions(net, SIDE), net(images()).detach()
+
+    def passes(fast: bool) -> list[torch.Tensor]:
+        with torch.no_grad():
+            results = []
+            for _ in range(8):
+                with known.in_use() if fast else nullcontext():
+                    results.append(net(images()))
+            return results
+
+    with ThreadPoolExecutor(4) as pool:
+        everything = [each for part in pool.map(passes, (True, False, True, False)) for each in part]
+    for each in everything:
+        torch.testing.assert_close(each, expected)
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:
