@@ -7,11 +7,17 @@ from pathlib import Path, PurePosixPath
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
-#: Where a control group tells (limit, use, statistics, the line of those that the kernel gives back when asked), by the
-#: controllers in its line of /proc/self/cgroup: none are named in version 2.
+#: Where a control group tells (limit, use, statistics, the lines of what the kernel gives back when asked), by the
+#: controllers in its line of /proc/self/cgroup: none are named in version 2. Files that were read again and again are
+#: "active", and are given back as well.
 _CGROUP_FILES = {
-    "": ("", "memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    "": ("", "memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
+    "memory": (
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
 }
 
 
@@ -49,7 +55,8 @@ def _left_in_groups(proc: Path, mount: Path) -> Iterator[int]:
             place = mount / folder / group
             limit, use = _number(place / limit_file), _number(place / use_file)
             if limit is not None and use is not None:
-                yield max(limit - use + (_field(place / "memory.stat", reclaimable) or 0), 0)
+                given_back = sum(_field(place / "memory.stat", name) or 0 for name in reclaimable)
+                yield max(limit - use + given_back, 0)
 
 
 def _lines(file: Path) -> list[str]:

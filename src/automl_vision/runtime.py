@@ -65,7 +65,7 @@ class Runtime:
         device: a torch device.
         amp_dtype: autocast type ("bfloat16", "float16") of validation and prediction, or None for plain float32.
         threads: CPU threads in use.
-        training_dtype: the same of training; on a CPU batch norm that learns its statistics is trained in `amp_dtype`.
+        training_dtype: the same of training; on a CPU of networks whose batch norm keeps its statistics.
     """
 
     device: torch.device

@@ -192,13 +192,51 @@ def test_looking_at_a_network_changes_nothing() -> None:
     assert all(each.grad is None for each in net.parameters())
 
 
-def test_inside_the_network_is_saved_and_copied_as_it_is() -> None:
+def test_inside_the_network_is_saved_as_it_is() -> None:
     net = lived_in(Toy("chain"))
     state = {name: each.clone() for name, each in net.state_dict().items()}
     with CpuConvolutions(net, SIDE).in_use():
         inside = net.state_dict()
     assert inside.keys() == state.keys()
     torch.testing.assert_close(inside, state)
+
+
+def test_a_forward_of_the_caller_s_own_and_an_outer_use_are_put_back() -> None:
+    net = lived_in(Toy("chain"))
+    known = CpuConvolutions(net, SIDE)
+    own = type(net.conv).forward.__get__(net.conv)
+    net.conv.forward = own
+    with known.in_use():
+        outer = vars(net.conv)["forward"]
+        with known.in_use():
+            assert vars(net.conv)["forward"] is not outer
+        assert vars(net.conv)["forward"] is outer
+    assert vars(net.conv)["forward"] is own
+    assert "forward" not in vars(net.norm)
+
+
+def test_many_threads_may_meet_a_network_first() -> None:
+    for _ in range(4):
+        net = network("resnet18")
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: cpu_convolutions(net, SIDE), range(4)))  # noqa: B023 - awaited here
+        assert len(set(map(id, found))) == 1
+        assert len(found[0]._convolutions) == 20
+
+
+def test_a_network_that_autograd_cannot_record_is_run_as_it_is() -> None:
+    with torch.inference_mode():
+        made = network("resnet18")
+        expected = made(images())
+    known = CpuConvolutions(made, SIDE)
+    with torch.inference_mode(), known.in_use():
+        torch.testing.assert_close(made(images()), expected)
+
+    class Cut(Toy):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images).detach()
+
+    assert count_of_norms(lived_in(Cut("chain"))) == (1, 1)
 
 
 def test_outside_nothing_is_left_even_after_an_error() -> None:

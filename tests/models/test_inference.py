@@ -96,10 +96,17 @@ def test_a_size_between_planes_is_resized(source: ImageSource) -> None:
     assert batches(source, size=64)[0].shape == (12, 3, 64, 64)
 
 
-@pytest.mark.parametrize(("learns", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
-def test_a_cpu_trains_in_bfloat16_only_where_statistics_are_kept(learns: bool, expected: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        (nn.BatchNorm2d(4).eval(), torch.bfloat16),
+        (nn.BatchNorm2d(4), torch.float32),
+        (nn.GroupNorm(1, 4), torch.float32),
+    ],
+)
+def test_a_cpu_trains_in_bfloat16_only_where_statistics_are_kept(norm: nn.Module, expected: torch.dtype) -> None:
     runtime = Runtime(torch.device("cpu"), None, 1, training_dtype="bfloat16")
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).train(learns)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), norm)
     prepare(net, 8, runtime)
     types: list[torch.dtype] = []
     net[0].register_forward_hook(lambda _module, _inputs, output: types.append(output.dtype))

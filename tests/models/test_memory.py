@@ -136,7 +136,7 @@ V1 = {"proc/self/cgroup": "5:devices:/jobs\n4:cpu,memory:/jobs/mine\n0::/\n"}
                 "cgroup/jobs/mine/memory.current": "800",
                 "cgroup/jobs/mine/memory.stat": "anon 5\ninactive_file 600\nactive_file 7\n",
             },
-            800,
+            807,
         ),
         (  # the group around it has less
             {

@@ -273,23 +273,25 @@ class CpuConvolutions:
 
 
 _known: WeakKeyDictionary[nn.Module, CpuConvolutions] = WeakKeyDictionary()
+_looking = threading.Lock()
 
 
 def cpu_convolutions(net: nn.Module, side: int) -> CpuConvolutions:
     """Those of a network, looked for when they are asked for first."""
-    if net not in _known:
-        _known[net] = CpuConvolutions(net, side)
-    return _known[net]
+    with _looking:
+        if net not in _known:
+            _known[net] = CpuConvolutions(net, side)
+        return _known[net]
 
 
 @contextmanager
 def _replaced(convolutions: tuple[_Fast, ...], dense: torch.dtype | None) -> Iterator[None]:
-    """The modules' own `forward` is hidden by an attribute of the same name, which no copy or state dict has seen."""
-    hidden: list[nn.Module] = []
+    """The modules' `forward` is hidden by an attribute of the same name: no state dict holds it, copies must wait."""
+    hidden: list[tuple[nn.Module, Forward | None]] = []
 
     def hide(module: nn.Module, fast: Forward) -> None:
+        hidden.append((module, module.__dict__.get("forward")))
         module.__dict__["forward"] = _in_this_thread(module, fast)
-        hidden.append(module)
 
     try:
         for each in convolutions:
@@ -298,8 +300,11 @@ def _replaced(convolutions: tuple[_Fast, ...], dense: torch.dtype | None) -> Ite
                 hide(each.norm, after_normalisation(each.norm))
         yield
     finally:
-        for module in hidden:
-            module.__dict__.pop("forward", None)
+        for module, former in reversed(hidden):
+            if former is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = former
 
 
 def _in_this_thread(module: nn.Module, fast: Forward) -> Forward:
@@ -317,9 +322,12 @@ def _in_this_thread(module: nn.Module, fast: Forward) -> Forward:
 
 def _found(net: nn.Module, side: int) -> tuple[_Fast, ...]:
     """Convolutions that a fast way is known for, as one pass shows them."""
-    if not any(is_plain_convolution(each) for each in net.modules()):
+    inferred = any(each.is_inference() for each in (*net.parameters(), *net.buffers()))  # autograd records none of it
+    if inferred or not any(is_plain_convolution(each) for each in net.modules()):
         return ()
     pass_ = _watched_pass(net, side)
+    if pass_.output.grad_fn is None:
+        return ()  # the network cuts its graph, which would have told who takes what
     users = _users(pass_.output)
     norms = {node: norm for norm, node in pass_.taken.items()}
     found: list[_Fast] = []
@@ -354,8 +362,11 @@ def _watched_pass(net: nn.Module, side: int) -> _Pass:
     taken: dict[nn.BatchNorm2d, Any] = {}
     single: set[nn.Conv2d] = set()
     twice: set[nn.Module] = set()
+    this_thread = threading.get_ident()
 
     def note_conv(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        if threading.get_ident() != this_thread:
+            return
         twice.update({module} & made.keys())
         made[module] = output.grad_fn
         shapes = {tuple(module.kernel_size), tuple(inputs[0].shape[2:]), tuple(output.shape[2:])}
@@ -363,6 +374,8 @@ def _watched_pass(net: nn.Module, side: int) -> _Pass:
             single.add(module)
 
     def note_norm(module: Any, inputs: tuple[torch.Tensor]) -> None:
+        if threading.get_ident() != this_thread:
+            return
         twice.update({module} & taken.keys())
         taken[module] = inputs[0].grad_fn
 

@@ -45,7 +45,8 @@ class RungRecord:
         backbone: `parameters_m`, `gmacs` at 224 px and `imagenet_top1` in percent; null where they are not known.
         data: `n_train`, `n_val`, `n_classes`, and `imbalance`, the largest over the smallest class of the training set.
         device: its kind, "cpu", "cuda" or "mps".
-        precision: of training, "float32", "bfloat16" or "float16".
+        precision: of training, "float32", "bfloat16" or "float16"; what learns the statistics of batch norm on a CPU
+            is in float32 in any case.
         version: of this program.
         format: of the line.
     """

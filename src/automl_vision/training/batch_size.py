@@ -80,7 +80,14 @@ class LearnedMemory:
 
     def kept(self, recipe: Recipe, measure: Callable[[], StepMemory]) -> StepMemory:
         """What the passes of a step take; measured for the first trial of its kind."""
-        kind = (recipe.backbone, recipe.resolution, recipe.freeze_stages, recipe.head, recipe.drop_path > 0)
+        kind = (
+            recipe.backbone,
+            recipe.resolution,
+            recipe.freeze_stages,
+            recipe.freeze_norm,  # what learns is neither folded nor in bfloat16
+            recipe.head,
+            recipe.drop_path > 0,
+        )
         if kind not in self._kept:
             self._kept[kind] = measure()
         return self._kept[kind]
