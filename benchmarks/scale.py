@@ -60,6 +60,8 @@ def _facts(paths: Sequence[str]) -> Any:
     values: dict[str, Any] = {
         "file_digest": digests,
         "pixel_digest": digests,
+        "whole_digest": "",
+        "scale": 1,
         "picture_hash": [""] * count,
         "bytes": 50_000 + source % 10_000,
         "width": np.full(count, 500),
