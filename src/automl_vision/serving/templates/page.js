@@ -12,7 +12,7 @@ const MEGABYTE = 2 ** 20;
 const main = document.querySelector("main");
 const drop = document.getElementById("drop");
 const results = document.getElementById("results");
-const status = document.getElementById("status");
+const announcer = document.getElementById("status");
 const threshold = Number(main.dataset.threshold);
 const fileBytes = Number(main.dataset.fileBytes);
 
@@ -124,7 +124,7 @@ function show({ element }, row) {
     const shown = classes.filter(([, share], place) => place < ALWAYS || share >= SEEN);
     element.querySelector(".bars").append(...shown.map(([label, share]) => newBar(label, share)));
   }
-  status.textContent = `${name}: ${headline.textContent} ${detail.textContent}`;
+  announcer.textContent = `${name}: ${headline.textContent} ${detail.textContent}`;
 }
 
 function newBar(label, share) {
