@@ -22,8 +22,10 @@ HEAVY = {
     "PIL",
     "scipy",
     "pyarrow",
+    "fastapi",
+    "uvicorn",
 }
-COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "models", "doctor", "cache")
+COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "serve", "models", "doctor", "cache")
 LIGHT = [
     [],
     ["--help"],
@@ -41,6 +43,9 @@ LIGHT = [
     ["predict", "nowhere.pt", "x.jpg"],
     ["evaluate", "nowhere.pt", "--data", "nowhere"],
     ["report", "nowhere"],
+    ["serve"],
+    ["serve", "nowhere.pt"],
+    ["serve", "nowhere.pt", "--port", "70000"],
     ["cache", "clear"],
 ]
 #: Calls `main` once per command line in one process, and says after each what was imported by then.
@@ -125,7 +130,7 @@ def test_the_module_is_the_command():
 def test_every_command_is_in_the_help_and_has_an_example(command):
     help_page = command("--help").out
     assert all(name in help_page for name in COMMANDS)
-    for name in ("search", "predict", "inspect", "evaluate", "report"):
+    for name in ("search", "predict", "inspect", "evaluate", "report", "serve"):
         assert f"automl-vision {name} " in command(name, "--help").out
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from automl_vision.data.decode import draft_scale, open_rgb, signature_of
+from automl_vision.data.decode import dimensions, draft_scale, open_rgb, signature_of
 from automl_vision.data.files import MAX_BYTES
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
@@ -552,3 +552,16 @@ def test_an_image_that_its_owner_drafted_or_wound_on_is_taken_as_it_is(tmp_path:
     with Image.open(io.BytesIO(data)) as image:
         image.seek(1)
         assert np.abs(open_rgb(image, 100).pixels.astype(int) - np.asarray(second)).mean() < 3
+
+
+@pytest.mark.parametrize(("form", "options"), FORMS)
+def test_dimensions_are_those_of_the_image_and_need_its_header_alone(form: str, options: dict[str, object]) -> None:
+    data = encoded(scene(40, 24), form, **options)
+    assert dimensions(data) == (40, 24)
+
+
+def test_dimensions_refuse_what_has_none_or_too_many() -> None:
+    for data, kind in ((b"", "empty"), (b"hello", "not_an_image"), (bomb(9000, 9000), "too_large")):
+        with pytest.raises(ImageReadError) as caught:
+            dimensions(data)
+        assert caught.value.kind == kind

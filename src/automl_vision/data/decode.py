@@ -202,6 +202,23 @@ def shorter_side(path: Path) -> int | None:
         _decoding.active = False
 
 
+def dimensions(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels as stored, from the header of an image file alone.
+
+    Raises:
+        ImageReadError: it is no image, or over the pixel limit. Damage behind the header is found by decoding only.
+    """
+    _quiet_pillow()
+    check_bytes(data)
+    _decoding.active = True
+    try:
+        with _identify(data) as image:
+            _check_pixels(*image.size)
+            return image.size
+    finally:
+        _decoding.active = False
+
+
 @dataclass(frozen=True)
 class FileSignature:
     """What tells which program wrote a file, without decoding it.
@@ -323,10 +340,7 @@ def _damaged(error: BaseException) -> ImageReadError:
 
 def _decode(image: Image.Image, decode_side: int = 0) -> DecodedImage:
     width, height = whole = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageReadError("too_large", f"{width} x {height} pixels, over {MAX_PIXELS // 10**6} million")
-    if width * height == 0:
-        raise ImageReadError("truncated", f"{width} x {height} pixels")
+    _check_pixels(width, height)
     scale = draft_scale(width, height, decode_side)
     if scale > 1:
         image.draft(image.mode, (width // scale, height // scale))  # only JPEG knows how, all others take no notice
@@ -335,6 +349,13 @@ def _decode(image: Image.Image, decode_side: int = 0) -> DecodedImage:
         return _decode_checked(image, whole, scale if image.size != whole else 1)
     with _large_images:
         return _decode_checked(image, whole, scale if image.size != whole else 1)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageReadError("too_large", f"{width} x {height} pixels, over {MAX_PIXELS // 10**6} million")
+    if width * height == 0:
+        raise ImageReadError("truncated", f"{width} x {height} pixels")
 
 
 def _decode_checked(image: Image.Image, whole: tuple[int, int], scale: int) -> DecodedImage:
