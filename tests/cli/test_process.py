@@ -122,3 +122,17 @@ def test_output_that_cannot_be_written_is_told_as_python_tells_it() -> None:
     os.close(writing)
     assert done.returncode == 120
     assert b"BrokenPipeError" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")  # noqa: PTH110 - it is no file
+def test_output_that_finds_no_room_is_an_error_of_two_lines_and_not_a_fault_of_ours() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no file
+        done = subprocess.run(
+            [sys.executable, "-m", "automl_vision", "models"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["Error: a disk is full: No space left on device", "Fix: free some space on it"]

@@ -5,6 +5,7 @@ Results go to stdout, progress and logs to stderr. The exit code is that of the 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -62,6 +63,9 @@ def _main(version: bool = typer.Option(False, "--version", help="Print the versi
 _COMMAND_LINE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
 def program() -> NoReturn:
     """What a shell starts: `main` in a process of its own, which ends with it."""
     try:
@@ -87,12 +91,25 @@ def main() -> None:
     except SystemExit:  # typer's answer to a closed pipe: the reader left, there is nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        _end_for_disk(error)
     except Exception as error:  # noqa: BLE001 - the last door: a fault of ours becomes two lines and exit code 1
         _show_internal(error)
         sys.exit(1)
     if code == INTERRUPTED:  # typer's form of KeyboardInterrupt
         _stopped()
     sys.exit(code)
+
+
+def _end_for_disk(error: OSError) -> NoReturn:
+    """A full disk is no fault of ours; any other error of the system that nobody expected is."""
+    if error.errno not in _FULL:
+        _show_internal(error)
+        sys.exit(1)
+    full = UsageError("a disk is full", value=error.filename or error.strerror, fix="free some space on it")
+    _show(full)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written has no place either
+    sys.exit(full.exit_code)
 
 
 def _stopped() -> NoReturn:
