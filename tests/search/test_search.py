@@ -655,6 +655,14 @@ def test_default_recipes_that_will_not_fit_into_memory_are_not_tried_one_by_one(
     assert reason == "trials"
 
 
+def test_what_did_not_fit_before_is_tried_when_the_run_goes_on() -> None:
+    """Memory may be free again, or the machine another one."""
+    before, _, _ = run(World(too_large=("net_b",)), make_task(max_trials=8))
+    resumed, _, _ = run(World(), make_task(max_trials=12), before.trials)
+    fitting = [trial for trial in fine_tunes(resumed) if trial.recipe.backbone == "net_b" and trial.score is not None]
+    assert any(trial.origin == "portfolio" for trial in fitting)
+
+
 def portfolio_of(search: Search) -> tuple[dict[str, Any], ...]:
     ranked = ("net_b", "net_a", "net_c")
     return portfolio(search.space, backbones=ranked, resolutions=(160, 128), pretrained=True, steps=48)

@@ -172,6 +172,7 @@ class Search:
         self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
         for trial in history:
             self._put(_adopted(trial, task))
+        self._earlier = frozenset(self._trials)  # what did not fit then may fit now: memory is another, or free again
         self._in_work: set[int] = set()
         self._time = 0.0  # seconds that the whole search has, known when it begins
 
@@ -304,10 +305,11 @@ class Search:
             steps=self._steps(marks[-1]),
         )
         tried = [trial.parameters for trial in self._fine_tunes()]
+        own = [trial for trial in self.trials if trial.number not in self._earlier]
         untried = [
             (place, point)
             for place, point in enumerate(queue)
-            if point not in tried and not is_too_large(self._recipe(point, marks), self.trials)
+            if point not in tried and not is_too_large(self._recipe(point, marks), own)
         ]
         if not untried:
             return [Candidate(None, marks, epoch_seconds=self._to_expect(self._likely_recipe(), marks))]
