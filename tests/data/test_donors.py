@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -21,7 +22,7 @@ from pictures import picture
 from PIL import Image
 
 from automl_vision.config import DataSettings
-from automl_vision.data import planes, survey
+from automl_vision.data import plane_cache, planes, survey
 from automl_vision.data.cache_entries import SCRATCH, cache_entries, give_up, lock_of, sweep
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.journal import GROUP, JOURNAL
@@ -477,6 +478,48 @@ def test_a_build_that_is_stopped_keeps_every_row_that_it_has(
     assert (scratch / "plane-16.u8").stat().st_size <= 5 * 3 * 16 * 16
     assert decodes.during(lambda: build(root, cache)) == 22 - 5
     assert_holds(build(root, cache), read(root, DataSettings()))
+
+
+class InterruptedFlush:
+    """A journal; the user stops the program when its first group was handed to the system."""
+
+    def __init__(self, journal: BinaryIO) -> None:
+        self._journal = journal
+        self._stops = True
+
+    def write(self, line: bytes) -> int:
+        return self._journal.write(line)
+
+    def flush(self) -> None:
+        self._journal.flush()
+        if self._stops:
+            self._stops = False
+            raise KeyboardInterrupt
+
+
+def test_a_group_that_is_interrupted_is_not_written_twice(
+    many: Path, cache: Path, decodes: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interruptible(planes.PlaneWriter):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self._journal: Any = InterruptedFlush(self._journal)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(plane_cache, "PlaneWriter", Interruptible)
+        build(many, cache)
+    (scratch,) = scratches(cache)
+    assert (scratch / JOURNAL).read_bytes().count(b'"PNG"') == GROUP
+    assert decodes.during(lambda: build(many, cache)) == MANY - GROUP
+    assert_holds(build(many, cache), read(many, DataSettings()))
+
+
+def test_a_row_that_is_in_a_journal_twice_is_taken_once(many: Path, cache: Path, decodes: Counter) -> None:
+    scratch = killed_after(many, cache, GROUP + 3)
+    lines = (scratch / JOURNAL).read_bytes().splitlines(keepends=True)
+    (scratch / JOURNAL).write_bytes(b"".join([*lines, lines[-1]]))
+    assert decodes.during(lambda: build(many, cache)) == MANY - GROUP
+    assert_holds(build(many, cache), read(many, DataSettings()))
 
 
 def test_two_processes_with_overlapping_sets(many: Path, tmp_path: Path, cache: Path) -> None:

@@ -163,13 +163,14 @@ class PlaneWriter:
 
     def _commit(self) -> None:
         """Name the rows of the group in the journal, once their squares are with the system."""
-        if not self._group:
+        # Taken away first: what is interrupted below is not written once more when the context is left.
+        group, self._group = self._group, []
+        if not group:
             return
         for file in self._files.values():
             file.flush()
-        self._journal.write(group_line(self._group))
+        self._journal.write(group_line(group))
         self._journal.flush()
-        self._group = []
 
     def _give_back(self) -> None:
         for size, file in self._files.items():
