@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -21,7 +22,7 @@ from pictures import picture
 from PIL import Image
 
 from automl_vision.config import DataSettings
-from automl_vision.data import planes, survey
+from automl_vision.data import plane_cache, planes, survey
 from automl_vision.data.cache_entries import SCRATCH, cache_entries, give_up, lock_of, sweep
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.journal import GROUP, JOURNAL
@@ -380,6 +381,69 @@ def test_an_abandoned_scratch_folder_gives_back_what_it_reserved(many: Path, roo
     assert (scratch / "plane-16.u8").stat().st_size == GROUP * 3 * 16 * 16
 
 
+@pytest.fixture
+def unfinished(many: Path, cache: Path) -> Path:
+    """What a build of pictures that are decoded at a fraction left when it was killed."""
+
+    def stop(done: int, _total: int) -> None:
+        if done == GROUP + 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(many, cache, decode_side=256, progress=stop)
+    (scratch,) = scratches(cache)
+    return scratch
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+OTHERWISE = [((16,), 256), ((8, 16), 0), ((4, 8), 256)]
+
+
+@pytest.mark.parametrize(("sizes", "decode_side"), OTHERWISE)
+def test_an_unfinished_build_outlives_an_estimate_and_a_build_with_other_settings(
+    many: Path, cache: Path, unfinished: Path, decodes: Counter, sizes: tuple[int, ...], decode_side: int
+) -> None:
+    before = content(unfinished)
+    manifest = read(many, DataSettings())
+    assert undecoded_files(manifest, sizes, cache, 1, decode_side) == MANY
+    assert content(unfinished) == before
+    build(many, cache, sizes, decode_side=decode_side)
+    assert content(unfinished) == before
+    assert undecoded_files(manifest, SIZES, cache, 1, 256) == MANY - GROUP - 3
+    assert decodes.during(lambda: build(many, cache, decode_side=256)) == MANY - GROUP - 3
+
+
+def test_an_estimate_changes_nothing_and_counts_what_is_there(many: Path, cache: Path, decodes: Counter) -> None:
+    scratch = killed_after(many, cache, GROUP + 3)
+    os.truncate(scratch / "plane-16.u8", 10 * 3 * 16 * 16 + 1)  # the journal names rows that did not arrive
+    before = content(scratch)
+    assert undecoded_files(read(many, DataSettings()), SIZES, cache, 1) == MANY - 10
+    assert content(scratch) == before
+    assert decodes.during(lambda: build(many, cache)) == MANY - 10
+    assert_holds(build(many, cache), read(many, DataSettings()))
+
+
+def test_a_build_that_goes_on_reserves_no_more_than_the_disk_has_without_what_it_reserved_before(
+    many: Path, cache: Path, decodes: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(many, cache, GROUP + 3)
+    reserve = os.posix_fallocate
+    room = (MANY + GROUP) * 3 * (8 * 8 + 16 * 16)
+
+    def nearly_full(handle: int, offset: int, length: int) -> None:
+        taken = sum(file.stat().st_size for folder in scratches(cache) for file in folder.glob("plane-*"))
+        if taken + length > room:
+            raise OSError(28, "No space left on device")
+        reserve(handle, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", nearly_full)
+    assert decodes.during(lambda: build(many, cache)) == MANY - GROUP
+    assert_holds(build(many, cache), read(many, DataSettings()))
+
+
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.sampled_from(["plane-8.u8", "plane-16.u8", JOURNAL]), st.floats(0, 1), st.booleans())
 def test_what_a_power_cut_leaves_is_never_believed(
@@ -414,6 +478,48 @@ def test_a_build_that_is_stopped_keeps_every_row_that_it_has(
     assert (scratch / "plane-16.u8").stat().st_size <= 5 * 3 * 16 * 16
     assert decodes.during(lambda: build(root, cache)) == 22 - 5
     assert_holds(build(root, cache), read(root, DataSettings()))
+
+
+class InterruptedFlush:
+    """A journal; the user stops the program when its first group was handed to the system."""
+
+    def __init__(self, journal: BinaryIO) -> None:
+        self._journal = journal
+        self._stops = True
+
+    def write(self, line: bytes) -> int:
+        return self._journal.write(line)
+
+    def flush(self) -> None:
+        self._journal.flush()
+        if self._stops:
+            self._stops = False
+            raise KeyboardInterrupt
+
+
+def test_a_group_that_is_interrupted_is_not_written_twice(
+    many: Path, cache: Path, decodes: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interruptible(planes.PlaneWriter):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self._journal: Any = InterruptedFlush(self._journal)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(plane_cache, "PlaneWriter", Interruptible)
+        build(many, cache)
+    (scratch,) = scratches(cache)
+    assert (scratch / JOURNAL).read_bytes().count(b'"PNG"') == GROUP
+    assert decodes.during(lambda: build(many, cache)) == MANY - GROUP
+    assert_holds(build(many, cache), read(many, DataSettings()))
+
+
+def test_a_row_that_is_in_a_journal_twice_is_taken_once(many: Path, cache: Path, decodes: Counter) -> None:
+    scratch = killed_after(many, cache, GROUP + 3)
+    lines = (scratch / JOURNAL).read_bytes().splitlines(keepends=True)
+    (scratch / JOURNAL).write_bytes(b"".join([*lines, lines[-1]]))
+    assert decodes.during(lambda: build(many, cache)) == MANY - GROUP
+    assert_holds(build(many, cache), read(many, DataSettings()))
 
 
 def test_two_processes_with_overlapping_sets(many: Path, tmp_path: Path, cache: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.data.fact_table import PLANE_ROW
-from automl_vision.data.journal import JournaledRow, first_line, group_line, read_journal
+from automl_vision.data.journal import JournaledRow, MadeOtherwise, first_line, group_line, read_journal
 from automl_vision.data.survey import NOTHING_KNOWN
 
 MADE: dict[str, Any] = {"format": 2, "pillow": "13", "sides": [8, 16]}
@@ -88,9 +88,15 @@ def test_altered_at_any_byte_it_gives_the_groups_before(
 
 
 @pytest.mark.parametrize("other", [{"format": 3}, {"pillow": "14"}, {"sides": [8]}])
-def test_rows_that_were_made_in_another_way_are_none(lines: list[bytes], file: Path, other: dict[str, Any]) -> None:
+def test_rows_that_were_made_in_another_way_are_refused(lines: list[bytes], file: Path, other: dict[str, Any]) -> None:
     file.write_bytes(b"".join(lines))
-    assert list(read_journal(file, {**MADE, **other})) == []
+    with pytest.raises(MadeOtherwise):
+        list(read_journal(file, {**MADE, **other}))
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_one_without_rows(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        list(read_journal(tmp_path, MADE))
 
 
 def test_no_file_has_no_rows(tmp_path: Path) -> None:

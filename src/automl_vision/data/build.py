@@ -57,7 +57,8 @@ def fill(wanted: Wanted, writer: RowWriter, offering: Offering = no_donors) -> N
     missing = dict(wanted.files)
     for donor in offering(missing):
         for fact, squares in donor.rows():
-            del missing[fact["file_digest"]]
+            if missing.pop(fact["file_digest"], None) is None:
+                continue  # it was offered before
             writer.add(fact, squares)
             wanted.progress(len(wanted.files) - len(missing), len(wanted.files))
     done = len(wanted.files) - len(missing)

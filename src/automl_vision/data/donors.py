@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.cache_entries import abandoned, cache_entries, held_at_once, is_scratch, key_of
 from automl_vision.data.fact_table import COLUMNS, PLANE_ROW, FactTable
-from automl_vision.data.journal import JOURNAL, read_journal
+from automl_vision.data.journal import JOURNAL, MadeOtherwise, read_journal
 from automl_vision.data.plane import FilePlane, ShortPlane
 from automl_vision.data.planes import (
     DamagedPlanes,
@@ -29,6 +29,7 @@ from automl_vision.data.planes import (
     open_squares,
     read_facts,
     read_index,
+    room_for_rows,
 )
 from automl_vision.data.survey import Fact, is_settled
 
@@ -101,7 +102,7 @@ class Donor:
 
 
 class Donors:
-    """All sets in a cache folder that rows may be taken from, as of when this is made.
+    """All sets in a cache folder that rows may be taken from, as of when this is made. To look changes none of them.
 
     To be made before the caller's own scratch folder: it would look like one that was left under this key.
 
@@ -134,6 +135,19 @@ class Donors:
                 if held:
                     yield from self._opened(folder, wanted)
 
+    def give_back(self) -> None:
+        """Cut what killed builders left to the rows that are whole: what they reserved is missing for others."""
+        for folder, own in self._scratches:
+            with contextlib.nullcontext(True) if own else held_at_once(self._cache_dir, key_of(folder)) as held:
+                if held:
+                    self._cut(folder)
+
+    def _cut(self, folder: Path) -> None:
+        # What was made otherwise is not ours to judge, and what cannot be cut stays as it is.
+        with contextlib.suppress(MadeOtherwise, OSError):
+            places = [row.place for row in read_journal(folder / JOURNAL, self._made)]
+            cut_planes(folder, self._sizes, max(places, default=-1) + 1)
+
     def emptied(self) -> tuple[Path, ...]:
         """Folders of killed builders all of whose rows were wanted."""
         return tuple(self._emptied)
@@ -150,7 +164,7 @@ class Donors:
             return
         try:
             donor = (_unfinished_set if is_unfinished else _whole_set)(folder, self._sizes, self._made, wanted)
-        except (DamagedPlanes, OSError):
+        except (DamagedPlanes, MadeOtherwise, OSError):
             return  # it is no donor, and its rows are decoded
         with contextlib.closing(donor):
             yield donor
@@ -175,21 +189,22 @@ def _whole_set(folder: Path, sizes: Sequence[int], made: Mapping[str, Any], want
 
 
 def _unfinished_set(folder: Path, sizes: Sequence[int], made: Mapping[str, Any], wanted: Collection[str]) -> Donor:
-    table, count, whole = FactTable(), 0, True
+    table, whole, written = FactTable(), True, 0
     crcs: dict[int, dict[int, int]] = {size: {} for size in sizes}
     for row in read_journal(folder / JOURNAL, made):
-        count = max(count, row.place + 1)
+        written = max(written, row.place + 1)
         if row.fact["file_digest"] not in wanted:
             whole = False
             continue
         table.add(row.fact)
         for size, crc in zip(sizes, row.crcs, strict=False):  # no checksums where it is quarantined
             crcs[size][row.place] = crc
-    # What was reserved and not written would be missing where the rows are copied to.
-    count = cut_planes(folder, sizes, count)
-    squares = open_squares(folder, count, sizes)
+    # After a power cut the journal may name rows that did not arrive.
+    count = min(written, room_for_rows(folder, sizes))
+    squares = open_squares(folder, count, sizes, reserved=True)
     checked = {size: CheckedSquares(plane, crcs[size], rows=1) for size, plane in squares.items()}
-    return Donor(_usable(table.table()), checked, whole)
+    facts = table.table()
+    return Donor(_usable(facts[facts[PLANE_ROW] < count]), checked, whole)
 
 
 def _usable(facts: pd.DataFrame) -> pd.DataFrame:

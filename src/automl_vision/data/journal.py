@@ -24,6 +24,10 @@ GROUP = 64
 _DIGITS = 8
 
 
+class MadeOtherwise(Exception):
+    """The rows of a journal were made in another way: they are of use to others alone."""
+
+
 @dataclass(frozen=True)
 class JournaledRow:
     """A row that was wholly written.
@@ -53,24 +57,31 @@ def group_line(rows: list[JournaledRow]) -> bytes:
 
 
 def read_journal(file: Path, made: Mapping[str, Any]) -> Iterator[JournaledRow]:
-    """The rows that were wholly written; none where the squares were made in another way, or there is no file.
+    """The rows that were wholly written; none where there is no file, or it does not tell how they were made.
 
     Args:
         file: as it was left.
         made: how squares are made here, as for `first_line`.
+
+    Raises:
+        MadeOtherwise: the squares were made in another way.
+        OSError: it cannot be read.
     """
     try:
         with file.open("rb") as lines:
-            if _value(lines.readline()) != {**made, "columns": list(COLUMNS)}:
+            told = _value(lines.readline())
+            if told is None:
                 return
+            if told != {**made, "columns": list(COLUMNS)}:
+                raise MadeOtherwise
             for line in lines:
                 group = _value(line)
                 if group is None:
                     return
                 for *values, crcs in group:
                     yield JournaledRow(dict(zip(COLUMNS, values, strict=True)), tuple(crcs))
-    except OSError:
-        return  # what cannot be read is decoded
+    except FileNotFoundError:
+        return
 
 
 def _line(value: Any) -> bytes:

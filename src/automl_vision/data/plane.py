@@ -57,22 +57,30 @@ class FilePlane:
 
     Several threads may read at once. A forked process may go on reading; others open the file again.
 
+    Args:
+        file: that holds them.
+        side: of the squares, in pixels.
+        count: of the squares.
+        reserved: whether more may follow that was only reserved.
+
     Raises:
         ShortPlane: the file is missing or has another length.
     """
 
-    def __init__(self, file: Path, side: int, count: int) -> None:
+    def __init__(self, file: Path, side: int, count: int, reserved: bool = False) -> None:
         self.file = file
         self._side = side
         self._shape = (side, side, 3)
         self._bytes = side * side * 3
         self._count = count
+        self._reserved = reserved
         try:
             self._handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise ShortPlane(f"{file.name}: {error}") from None
         self._close = weakref.finalize(self, os.close, self._handle)
-        if os.fstat(self._handle).st_size != count * self._bytes:
+        excess = os.fstat(self._handle).st_size - count * self._bytes
+        if excess < 0 or (excess > 0 and not reserved):
             self._close()
             raise ShortPlane(f"{file.name}: wrong size")
 
@@ -82,7 +90,7 @@ class FilePlane:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the same file."""
-        return FilePlane, (self.file, self._side, self._count)
+        return FilePlane, (self.file, self._side, self._count, self._reserved)
 
     @property
     def place(self) -> str:

@@ -179,6 +179,7 @@ def _build(folder: Path, wanted: Wanted, most: int) -> Planes:
         shutil.rmtree(folder)  # it is damaged
     while True:
         donors = Donors(folder.parent, wanted.sizes, folder.name, wanted.decode_side)
+        donors.give_back()  # before as much is reserved once more
         try:
             _build_beside(folder, wanted, donors)
         except OSError as error:

@@ -163,13 +163,14 @@ class PlaneWriter:
 
     def _commit(self) -> None:
         """Name the rows of the group in the journal, once their squares are with the system."""
-        if not self._group:
+        # Taken away first: what is interrupted below is not written once more when the context is left.
+        group, self._group = self._group, []
+        if not group:
             return
         for file in self._files.values():
             file.flush()
-        self._journal.write(group_line(self._group))
+        self._journal.write(group_line(group))
         self._journal.flush()
-        self._group = []
 
     def _give_back(self) -> None:
         for size, file in self._files.items():
@@ -195,30 +196,43 @@ def open_planes(folder: Path, sizes: Sequence[int], *, check: bool = True) -> Pl
     return Planes(read_facts(folder, index), squares)
 
 
-def open_squares(folder: Path, count: int, sizes: Sequence[int]) -> dict[int, FilePlane]:
+def open_squares(folder: Path, count: int, sizes: Sequence[int], *, reserved: bool = False) -> dict[int, FilePlane]:
     """The squares of a folder, whose checksums are not compared: side -> `count` of them.
+
+    Args:
+        folder: that holds them.
+        count: how many.
+        sizes: the sides.
+        reserved: whether more may follow in the files that was only reserved.
 
     Raises:
         DamagedPlanes: a file is missing or has another size.
     """
     try:
-        return {size: FilePlane(_plane_file(folder, size), size, count) for size in sizes}
+        return {size: FilePlane(_plane_file(folder, size), size, count, reserved) for size in sizes}
     except ShortPlane as error:
         raise DamagedPlanes(str(error)) from None
 
 
-def cut_planes(folder: Path, sizes: Sequence[int], most: int) -> int:
-    """Cut the planes of an abandoned build to the rows that all of them have, and to `most`; returns how many.
+def room_for_rows(folder: Path, sizes: Sequence[int]) -> int:
+    """How many rows all planes of a folder have, written or reserved.
+
+    Raises:
+        OSError: a plane is missing.
+    """
+    return min(_plane_file(folder, size).stat().st_size // (3 * size * size) for size in sizes)
+
+
+def cut_planes(folder: Path, sizes: Sequence[int], count: int) -> None:
+    """Cut the planes of an abandoned build to no more than `count` rows.
 
     Raises:
         OSError: a plane is missing, or cannot be written.
     """
-    files = {size: _plane_file(folder, size) for size in sizes}
-    count = min([most, *(file.stat().st_size // (3 * size * size) for size, file in files.items())])
-    for size, file in files.items():
+    for size in sizes:
+        file = _plane_file(folder, size)
         if file.stat().st_size > count * 3 * size * size:
             os.truncate(file, count * 3 * size * size)
-    return count
 
 
 def sync_folder(folder: Path) -> None:
