@@ -684,6 +684,49 @@ def test_a_large_plain_jpeg_is_known_by_its_whole_pixels(tmp_path: Path) -> None
     assert set(facts.known_digests) == {fact["pixel_digest"], fact["whole_digest"]}
 
 
+def too_little_memory_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is enough for a fraction of this JPEG, and not for the whole."""
+    victim = file.read_bytes()
+
+    def short_of_memory(data: bytes, decode_side: int = 0) -> object:
+        if decode_side == 0 and data == victim:
+            raise ImageReadError("too_large", "not enough memory to decode it")
+        return open_rgb(data, decode_side)
+
+    monkeypatch.setattr(survey, "open_rgb", short_of_memory)
+
+
+def test_a_plain_jpeg_that_memory_is_too_small_for_is_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    plain = tmp_path / "data" / "a" / "plain.jpg"
+    Image.new("RGB", (1100, 700), (40, 50, 60)).save(plain)
+    picture(tmp_path / "data" / "a" / "small.png")
+    with monkeypatch.context() as patched:
+        too_little_memory_for(plain, patched)
+        store, facts = build_store(
+            read(tmp_path / "data", DataSettings()), [32], tmp_path / "cache", 1, decode_side=256
+        )
+    assert facts.table[["fault", "detail"]].to_numpy().tolist() == [
+        ["too_large", "not enough memory to decode it"],
+        ["", ""],
+    ]
+    assert (facts.table.loc[0, "pixel_digest"], facts.table.loc[0, "whole_digest"]) == ("", "")
+    assert good_rows(store).tolist() == [1]
+    store.close()
+
+
+def test_a_photograph_whose_copies_memory_is_too_small_to_tell_is_an_error_that_names_it(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_little_memory_for(photographs / "a" / "1.jpg", monkeypatch)
+    with pytest.raises(
+        DataError, match=r"(?s)decoded wholly.*(1|renamed)\.jpg.*not enough memory.*Fix: give the machine more"
+    ):
+        build_store(read(photographs, DataSettings()), [32], None, 2, decode_side=256)
+
+
 def test_another_least_side_is_another_entry(photographs: Path, tmp_path: Path) -> None:
     manifest = read(photographs, DataSettings()).subset(np.arange(2))
     for side in (0, 256, 300, 256):
