@@ -241,6 +241,30 @@ def test_a_build_that_fails_leaves_nothing(
     assert_holds(store, manifest)
 
 
+@pytest.mark.parametrize("failure", [BrokenPipeError, NotImplementedError, MemoryError])
+@pytest.mark.parametrize("place", ["cache", "temporary", "memory"])
+def test_progress_that_cannot_be_told_ends_the_build_at_once(
+    failure: type[Exception],
+    place: str,
+    manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal that is gone is no full disk: nothing is decoded anew elsewhere."""
+    if place == "memory":
+        monkeypatch.setattr(os, "posix_fallocate", full_disk)
+    told: list[int] = []
+
+    def gone(done: int, _total: int) -> None:
+        told.append(done)
+        if done == 3:
+            raise failure("the terminal is gone")
+
+    with pytest.raises(failure, match="the terminal is gone"):
+        build_store(manifest, SIZES, tmp_path / "cache" if place == "cache" else None, 1, gone)
+    assert told == [1, 2, 3]
+
+
 def flip(file: Path, place: float) -> None:
     data = bytearray(file.read_bytes())
     data[int(place * len(data))] ^= 1
