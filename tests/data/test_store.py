@@ -241,6 +241,30 @@ def test_a_build_that_fails_leaves_nothing(
     assert_holds(store, manifest)
 
 
+@pytest.mark.parametrize("failure", [BrokenPipeError, NotImplementedError, MemoryError])
+@pytest.mark.parametrize("place", ["cache", "temporary", "memory"])
+def test_progress_that_cannot_be_told_ends_the_build_at_once(
+    failure: type[Exception],
+    place: str,
+    manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal that is gone is no full disk: nothing is decoded anew elsewhere."""
+    if place == "memory":
+        monkeypatch.setattr(os, "posix_fallocate", full_disk)
+    told: list[int] = []
+
+    def gone(done: int, _total: int) -> None:
+        told.append(done)
+        if done == 3:
+            raise failure("the terminal is gone")
+
+    with pytest.raises(failure, match="the terminal is gone"):
+        build_store(manifest, SIZES, tmp_path / "cache" if place == "cache" else None, 1, gone)
+    assert told == [1, 2, 3]
+
+
 def flip(file: Path, place: float) -> None:
     data = bytearray(file.read_bytes())
     data[int(place * len(data))] ^= 1
@@ -682,6 +706,49 @@ def test_a_large_plain_jpeg_is_known_by_its_whole_pixels(tmp_path: Path) -> None
     assert (fact["scale"], fact["picture_hash"]) == (2, "")
     assert fact["whole_digest"] == pixel_digest(open_rgb(manifest.file(0)).pixels) != fact["pixel_digest"]
     assert set(facts.known_digests) == {fact["pixel_digest"], fact["whole_digest"]}
+
+
+def too_little_memory_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is enough for a fraction of this JPEG, and not for the whole."""
+    victim = file.read_bytes()
+
+    def short_of_memory(data: bytes, decode_side: int = 0) -> object:
+        if decode_side == 0 and data == victim:
+            raise ImageReadError("too_large", "not enough memory to decode it")
+        return open_rgb(data, decode_side)
+
+    monkeypatch.setattr(survey, "open_rgb", short_of_memory)
+
+
+def test_a_plain_jpeg_that_memory_is_too_small_for_is_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    plain = tmp_path / "data" / "a" / "plain.jpg"
+    Image.new("RGB", (1100, 700), (40, 50, 60)).save(plain)
+    picture(tmp_path / "data" / "a" / "small.png")
+    with monkeypatch.context() as patched:
+        too_little_memory_for(plain, patched)
+        store, facts = build_store(
+            read(tmp_path / "data", DataSettings()), [32], tmp_path / "cache", 1, decode_side=256
+        )
+    assert facts.table[["fault", "detail"]].to_numpy().tolist() == [
+        ["too_large", "not enough memory to decode it"],
+        ["", ""],
+    ]
+    assert (facts.table.loc[0, "pixel_digest"], facts.table.loc[0, "whole_digest"]) == ("", "")
+    assert good_rows(store).tolist() == [1]
+    store.close()
+
+
+def test_a_photograph_whose_copies_memory_is_too_small_to_tell_is_an_error_that_names_it(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_little_memory_for(photographs / "a" / "1.jpg", monkeypatch)
+    with pytest.raises(
+        DataError, match=r"(?s)decoded wholly.*(1|renamed)\.jpg.*not enough memory.*Fix: give the machine more"
+    ):
+        build_store(read(photographs, DataSettings()), [32], None, 2, decode_side=256)
 
 
 def test_another_least_side_is_another_entry(photographs: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from automl_vision.data.build import Offering, Wanted, fill, no_donors, with_whole_digests
+from automl_vision.data.build import Offering, Progress, Wanted, fill, no_donors, with_whole_digests
 from automl_vision.data.cache_entries import (
     IN_USE_SECONDS,
     SCRATCH,
@@ -43,6 +43,9 @@ from automl_vision.main_memory import available_memory
 MEMORY_SHARE = 0.5
 #: A build that ends so may be wanted again, and the rows that it has are whole.
 _STOPPED = (KeyboardInterrupt, Interrupted, BudgetExhausted)
+#: How a place says that it takes no images: full, read-only, without locks, or out of memory.
+_CANNOT_KEEP = (OSError, NotImplementedError)
+_OF_A_PLACE = (*_CANNOT_KEEP, MemoryError)
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -71,6 +74,24 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class _ProgressFailed(Exception):
+    """Telling the progress failed, as where the terminal is gone: no place for images is full for it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def _told_apart(progress: Progress) -> Progress:
+    def tell(done: int, total: int) -> None:
+        try:
+            progress(done, total)
+        except _OF_A_PLACE as error:
+            raise _ProgressFailed(error) from error
+
+    return tell
+
+
 def obtain(
     key: str, wanted: Wanted, cache_dir: Path | None, most_bytes: int | None = None
 ) -> tuple[Planes, TemporaryFolder | None, tuple[str, ...]]:
@@ -87,14 +108,24 @@ def obtain(
 
     Raises:
         DataError: a file changes while it is read.
+        Exception: whatever `wanted.progress` raises.
     """
+    try:
+        return _obtained(key, replace(wanted, progress=_told_apart(wanted.progress)), cache_dir, most_bytes)
+    except _ProgressFailed as failure:
+        raise failure.error from None
+
+
+def _obtained(
+    key: str, wanted: Wanted, cache_dir: Path | None, most_bytes: int | None
+) -> tuple[Planes, TemporaryFolder | None, tuple[str, ...]]:
     reasons: list[str] = []
     if cache_dir is not None:
         try:
             return _cached(cache_dir, key, wanted, most_bytes), None, ()
         # A cache folder that is full, read-only or on a file system without locks costs the next run its time,
         # but must not cost this one its result.
-        except (OSError, NotImplementedError) as error:
+        except _CANNOT_KEEP as error:
             reasons.append(f"the cache folder {cache_dir} cannot take them ({error})")
     offering = Donors(cache_dir, wanted.sizes, decode_side=wanted.decode_side).offering if cache_dir else no_donors
     try:

@@ -90,15 +90,15 @@ def look_into(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 
     known = NOTHING_KNOWN | {"file_digest": digest, "bytes": len(data)}
     try:
         image = open_rgb(data, decode_side)
+        *kept, small = squares(image.pixels, (*sizes, SIDE))
+        sign = picture_hash(small)
+        # Where it has none, nothing but its whole pixels would tell a lossless copy of it.
+        whole = pixel_digest(open_rgb(data).pixels) if image.scale > 1 and not sign else ""
     except ImageReadError as error:
         return known | {"fault": error.kind, "detail": error.detail}, None
-    *kept, small = squares(image.pixels, (*sizes, SIDE))
     seen = {name: getattr(image, name) for name in ("width", "height", "scale", "format", "mode", "frames", "taken")}
     seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": pixel_digest(image.pixels)}
-    seen |= {"picture_hash": picture_hash(small)}
-    if image.scale > 1 and not seen["picture_hash"]:
-        # Nothing but its whole pixels would tell a lossless copy of it.
-        seen |= {"whole_digest": pixel_digest(open_rgb(data).pixels)}
+    seen |= {"picture_hash": sign, "whole_digest": whole}
     return known | seen, tuple(kept)
 
 
@@ -106,9 +106,17 @@ def whole_digest(path: Path, digest: str) -> str:
     """The digest of the pixels of a file that decoded before, wholly decoded.
 
     Raises:
-        DataError: the file is not the one any more whose digest was taken.
+        DataError: the file is not the one any more whose digest was taken, or cannot be decoded wholly: its copies
+            could not be told, and one of them might be tested on.
     """
-    return pixel_digest(open_rgb(_unchanged(path, digest)).pixels)
+    try:
+        return pixel_digest(open_rgb(_unchanged(path, digest)).pixels)
+    except ImageReadError as error:
+        raise DataError(
+            "an image that may have a copy cannot be decoded wholly",
+            value=f"{str(path)!a} ({error.detail})",
+            fix="give the machine more free memory, or take the image out of the data",
+        ) from error
 
 
 def squares_of(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0) -> Squares:
