@@ -118,7 +118,7 @@ def _require_simple(bundle: Bundle) -> None:
         raise UsageError(
             "the huggingface format holds one network with a linear head",
             value=f"this model has {' and '.join(found)}",
-            fix="use --format onnx or torch-export, or search with --ensemble off",
+            fix="use --format onnx or torch-export, which hold the whole model",
         )
 
 
