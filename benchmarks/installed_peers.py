@@ -126,7 +126,7 @@ def _named(rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
 def _hugging_face(options: argparse.Namespace) -> None:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    class Seen(TrainerCallback):  # type: ignore[misc]  # without the library its base has no type
+    class Seen(TrainerCallback):  # type: ignore[misc, unused-ignore]  # without the library its base has no type
         """Stops after each epoch; none of its images is left out."""
 
         def on_epoch_end(self, *_state: Any, **_more: Any) -> None:

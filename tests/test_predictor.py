@@ -23,7 +23,8 @@ from automl_vision.data.readers import read
 from automl_vision.data.store import build_store
 from automl_vision.errors import DataError, ModelFileError, UsageError
 from automl_vision.models.classifier import build_classifier
-from automl_vision.predictor import BATCHES_AHEAD, Model, Prediction, _Opened, load
+from automl_vision.prediction import _Opened
+from automl_vision.predictor import BATCHES_AHEAD, Model, Prediction, load
 from automl_vision.runtime import Runtime
 
 NAMES = ("cat", "dog", "emu")

@@ -23,9 +23,10 @@ HEAVY = {
     "scipy",
     "pyarrow",
     "fastapi",
+    "onnxruntime",
     "uvicorn",
 }
-COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "serve", "models", "doctor", "cache")
+COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "export", "serve", "models", "doctor", "cache")
 LIGHT = [
     [],
     ["--help"],
@@ -43,6 +44,10 @@ LIGHT = [
     ["predict", "nowhere.pt", "x.jpg"],
     ["evaluate", "nowhere.pt", "--data", "nowhere"],
     ["report", "nowhere"],
+    ["export"],
+    ["export", "nowhere.pt", "--format", "onnx"],
+    ["export", "nowhere.pt", "--format", "other"],
+    ["predict", "nowhere.onnx", "x.jpg"],
     ["serve"],
     ["serve", "nowhere.pt"],
     ["serve", "nowhere.pt", "--port", "70000"],

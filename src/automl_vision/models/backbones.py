@@ -6,11 +6,13 @@ timm is imported inside the functions: listing the table needs neither timm nor 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_vision.errors import UsageError
@@ -397,3 +399,54 @@ def _pretrained_config(row: Backbone) -> Any:
     if config is None:
         raise UsageError("timm knows no pretrained weights by this name", value=row.timm_name)
     return config
+
+
+def with_classifier(row: Backbone, num_classes: int, resolution: int) -> tuple[nn.Module, nn.Linear]:
+    """The network as timm makes it with a classifier of its own, with random weights, and that classifier.
+
+    Raises:
+        UsageError: its classifier is not one linear map.
+    """
+    import timm
+    from torch import nn
+
+    net: nn.Module = timm.create_model(row.timm_name, pretrained=False, num_classes=num_classes)
+    set_resolution(net, row, resolution)
+    modules = dict(net.named_modules())
+    last = [modules[prefix] for prefix in classifier_prefixes(row) if prefix in modules]
+    if len(last) != 1 or not isinstance(last[0], nn.Linear):
+        raise UsageError(
+            "timm's form of this backbone does not end in one linear map", value=row.name, fix="use --format onnx"
+        )
+    return net, last[0]
+
+
+def save_folder(net: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a network of timm as a folder: model.safetensors, and config.json with how images are prepared.
+
+    Args:
+        net: as timm made it, with its classifier.
+        folder: where to; made where it is missing.
+        config: what config.json has beside timm's own: `label_names`, and under `pretrained_cfg` how images are
+            prepared, where that is not as for the published weights.
+    """
+    from timm.models import save_for_hf
+
+    size = list(config["pretrained_cfg"]["input_size"][1:])
+    model_args = {"img_size": size} if hasattr(net, "set_input_size") else None
+    save_for_hf(net, str(folder), model_config=dict(config), model_args=model_args, safe_serialization=True)
+    # Newer versions of timm repeat the number of classes here, and transformers then passes it twice.
+    file = folder / "config.json"
+    written = json.loads(file.read_text(encoding="utf-8"))
+    written.get("model_args", {}).pop("num_classes", None)
+    file.write_text(json.dumps(written, indent=2), encoding="utf-8")
+
+
+def load_folder(folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+    """A network from such a folder, in evaluation mode, and how its images are prepared (mean, std, input_size ...)."""
+    import timm
+    from timm.data.config import resolve_model_data_config
+
+    net: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    prepared: Mapping[str, Any] = resolve_model_data_config(net)  # type: ignore[no-untyped-call] # timm's own
+    return net, prepared

@@ -224,7 +224,7 @@ def _download(repository: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    failures: tuple[type[BaseException], ...] = (OSError, EntryNotFoundError, *_transport_errors())
+    failures: tuple[type[BaseException], ...] = (OSError, EntryNotFoundError, *transport_errors())
     problem: BaseException | None = None
     for name in _HUB_FILES:
         try:
@@ -240,11 +240,12 @@ def _download(repository: str) -> Path:
     ) from problem
 
 
-def _transport_errors() -> tuple[type[BaseException], ...]:
-    # From version 1 on, huggingface_hub talks through httpx, whose errors are no OSError.
-    if importlib.util.find_spec("httpx") is None:
-        return ()
-    return (importlib.import_module("httpx").HTTPError,)
+def transport_errors() -> tuple[type[BaseException], ...]:
+    """What huggingface_hub raises where the network fails and that is no OSError."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its versions talk through requests, httpx or httpx2; its own error derives from the base of theirs.
+    return tuple(each for each in HfHubHTTPError.__mro__ if each.__name__ == "HTTPError")
 
 
 def _read_safetensors(path: Path) -> object:

@@ -6,7 +6,7 @@ After Mitchell et al. 2019, "Model Cards for Model Reporting" (https://arxiv.org
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl_vision.report.warnings import is_refitted
@@ -16,20 +16,24 @@ Report = Mapping[str, Any]
 CLASSES = 100  # listed at most
 
 
-def model_card(report: Report) -> str:
-    """Markdown from the content of report.json."""
+#: How a run's model is used; lines of Markdown.
+USE = ("```", "automl-vision predict model.pt IMAGE", "```")
+
+
+def model_card(report: Report, use: Sequence[str] = USE) -> str:
+    """Markdown from the content of report.json, with how to use the file beside it."""
     test, model, data = report["test"], report["model"], report["data"]
     accuracy, f1 = test["accuracy"], test["macro_f1"]
     counts = {name: sum(data["class_counts"][name]) for name in ("train", "val")}
     return "\n".join(
         [
-            f"# {_plain(report['name'])}",
+            f"# {plain(report['name'])}",
             "",
             f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {report['created']}.",
             "",
             "## Model",
             "",
-            f"- backbone: {_plain(model['backbone'])}, {model['parameters']:,} parameters",
+            f"- backbone: {plain(model['backbone'])}, {model['parameters']:,} parameters",
             f"- input: {model['resolution']} px",
             f"- classes: {_classes(test['classes'])}",
             f"- probabilities are calibrated (temperature {model['temperature']:.3f}{_fitted_when(report)})",
@@ -52,9 +56,7 @@ def model_card(report: Report) -> str:
             *_doubts(report["warnings"]),
             "## Use",
             "",
-            "```",
-            "automl-vision predict model.pt IMAGE",
-            "```",
+            *use,
             "",
             "The figures hold for images like those it was tested on. For another camera, place or time, measure "
             "again: `automl-vision evaluate model.pt --data OTHER`.",
@@ -72,7 +74,7 @@ def _once_more(report: Report) -> str:
 
 
 def _doubts(warnings: list[str]) -> list[str]:
-    return ["## Before trusting them", "", *(f"- {_plain(text)}" for text in warnings), ""] if warnings else []
+    return ["## Before trusting them", "", *(f"- {plain(text)}" for text in warnings), ""] if warnings else []
 
 
 def _row(name: str, figure: Mapping[str, float | None]) -> str:
@@ -83,14 +85,14 @@ def _row(name: str, figure: Mapping[str, float | None]) -> str:
 
 def _classes(names: list[str]) -> str:
     more = f" and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
-    return ", ".join(_plain(name) for name in names[:CLASSES]) + more
+    return ", ".join(plain(name) for name in names[:CLASSES]) + more
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Foreign text on one line, with nothing in it that Markdown or HTML would act on."""
     one_line = "".join(character if character.isprintable() else "�" for character in text)
     return re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)
