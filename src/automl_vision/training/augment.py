@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from automl_vision.models.image_source import resize
+from automl_vision.training.each_image import each_image
 from automl_vision.training.operations import OPERATIONS, sample
 from automl_vision.training.recipe import Recipe
 
@@ -174,9 +176,14 @@ def _boxes(draws: torch.Tensor, side: int, areas: Bounds, aspects: Bounds) -> to
 def _crop_by_slices(batch: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     """The CPU's 8-bit kernel is ten times faster than sampling a grid."""
     out = torch.empty((len(batch), batch.shape[1], size, size), dtype=torch.uint8, memory_format=torch.channels_last)
-    for index, (top, left, height, width) in enumerate(boxes.tolist()):
+    places = boxes.tolist()
+
+    def cut(index: int) -> None:
+        top, left, height, width = places[index]
         view = batch[index : index + 1, :, top : top + height, left : left + width]
         out[index : index + 1] = F.interpolate(view, (size, size), mode="bilinear", antialias=True)
+
+    each_image(cut, len(batch))
     return out
 
 
@@ -193,13 +200,28 @@ def _flipped(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -
     """Each symmetry of the recipe for half of the images, quarter turns for three in four; in place."""
     for wanted, axis in ((recipe.horizontal_flip, 3), (recipe.vertical_flip, 2)):
         if wanted:
-            rows = (torch.rand(len(images), generator=generator) < 0.5).nonzero().squeeze(1).to(images.device)
-            images[rows] = images[rows].flip(axis)
+            rows = (torch.rand(len(images), generator=generator) < 0.5).nonzero().squeeze(1)
+            _change_some(images, rows, partial(torch.flip, dims=(axis,)))
     turns = torch.randint(4, (len(images),), generator=generator) if recipe.quarter_turns else torch.zeros(0)
     for count in (1, 2, 3):
-        rows = (turns == count).nonzero().squeeze(1).to(images.device)
-        images[rows] = images[rows].rot90(count, (2, 3))
+        rows = (turns == count).nonzero().squeeze(1)
+        _change_some(images, rows, partial(torch.rot90, k=count, dims=(2, 3)))
     return images
+
+
+def _change_some(images: torch.Tensor, rows: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Some of the images through a change that keeps their shape, in place."""
+    if images.device.type == "cpu":  # one by one each stays in the cache, and no index is needed
+        places = rows.tolist()
+
+        def change_one(number: int) -> None:
+            one = images[places[number]].unsqueeze(0)
+            one.copy_(change(one))
+
+        each_image(change_one, len(places))
+        return
+    here = rows.to(images.device)
+    images[here] = change(images[here])
 
 
 def _signs(count: int, generator: torch.Generator) -> torch.Tensor:
