@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from late_transfer import LateTransfer
 from PIL import Image
 
 from automl_vision.config import DataSettings
@@ -23,6 +24,7 @@ from automl_vision.data.store import build_store
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource
+from automl_vision.models.prefetched_images import PrefetchedImages
 from automl_vision.runtime import Runtime
 from automl_vision.training.loop import Trainer, TrainingData
 from automl_vision.training.recipe import Recipe
@@ -83,7 +85,22 @@ def undecoded_tier(manifest: Manifest, cache: Path, patch: pytest.MonkeyPatch) -
     return without_disk(manifest, cache, patch, 0, "images are decoded whenever they are asked for")
 
 
-TIERS = {"device": device_tier, "memory": memory_tier, "undecoded": undecoded_tier}
+def prefetched_tier(manifest: Manifest, cache: Path, patch: pytest.MonkeyPatch) -> ImageSource:
+    return PrefetchedImages(file_tier(manifest, cache, patch), LateTransfer())
+
+
+def host_tier(manifest: Manifest, cache: Path, patch: pytest.MonkeyPatch) -> ImageSource:
+    """As on a GPU that has room for nothing."""
+    return DeviceImages(prefetched_tier(manifest, cache, patch), torch.arange(COUNT), torch.device("cpu"), 0)
+
+
+TIERS = {
+    "device": device_tier,
+    "prefetched": prefetched_tier,
+    "host": host_tier,
+    "memory": memory_tier,
+    "undecoded": undecoded_tier,
+}
 
 
 class Watched(Trainer):

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from automl_vision.models.image_source import ImageSource, expect
+from automl_vision.models.image_source import ImageSource, expect, release
 from automl_vision.models.memory import is_out_of_memory
+from automl_vision.models.prefetched_images import CudaTransfer, PrefetchedImages
 
 #: What they may take of the memory that is free on the device before there is a network.
 MEMORY_SHARE = 0.5
@@ -68,11 +69,11 @@ class DeviceImages:
     def release(self) -> bool:
         """Give up what is kept, because networks need the memory; whether there was anything.
 
-        From then on all squares come from the source.
+        From then on all squares come from the source, which gives up what it holds as well.
         """
         kept = any(squares is not None for squares in self._kept.values())
         self._kept = dict.fromkeys(self._source.sizes)
-        return kept
+        return release(self._source) or kept
 
     def _places(self, rows: torch.Tensor) -> torch.Tensor | None:
         """(B) where they are kept; None where one of them is not."""
@@ -110,8 +111,12 @@ class DeviceImages:
 
 
 def on_device(source: ImageSource, rows: Sequence[torch.Tensor], device: torch.device) -> ImageSource:
-    """A source for training on `device`: the same where that is the CPU, one that keeps `rows` on a GPU."""
+    """A source for training on `device`: the same where that is the CPU, one that keeps `rows` on a GPU.
+
+    What has no room there is copied to the GPU while it computes.
+    """
     if device.type != "cuda":
         return source
     free, _ = torch.cuda.mem_get_info(device)
-    return DeviceImages(source, torch.cat(list(rows)), device, int(MEMORY_SHARE * free))
+    ahead = PrefetchedImages(source, CudaTransfer(device))
+    return DeviceImages(ahead, torch.cat(list(rows)), device, int(MEMORY_SHARE * free))

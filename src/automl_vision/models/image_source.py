@@ -41,6 +41,20 @@ def expect(source: ImageSource, rows: torch.Tensor, size: int) -> None:
         source.expect(rows, size)
 
 
+@runtime_checkable
+class HoldsImages(Protocol):
+    """A source that keeps images in memory that networks may need."""
+
+    def release(self) -> bool:
+        """Give them up; whether there were any. Changes no result."""
+        ...
+
+
+def release(source: ImageSource) -> bool:
+    """Have a source give up what it keeps in memory; whether there was anything."""
+    return isinstance(source, HoldsImages) and source.release()
+
+
 def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
     """(B, 3, P, P) uint8 to (B, 3, size, size) uint8, bilinear with antialiasing."""
     if batch.shape[-1] == size:

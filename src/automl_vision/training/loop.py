@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from automl_vision.data.preprocess import Preprocessing, normalize
 from automl_vision.models.backbones import freeze_first_stages
 from automl_vision.models.classifier import Classifier
-from automl_vision.models.device_images import DeviceImages
-from automl_vision.models.image_source import ImageSource, expect, resized_batches
+from automl_vision.models.image_source import ImageSource, expect, release, resized_batches
 from automl_vision.models.inference import fastest_training, logits, prepare, softmax
 from automl_vision.models.memory import MoreThanAllowed, available_bytes, saved_bytes
 from automl_vision.runtime import Runtime
@@ -441,8 +440,7 @@ class Trainer:
 
     def _release_images(self) -> bool:
         """Give up images that are kept on the device; whether there were any."""
-        source = self.data.source
-        return isinstance(source, DeviceImages) and source.release()
+        return release(self.data.source)
 
     def _clip(self) -> None:
         if self.recipe.clip_norm > 0:
