@@ -1,12 +1,14 @@
-"""Everything that is worth measuring on a GPU, in two parts of less than ten minutes each.
+"""Everything that is worth measuring on a GPU, in parts of less than ten minutes each.
 
     python benchmarks/on_gpu.py duel --out results     # 60 s: ours and three published recipes; 300 s: ours
     python benchmarks/on_gpu.py speed --out results    # the GPU's column of benchmarks/speed.py
+    python benchmarks/on_gpu.py steps --out results    # compiled or not, resident or not (benchmarks/gpu_steps.py)
     python benchmarks/on_gpu.py duel --out results --device cpu --scale 0.05    # does it run?
 
 Downloads nothing: the images are generated, or those of scikit-learn. A step that does not end in the time that is left
 is killed; what was measured by then is in `results`. Where packages of the project are missing, lay their wheels into a
 folder beforehand and call `pip install --no-index --find-links FOLDER` for them.
+Tests that need a GPU: `python -m pytest -k gpu tests/models tests/training`.
 """
 
 from __future__ import annotations
@@ -53,7 +55,15 @@ def _speed(settings: Settings) -> list[Step]:
     return [["speed.py", "--device", settings.device, "--json", str(settings.out / "speed.json"), *pictures, *few]]
 
 
-PARTS: dict[str, Callable[[Settings], list[Step]]] = {"duel": _duel, "speed": _speed}
+def _steps(settings: Settings) -> list[Step]:
+    few = [] if settings.scale >= 1 else ["--images", "16", "--rounds", "1", "--scenes", "1"]
+    rest = ["--device", settings.device, "--pictures", str(settings.out / "pictures"), *few]
+    return [
+        ["gpu_steps.py", part, *rest, "--json", str(settings.out / f"{part}.json")] for part in ("tiers", "compiled")
+    ]
+
+
+PARTS: dict[str, Callable[[Settings], list[Step]]] = {"duel": _duel, "speed": _speed, "steps": _steps}
 
 
 def run(steps: Sequence[Step], limit: float) -> int:

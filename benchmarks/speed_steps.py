@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from automl_vision.config import Settings
@@ -26,8 +27,10 @@ from automl_vision.data.readers import read
 from automl_vision.data.store import ImageStore, build_store
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier
+from automl_vision.models.device_images import on_device
 from automl_vision.runtime import Runtime
 from automl_vision.training.augment import AUGMENTATIONS
+from automl_vision.training.compiling import StepCompiler
 from automl_vision.training.loop import Trainer, TrainingData
 from automl_vision.training.recipe import Recipe
 
@@ -135,17 +138,27 @@ def store_of(folder: Path, scene: Scene, threads: int, cache: Path | None = None
     return build_store(manifest, [scene.size, wanted], cache, threads)[0]
 
 
-def trainer_of(kind: type[Trainer], scene: Scene, store: ImageStore, runtime: Runtime) -> Trainer:
-    """A trainer for the first images of a store, a block of them to an epoch; labels are made up."""
-    rows = torch.arange(min(scene.images, len(store)))
-    rows = rows.repeat(math.ceil(scene.images / len(rows)))[: scene.images]
+def trainer_of(
+    kind: type[Trainer], scene: Scene, store: ImageStore, runtime: Runtime, compiler: StepCompiler | None = None
+) -> Trainer:
+    """A trainer for the first images of a store, a block of them to an epoch; labels are made up.
+
+    On a GPU the images lie where a search would lay them.
+    """
+    few = torch.arange(min(scene.images, len(store)))
+    rows = few.repeat(math.ceil(scene.images / len(few)))[: scene.images]
     labels = torch.arange(len(rows)) % _CLASSES
     held = torch.arange(_VALIDATED)
-    data = TrainingData(store, rows, labels, held, labels[:_VALIDATED], _CLASSES)
+    source = on_device(store, (few,), runtime.device)
+    data = TrainingData(source, rows, labels, held, labels[:_VALIDATED], _CLASSES)
     mean, std = statistics(backbone(scene.backbone))
     net = build_classifier(scene.backbone, _CLASSES, resolution=scene.size)
     preprocessing = Preprocessing(size=scene.size, mean=mean, std=std)
-    return kind(scene.recipe, data, net, preprocessing, runtime, lambda _labels, scores: float(np.mean(scores[:, 0])))
+    return kind(scene.recipe, data, net, preprocessing, runtime, _first_scores, None, compiler)
+
+
+def _first_scores(_labels: NDArray[np.int64], scores: NDArray[np.float32]) -> float:
+    return float(np.mean(scores[:, 0]))
 
 
 def epochs_of(trainer: Trainer) -> Block:

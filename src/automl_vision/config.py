@@ -247,6 +247,13 @@ class MachineSettings:
         "CPUs that multiply bfloat16 train in it where batch norm keeps its statistics.",
         one_of("auto", "float32", "bfloat16", "float16"),
     )
+    compile: str = _setting(
+        "off",
+        "Compile training steps (torch.compile; CUDA graphs for small networks): off, auto (on a GPU, where the rest "
+        "of a fine-tune is expected to repay it) or on (wherever there is time for it, on a CPU too). What it gains "
+        "on GPUs was not measured yet.",
+        one_of("off", "auto", "on"),
+    )
     threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
     cache: bool = _setting(True, "Keep decoded images for later runs.")
     cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")

@@ -530,3 +530,18 @@ def test_stripes_may_be_mirrored_and_not_turned(tmp_path: Path) -> None:
     assert found["accuracy"] > 0.9
     assert found["allowed"] == {"horizontal_flip": True, "vertical_flip": True, "quarter_turns": False}
     assert on_disk(runner) == [done]
+
+
+def test_compiling_is_told_and_is_no_part_of_what_a_step_takes(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def epoch(self: StandIn, _seconds_left: Callable[[], float]) -> EpochResult:
+        self.epoch += 1
+        compiled = {"compile_seconds": 60.0, "compiling": "compiled"} if self.epoch == 1 else {}
+        return EpochResult(self.epoch, 1.0, 1.0, 0.5, 1e-3, 2.0 + 60.0 * (self.epoch == 1), 8, "", **compiled)
+
+    monkeypatch.setattr(StandIn, "run_epoch", epoch)
+    first, second = runner(Assignment(fresh(), until=2))
+    assert first.seconds_per_image == pytest.approx(second.seconds_per_image)
+    assert (first.seconds, second.seconds) == (62.0, 64.0)
+    assert first.notes["compiling"] == second.notes["compiling"] == "compiled"

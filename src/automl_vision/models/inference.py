@@ -69,12 +69,21 @@ def fastest_training(net: nn.Module, side: int, runtime: Runtime) -> Iterator[No
         side: of the images in pixels.
         runtime: device and precision.
     """
-    dtype = runtime.training_dtype if _keeps_statistics(net) else runtime.amp_dtype
+    dtype = _training_dtype(net, runtime)
     with ExitStack() as stack:
         stack.enter_context(_autocast(runtime.device, dtype))
         if runtime.device.type == "cpu":
             stack.enter_context(cpu_convolutions(net, side).in_use(getattr(torch, dtype) if dtype else None))
         yield
+
+
+def training_autocast(net: nn.Module, runtime: Runtime) -> torch.autocast:
+    """The precision alone of `fastest_training`, for passes that are compiled: they leave no convolution to replace."""
+    return _autocast(runtime.device, _training_dtype(net, runtime))
+
+
+def _training_dtype(net: nn.Module, runtime: Runtime) -> str | None:
+    return runtime.training_dtype if _keeps_statistics(net) else runtime.amp_dtype
 
 
 def _keeps_statistics(net: nn.Module) -> bool:

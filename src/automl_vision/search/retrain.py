@@ -87,7 +87,16 @@ def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callab
     if recipe.head_from_probe:
         runner.start_head(net, recipe)
     preprocessing = runner.preprocessing(recipe)
-    trainer = Trainer(recipe, data, net, preprocessing, runner.runtime, lambda _labels, _said: 0.0, runner.learned)
+    trainer = Trainer(
+        recipe,
+        data,
+        net,
+        preprocessing,
+        runner.runtime,
+        lambda _labels, _said: 0.0,
+        runner.learned,
+        runner.compiler,
+    )
     loss = math.nan
     for _ in range(trial.epochs_done):
         result = trainer.run_epoch(seconds_left)

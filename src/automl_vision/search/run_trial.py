@@ -41,6 +41,7 @@ from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
+from automl_vision.training.compiling import StepCompiler
 from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
@@ -108,6 +109,7 @@ class TrialRunner:
         keeps_features: keep those of the best probe in memory, for another head.
         tests_symmetries: the first probe tells whether images may be mirrored and turned.
         learned: what its trials found out about memory.
+        compiler: what compiles training steps, and what its trials found out about that.
         decode_side: what the images were decoded with, see `data.preprocess.Preprocessing`.
     """
 
@@ -122,6 +124,7 @@ class TrialRunner:
     keeps_features: bool = False
     tests_symmetries: bool = False
     learned: LearnedMemory = field(default_factory=LearnedMemory)
+    compiler: StepCompiler = field(default_factory=StepCompiler)
     decode_side: int = 0
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
@@ -418,6 +421,7 @@ class TrialRunner:
             self.runtime,
             lambda _labels, probabilities: self._figure(self.objective, probabilities),
             self.learned,
+            self.compiler,
         )
         checkpoint = self.files.load_checkpoint(trial.number)
         if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:
@@ -453,7 +457,7 @@ class TrialRunner:
             or trial.seconds_per_image,
             peak_bytes=_peak_bytes(self.runtime),
             state=_next_state(result, until),
-            notes=_with_micro_batch(trial, result),
+            notes=_with_step(trial, result),
         )
 
 
@@ -465,16 +469,17 @@ def _next_state(result: EpochResult, until: int) -> str:
     return "paused" if result.epoch >= until else "running"
 
 
-def _with_micro_batch(trial: Trial, result: EpochResult) -> dict[str, Any]:
-    """The notes of a trial; they tell where memory was too small for the batch of its recipe."""
+def _with_step(trial: Trial, result: EpochResult) -> dict[str, Any]:
+    """The notes of a trial; they tell where memory was too small for the batch of its recipe, and of compiling."""
     smaller = 0 < result.micro_batch < trial.recipe.batch_size
-    return {**trial.notes, **({"micro_batch": result.micro_batch} if smaller else {})}
+    told = {"compiling": result.compiling} if result.compiling else {}
+    return {**trial.notes, **told, **({"micro_batch": result.micro_batch} if smaller else {})}
 
 
 def _seconds_per_image(result: EpochResult, recipe: Recipe, n_val: int) -> float:
-    """Seconds of a training step per image; validating costs a fraction of training."""
+    """Seconds of a training step per image, without compiling; validating costs a fraction of training."""
     equivalent = result.images + n_val / step_over_forward(recipe)
-    return result.seconds / equivalent if result.images else 0.0
+    return (result.seconds - result.compile_seconds) / equivalent if result.images else 0.0
 
 
 def _peak_bytes(runtime: Runtime) -> int:

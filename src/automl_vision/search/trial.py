@@ -62,7 +62,8 @@ class Trial:
         peak_bytes: peak device memory on a GPU, 0 elsewhere.
         error: why it failed.
         notes: what else is known: "rungs" and "steps" (of the whole schedule) of a fine-tune, and "micro_batch"
-            where memory was too small for its batch, and "out_of_memory" where it was too small for a single image;
+            where memory was too small for its batch, and "out_of_memory" where it was too small for a single image,
+            "compiling" where there is something to say of that;
             "strength", "trained_on", "folds" and "repeats" of a probe, and of the first one "symmetries"
             (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`).

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from automl_vision.stages.impact import IMPACT_SHARE, impact_images, impact_seco
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.reserve import report_seconds, seconds_to_finish, seconds_to_report
 from automl_vision.training.batch_size import effective_batch
+from automl_vision.training.compiling import Setting, StepCompiler
 from automl_vision.training.loop import TrainingData
 
 #: The batch size that follows from the number of images.
@@ -120,6 +121,11 @@ def memory_line(trial: Trial) -> str:
     )
 
 
+def compiling_line(trial: Trial) -> str:
+    """What a user reads of a trial whose steps were compiled, or were to be."""
+    return f"{trial.recipe.backbone} at {trial.recipe.resolution} px: {trial.notes['compiling']}."
+
+
 def shares_of(context: RunContext) -> Shares | None:
     """The time of each backbone, with what earlier sessions used; None where they share the budget."""
     each = context.settings.seconds_per_backbone
@@ -193,7 +199,7 @@ class _Keeper:
             return
         if trial.recipe.kind == "probe" and "symmetries" in trial.notes:
             self.context.note(symmetry_line(trial.notes["symmetries"]))
-        self._tell_of_memory(trial)
+        self._tell_of_steps(trial)
         self.context.run.log(
             f"trial {trial.number} {trial.state} epoch {trial.epochs_done} score {trial.score} {trial.error}".rstrip()
         )
@@ -205,14 +211,14 @@ class _Keeper:
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
 
-    def _tell_of_memory(self, trial: Trial) -> None:
-        """One line where memory was too small for a batch: once for each network, side and size."""
-        if "micro_batch" not in trial.notes:
-            return
-        line = memory_line(trial)
-        if line not in self.told:
-            self.told.add(line)
-            self.context.note(line)
+    def _tell_of_steps(self, trial: Trial) -> None:
+        """One line where memory was too small for a batch, or steps were compiled: once for what it says."""
+        lines = [memory_line(trial)] if "micro_batch" in trial.notes else []
+        lines += [compiling_line(trial)] if "compiling" in trial.notes else []
+        for line in lines:
+            if line not in self.told:
+                self.told.add(line)
+                self.context.note(line)
 
     def note_spent(self) -> None:
         """Record the time used, so that a run that is killed goes on with what is left."""
@@ -271,6 +277,7 @@ def _runner(
         keeps_features=context.settings.search.head != LINEAR,
         tests_symmetries=_asks_for_symmetries(context),
         decode_side=store.decode_side,
+        compiler=StepCompiler(cast(Setting, context.settings.machine.compile)),
     )
 
 

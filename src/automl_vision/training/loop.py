@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import Preprocessing, normalize
-from automl_vision.models.backbones import freeze_first_stages
+from automl_vision.models.backbones import backbone, freeze_first_stages
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.image_source import ImageSource, expect, release, resized_batches
-from automl_vision.models.inference import fastest_training, logits, prepare, softmax
+from automl_vision.models.inference import fastest_training, logits, prepare, softmax, training_autocast
 from automl_vision.models.memory import MoreThanAllowed, available_bytes, saved_bytes
 from automl_vision.runtime import Runtime
 from automl_vision.training.augment import AUGMENTATIONS, augmented
 from automl_vision.training.batch_size import LearnedMemory, MicroBatch, StepMemory
+from automl_vision.training.compiling import Kind, StepCompiler, TrainingForward
 from automl_vision.training.ema import WeightAverage
 from automl_vision.training.losses import LOSSES
 from automl_vision.training.mix import mixed
@@ -86,6 +87,8 @@ class EpochResult:
         images: trained on in this epoch.
         finished: why the candidate is done ("horizon", "patience", "deadline"), or "" where it can go on.
         micro_batch: images that went through the network at once, at most.
+        compile_seconds: of `seconds`, those in which steps were compiled.
+        compiling: what the user should read of it; empty where there is nothing to say.
     """
 
     epoch: int
@@ -97,6 +100,8 @@ class EpochResult:
     images: int
     finished: Finished
     micro_batch: int = 0
+    compile_seconds: float = 0.0
+    compiling: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class Trainer:
         runtime: device and precision.
         objective: (labels (m), probabilities (m, C)) to the score that is maximised.
         learned: what trials before it found out about memory, to which it adds; None where it is the only one.
+        compiler: what compiles steps, and what trials before it found out about that; None compiles nothing.
     """
 
     def __init__(
@@ -133,6 +139,7 @@ class Trainer:
         runtime: Runtime,
         objective: Objective,
         learned: LearnedMemory | None = None,
+        compiler: StepCompiler | None = None,
     ) -> None:
         self.recipe = recipe
         self.data = data
@@ -153,6 +160,7 @@ class Trainer:
             self._release_images,
             lambda size: self.learned.ran_out(recipe, size),
         )
+        self.forward = TrainingForward(self.classifier, runtime.device, compiler or StepCompiler())
         self._fitted = False  # whether memory was looked at
         self.epoch = 0
         self.finished: Finished = ""
@@ -188,8 +196,10 @@ class Trainer:
             raise RuntimeError(f"this candidate is finished, got {self.finished=}")
         started = time.monotonic()
         self._fit_micro_batch()
+        seconds_left = seconds_left or _no_deadline
+        self.forward.begin_epoch(self._kind, self.recipe.epochs - self.epoch, seconds_left)
         self.epoch += 1
-        train_loss, images, cut = self._train(seconds_left or _no_deadline)
+        train_loss, images, cut = self._train(seconds_left)
         val_loss, score = self._validate()
         self._keep_best(score, val_loss)
         self.finished = self._why_finished(score, cut)
@@ -203,6 +213,8 @@ class Trainer:
             images=images,
             finished=self.finished,
             micro_batch=self.micro_batch.size,
+            compile_seconds=self.forward.seconds,
+            compiling=self.forward.note,
         )
 
     @property
@@ -345,6 +357,26 @@ class Trainer:
         with seeded_globals(device, "memory"), fastest_training(self.classifier, size, self.runtime):
             return saved_bytes(self.classifier, lambda: self.classifier(blank), at_most)
 
+    def _kind(self) -> Kind:
+        """What the steps on whole batches have in common with those of other trials."""
+        recipe, whole = self.recipe, len(self._batches(epoch=1)[0])
+        parts = math.ceil(whole / self.micro_batch.size)
+        images = math.ceil(whole / parts)
+        return Kind(
+            network=(
+                recipe.backbone,
+                recipe.resolution,
+                recipe.head,
+                recipe.drop_path,
+                recipe.freeze_stages,
+                recipe.freeze_norm,
+            ),
+            images=images,
+            giga_macs=backbone(recipe.backbone).gmacs * (recipe.resolution / 224) ** 2 * images,
+            parts=parts,
+            device=self.runtime.device.type,
+        )
+
     def _train(self, seconds_left: Callable[[], float]) -> tuple[float, int, bool]:
         """Mean loss, images, and whether the deadline cut the epoch short."""
         self._training_mode()
@@ -356,7 +388,7 @@ class Trainer:
             batches = self._batches(self.epoch)
             for step, positions in enumerate(batches):
                 self._expect(batches[step + _STEPS_AHEAD : step + _STEPS_AHEAD + 1])
-                cut = seconds_left() <= self._reserve(time.monotonic() - started, images)
+                cut = seconds_left() <= self._reserve(time.monotonic() - started - self.forward.seconds, images)
                 if cut:
                     break
                 total += self._step(step, positions) * len(positions)
@@ -365,6 +397,8 @@ class Trainer:
                     _require_finite(total, self.epoch, step)
                     checked = time.monotonic()
         _require_finite(total, self.epoch, step)
+        if images:
+            self.forward.end_epoch(time.monotonic() - started, images)
         return (float(total) / images if images else math.nan), images, cut
 
     def _training_mode(self) -> None:
@@ -385,7 +419,7 @@ class Trainer:
         """One optimizer step; the mean loss of its images, still on the device."""
         self._schedule(step)
         images, targets = self._batch(step, positions)
-        loss = self.micro_batch.run(lambda size: self._gradients(images, targets, size))
+        loss = self.micro_batch.run(lambda size: self.forward.run(lambda: self._gradients(images, targets, size)))
         self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -430,9 +464,17 @@ class Trainer:
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = self._inputs(images)
-        with fastest_training(self.classifier, inputs.shape[-1], self.runtime):
-            scores = self.classifier(inputs)
+        scores = self._compiled(inputs) if self.forward.takes(inputs) else self._eager(inputs)
         return LOSSES[self.recipe.loss](scores.float(), targets, self.recipe.label_smoothing, self._shares)
+
+    def _compiled(self, inputs: torch.Tensor) -> torch.Tensor:
+        with training_autocast(self.classifier, self.runtime):
+            return self.forward(inputs)
+
+    def _eager(self, inputs: torch.Tensor) -> torch.Tensor:
+        with fastest_training(self.classifier, inputs.shape[-1], self.runtime):
+            scores: torch.Tensor = self.classifier(inputs)
+        return scores
 
     def _inputs(self, images: torch.Tensor) -> torch.Tensor:
         """What the network takes, float32 in channels_last, of uint8 images."""
