@@ -69,11 +69,13 @@ class DeviceImages:
     def release(self) -> bool:
         """Give up what is kept, because networks need the memory; whether there was anything.
 
-        From then on all squares come from the source, which gives up what it holds as well.
+        From then on all squares come from the source. It forgets what is on its way, which does not count: there is
+        some again before the next step, and whoever counted it would never take smaller parts.
         """
         kept = any(squares is not None for squares in self._kept.values())
         self._kept = dict.fromkeys(self._source.sizes)
-        return release(self._source) or kept
+        release(self._source)
+        return kept
 
     def _places(self, rows: torch.Tensor) -> torch.Tensor | None:
         """(B) where they are kept; None where one of them is not."""
