@@ -159,3 +159,9 @@ def test_a_reader_that_leaves_is_no_fault():
     ended = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment())
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_search_does_not_load_the_compiler_of_torch() -> None:
+    """It takes as long as torch itself, and most searches compile nothing."""
+    program = "import sys, automl_vision.pipeline; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -15,7 +15,6 @@ from typing import Literal, cast
 
 import torch
 from torch import nn
-from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from automl_vision.models.memory import free_memory
 
@@ -210,7 +209,7 @@ class TrainingForward:
             result = step()
             self._succeeded(started)
             return result
-        except (RuntimeError, FailOnRecompileLimitHit) as error:
+        except _errors_of_steps() as error:
             if not self._was_called:
                 raise
             reason = _reason(error)
@@ -233,6 +232,13 @@ class TrainingForward:
         free_memory(self._device)
         self.seconds += time.monotonic() - started
         self.note = f"training steps are not compiled, because that failed: {reason}"
+
+
+def _errors_of_steps() -> tuple[type[Exception], ...]:
+    """What a compiled step may raise. torch's compiler is loaded here and not before: it takes as long as torch."""
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    return RuntimeError, FailOnRecompileLimitHit
 
 
 def _reason(error: Exception) -> str:
