@@ -17,6 +17,12 @@ order, crops and flips.
     aspect kept, middle  the same training; tested on the middle of the canvas, as B tests, so that nothing is squashed
     larger canvas        crops like ours from a canvas of twice the input's side
     squashed from file   crops like ours, cut by Pillow from the original: what is left is the canvas's own loss
+    middle               the product's store of middles (`--resize middle`), trainer and crops; tested on the middle, as
+                         then deployed
+
+With --auto, a seed also asks the product which of `ours` and `middle` it would choose (`--resize auto`), without a
+limit of time, from training and validation images that it deals itself; the row `auto` is the arm that each seed
+chose.
 
 A seed's results are written to the folder OUT and not trained again. The table holds everything in OUT: test accuracy,
 and ours minus each other arm in points with a 95 % interval over seeds and test images.
@@ -27,6 +33,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,12 +48,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import norm, t
 
-from automl_vision.config import Settings
+from automl_vision.config import Settings, load_settings
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.manifest import Manifest
-from automl_vision.data.preprocess import Preprocessing
+from automl_vision.data.preparation import read_manifest
+from automl_vision.data.preprocess import MIDDLE, SQUASH, Preprocessing
 from automl_vision.data.readers import read
 from automl_vision.data.store import ImageStore, build_store
+from automl_vision.events import silent
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
 from automl_vision.models.features import extract_features
@@ -54,8 +63,14 @@ from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits
 from automl_vision.models.probe import Probe, fit_probe
 from automl_vision.models.weights import load_weights, require_weights
-from automl_vision.runtime import Runtime, environment, make_runtime
+from automl_vision.report.resize import resize_sentence
+from automl_vision.run_dir import RunDir
+from automl_vision.runtime import Clock, Runtime, environment, make_runtime
 from automl_vision.search.planner import stored_sizes
+from automl_vision.stages.context import RunContext, StopRequest
+from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.plan import Plan
+from automl_vision.stages.resize import choose_resize
 from automl_vision.training.augment import AUGMENTATIONS, crop_boxes
 from automl_vision.training.loop import Trainer, TrainingData
 from automl_vision.training.randomness import keyed_generator, keyed_seed, seeded_globals
@@ -73,6 +88,8 @@ _CONFIDENCE = 0.95
 _VALIDATED = 2
 
 Right = NDArray[np.bool_]
+#: set -> seed -> arm -> (m) whether each test image is right.
+Results = dict[str, dict[int, dict[str, Right]]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,8 @@ class Pictures:
     Attributes:
         name: of the folder.
         manifest: N rows, each in the set "train" or "test".
-        store: the squares of all rows.
+        store: the squares of all rows, squashed whole.
+        middles: the squares of all rows, of their middles; None where no arm needs them.
         aspect: (N) width to height of each image.
         size: side S of the network's input in pixels.
     """
@@ -92,6 +110,7 @@ class Pictures:
     store: ImageStore
     aspect: torch.Tensor
     size: int
+    middles: ImageStore | None = None
 
     @cached_property
     def centred(self) -> torch.Tensor:
@@ -119,7 +138,7 @@ def stacked(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def open_pictures(folder: Path, size: int, cache: Path | None, threads: int) -> Pictures:
+def open_pictures(folder: Path, size: int, cache: Path | None, threads: int, *, middles: bool = False) -> Pictures:
     """Read and decode a set.
 
     Args:
@@ -127,6 +146,7 @@ def open_pictures(folder: Path, size: int, cache: Path | None, threads: int) -> 
         size: side S of the network's input in pixels.
         cache: where decoded images stay.
         threads: that decode.
+        middles: whether squares of the middles are needed as well.
 
     Raises:
         ValueError: an image cannot be used.
@@ -136,7 +156,8 @@ def open_pictures(folder: Path, size: int, cache: Path | None, threads: int) -> 
     if not facts.usable.all():
         raise ValueError(f"{manifest.paths[int(np.argmin(facts.usable))]} cannot be used; remove it")
     aspect = torch.from_numpy((facts.table["width"] / facts.table["height"]).to_numpy(dtype=np.float32))
-    return Pictures(folder.name, manifest, store, aspect, size)
+    middle = build_store(manifest, stored_sizes([size]), cache, threads, resize=MIDDLE)[0] if middles else None
+    return Pictures(folder.name, manifest, store, aspect, size, middle)
 
 
 # --- how an arm cuts its training crops ------------------------------------------------------------------------------
@@ -212,6 +233,10 @@ class CutFromLarger(Cut):
         return flipped(cropped(canvas, boxes, self.preprocessing.size), generator)
 
 
+class CutFromMiddles(Trainer):
+    """The product's trainer, to which `store_for` gives squares of the middles."""
+
+
 def cropped(canvas: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     """(B, 3, P, P) uint8 and (B, 4) boxes to (B, 3, size, size) uint8."""
     views = [
@@ -279,6 +304,23 @@ def _middles(pictures: Pictures, rows: torch.Tensor) -> Iterator[torch.Tensor]:
         yield cropped(pictures.store.fetch(part, side), boxes, pictures.size)
 
 
+def _deployed_middles(pictures: Pictures, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    return resized_batches(store_for(CutFromMiddles, pictures), rows, pictures.size, _TEST_BATCH)
+
+
+def store_for(kind: type[Trainer], pictures: Pictures) -> ImageStore:
+    """The squares that a trainer cuts from.
+
+    Raises:
+        ValueError: squares of the middles were not opened.
+    """
+    if kind is not CutFromMiddles:
+        return pictures.store
+    if pictures.middles is None:
+        raise ValueError("the arm `middle` needs squares of the middles, see `open_pictures`")
+    return pictures.middles
+
+
 def middle_boxes(side: int, aspect: torch.Tensor) -> torch.Tensor:
     """(B, 4) int64 boxes on squashed canvases that show the largest square in the middle of the originals.
 
@@ -295,6 +337,7 @@ TESTS: dict[str, Callable[[Pictures, torch.Tensor], Iterator[torch.Tensor]]] = {
     "squash": _squashed,
     "centre": _centred,
     "middle": _middles,
+    "middle, deployed": _deployed_middles,
 }
 
 
@@ -314,6 +357,7 @@ ARMS: dict[str, Arm] = {
     "aspect kept, middle": Arm(CutWithAspect, "middle"),
     "larger canvas": Arm(CutFromLarger, "squash"),
     "squashed from file": Arm(CutSquashedFromFiles, "squash"),
+    "middle": Arm(CutFromMiddles, "middle, deployed"),
 }
 
 
@@ -375,10 +419,9 @@ def drawn(pictures: Pictures, count: int, seed: int) -> torch.Tensor:
 def judge(session: Session, pictures: Pictures, arms: Sequence[str], seed: int) -> Iterator[dict[str, Right]]:
     """Train what the arms need, and tell which of the test images each gets right; arms of one training together."""
     rows = drawn(pictures, session.train, seed)
-    probe = _probe(session, pictures, rows, seed)
     for kind in dict.fromkeys(ARMS[name].trainer for name in arms):
         started = time.monotonic()
-        net = _trained(session, pictures, kind, rows, probe, seed)
+        net = _trained(session, pictures, kind, rows, seed)
         of_this = [name for name in arms if ARMS[name].trainer is kind]
         found = {name: _right(session, pictures, net, ARMS[name].test) for name in of_this}
         said = ", ".join(f"{name} {right.mean():.4f}" for name, right in found.items())
@@ -386,22 +429,20 @@ def judge(session: Session, pictures: Pictures, arms: Sequence[str], seed: int) 
         yield found
 
 
-def _probe(session: Session, pictures: Pictures, rows: torch.Tensor, seed: int) -> Probe:
-    """The head that all arms start from."""
+def _probe(session: Session, pictures: Pictures, kind: type[Trainer], rows: torch.Tensor, seed: int) -> Probe:
+    """The head that an arm starts from: fitted to squares of its store."""
     classes = len(pictures.manifest.class_names)
     net = session.network(classes, seed)
-    features = extract_features(net.backbone, pictures.store, rows, session.preprocessing, session.runtime)
+    features = extract_features(net.backbone, store_for(kind, pictures), rows, session.preprocessing, session.runtime)
     return fit_probe(features, pictures.labels(rows).numpy(), np.arange(len(rows)), classes, seed=seed)
 
 
-def _trained(
-    session: Session, pictures: Pictures, kind: type[Trainer], rows: torch.Tensor, probe: Probe, seed: int
-) -> Classifier:
+def _trained(session: Session, pictures: Pictures, kind: type[Trainer], rows: torch.Tensor, seed: int) -> Classifier:
     classes = len(pictures.manifest.class_names)
-    net = session.network(classes, seed)
+    probe, net = _probe(session, pictures, kind, rows, seed), session.network(classes, seed)
     set_linear_head(net, probe.weight, probe.bias)
     held = rows[:_VALIDATED]
-    data = TrainingData(pictures.store, rows, pictures.labels(rows), held, pictures.labels(held), classes)
+    data = TrainingData(store_for(kind, pictures), rows, pictures.labels(rows), held, pictures.labels(held), classes)
     recipe = Recipe.from_dict(session.recipe.to_dict() | {"seed": keyed_seed("canvas", seed)})
     trainer = kind(recipe, data, net, session.preprocessing, session.runtime, lambda _labels, _scores: 0.0)
     if isinstance(trainer, Cut):
@@ -418,6 +459,60 @@ def _right(session: Session, pictures: Pictures, net: Classifier, test: str) -> 
     batches = TESTS[test](pictures, rows)
     scores = logits(net, batches, session.preprocessing, session.runtime)
     return np.asarray(scores.argmax(axis=1) == pictures.labels(rows).numpy())
+
+
+# --- what the product would choose ------------------------------------------------------------------------------------
+
+#: What `data.resize` can be chosen to be, and the arm that is trained and tested so.
+CHOICES = {SQUASH: "ours", MIDDLE: "middle"}
+AUTO = "auto"
+
+
+def choice(session: Session, folder: Path, seed: int, cache: Path) -> dict[str, Any]:
+    """What `--resize auto` comes to on a set: `resize` of run.json.
+
+    Args:
+        session: backbone, side and machine.
+        folder: with train/CLASS and test/CLASS, of which the product keeps the test set sealed.
+        seed: deals the validation images, and draws what is looked at.
+        cache: where decoded images stay.
+    """
+    name, size = session.recipe.backbone, session.recipe.resolution
+    chosen = {"data.lineage": "names", "search.trials": 1, "machine.seed": seed, "machine.cache_dir": str(cache)}
+    settings = load_settings(overrides={**chosen, "machine.threads": session.runtime.threads})
+    weights = {name: require_weights(backbone(name), offline=True)} if session.pretrained else {}
+    plan = Plan((name,), weights, (size,))
+    with tempfile.TemporaryDirectory() as temporary:
+        run = RunDir.create(Path(temporary) / "run", settings, {"data": str(folder)})
+        context = RunContext(run, folder, settings, silent, StopRequest(), Clock(time.monotonic(), math.inf))
+        prepared = decode_and_check(context, read_manifest(folder, settings), plan, session.runtime)
+        choose_resize(context, prepared, plan, session.runtime).store.close()
+        record: dict[str, Any] = run.about["resize"]
+        run.close()
+    return record
+
+
+def decide(session: Session, folders: Sequence[Path], seeds: int, out: Path) -> None:
+    """Ask what is not in `out` yet."""
+    (out / AUTO).mkdir(exist_ok=True)
+    for seed in range(seeds):
+        for folder in folders:
+            file = _file(out / AUTO, folder.name, seed)
+            if not file.exists():
+                record = choice(session, folder, seed, out / "cache")
+                file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+                print(f"{folder.name}, seed {seed}: auto chooses {resize_sentence(record)}", flush=True)
+
+
+def with_auto(results: Results, out: Path) -> Results:
+    """The results, with those of the arm that each seed chose as the arm "auto", where it was trained."""
+    for name, by_seed in results.items():
+        for seed, found in by_seed.items():
+            file = _file(out / AUTO, name, seed)
+            arm = CHOICES[json.loads(file.read_text("utf-8"))["chosen"]] if file.exists() else ""
+            if arm in found:
+                found[AUTO] = found[arm]
+    return results
 
 
 # --- what the table says ---------------------------------------------------------------------------------------------
@@ -474,7 +569,7 @@ def _freedom(total: float, parts: Sequence[tuple[float, int]]) -> float:
     return max(least, total**2 / spread) if spread else least
 
 
-def table(results: dict[str, dict[int, dict[str, Right]]]) -> list[dict[str, Any]]:
+def table(results: Results) -> list[dict[str, Any]]:
     """One row per set and arm.
 
     Args:
@@ -482,7 +577,7 @@ def table(results: dict[str, dict[int, dict[str, Right]]]) -> list[dict[str, Any
     """
     rows = []
     for name, by_seed in results.items():
-        for arm in ARMS:
+        for arm in (*ARMS, AUTO):
             seeds = sorted(seed for seed, found in by_seed.items() if arm in found and "ours" in found)
             if not seeds:
                 continue
@@ -536,19 +631,20 @@ def _read(file: Path) -> dict[str, Right]:
     return {name: np.unpackbits(each, count=arms[name]["images"]).astype(bool) for name, each in bits.items()}
 
 
-def _all_results(out: Path) -> dict[str, dict[int, dict[str, Right]]]:
-    results: dict[str, dict[int, dict[str, Right]]] = {}
+def _all_results(out: Path) -> Results:
+    results: Results = {}
     for file in sorted(out.glob("*-*.json")):
         name, seed = file.stem.rsplit("-", 1)
         results.setdefault(name, {})[int(seed)] = _read(file)
-    return results
+    return with_auto(results, out)
 
 
 def run(session: Session, folders: Sequence[Path], arms: Sequence[str], seeds: int, out: Path) -> None:
     """Train and test what is not in `out` yet; one seed of every set before the next seed."""
     out.mkdir(parents=True, exist_ok=True)
     size, threads = session.preprocessing.size, session.runtime.threads
-    sets = [open_pictures(folder, size, out / "cache", threads) for folder in folders]
+    middles = any(ARMS[arm].trainer is CutFromMiddles for arm in arms)
+    sets = [open_pictures(folder, size, out / "cache", threads, middles=middles) for folder in folders]
     for seed in range(seeds):
         for pictures in sets:
             file = _file(out, pictures.name, seed)
@@ -564,7 +660,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders with train/CLASS and test/CLASS")
     parser.add_argument("--out", type=Path, required=True, help="folder of results, which is added to")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1000, help="training images that a seed draws")
     parser.add_argument("--epochs", type=int, default=6)
@@ -573,17 +669,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-pretrained", action="store_true", help="start from random weights")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--auto", action="store_true", help="ask the product which way it would choose")
     parser.add_argument("--json", type=Path, help="write the table here")
     options = parser.parse_args(arguments)
     recipe = recipe_of(options.backbone, options.size, options.epochs)
     runtime = make_runtime(options.device, "float32", options.threads)
-    run(
-        Session(recipe, options.train, not options.no_pretrained, runtime),
-        options.data,
-        options.arms,
-        options.seeds,
-        options.out,
-    )
+    session = Session(recipe, options.train, not options.no_pretrained, runtime)
+    run(session, options.data, options.arms, options.seeds, options.out)
+    if options.auto:
+        decide(session, options.data, options.seeds, options.out)
     rows = table(_all_results(options.out))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")

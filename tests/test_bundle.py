@@ -162,7 +162,20 @@ def test_how_images_are_decoded_comes_back(bundle: Bundle, tmp_path: Path) -> No
 
 def test_networks_that_want_images_decoded_differently_are_refused(three: Bundle, tmp_path: Path) -> None:
     save_bundle(replace(three, preprocessing=replace(three.preprocessing, decode_side=320)), tmp_path / "model.pt")
-    with pytest.raises(ModelFileError, match="decoded in different ways"):
+    with pytest.raises(ModelFileError, match="decoded or resized in different ways"):
+        load_bundle(tmp_path / "model.pt")
+
+
+def test_how_images_are_resized_comes_back(bundle: Bundle, tmp_path: Path) -> None:
+    middles = replace(bundle, preprocessing=replace(bundle.preprocessing, resize="middle"))
+    save_bundle(middles, tmp_path / "model.pt")
+    assert load_bundle(tmp_path / "model.pt").preprocessing.resize == "middle"
+    assert load_bundle(tmp_path / "model.pt").preprocessing != bundle.preprocessing
+
+
+def test_networks_that_want_other_parts_of_an_image_are_refused(three: Bundle, tmp_path: Path) -> None:
+    save_bundle(replace(three, preprocessing=replace(three.preprocessing, resize="middle")), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="resized in different ways"):
         load_bundle(tmp_path / "model.pt")
 
 

@@ -60,3 +60,11 @@ def test_inputs_are_decoded_in_one_way() -> None:
     two = (Input("a", 32, decode_side=256), Input("b", 48, decode_side=512))
     with pytest.raises(ValueError, match="decoded"):
         ModelDescription.from_json(ModelDescription(("a", "b"), two, 1.0).to_json())
+
+
+def test_inputs_show_one_part_of_an_image() -> None:
+    middles = (Input("a", 32, resize="middle"), Input("b", 48, resize="middle"))
+    assert ModelDescription.from_json(ModelDescription(("a", "b"), middles, 1.0).to_json()).resize == "middle"
+    two = (middles[0], Input("b", 48))
+    with pytest.raises(ValueError, match="resized in different ways"):
+        ModelDescription.from_json(ModelDescription(("a", "b"), two, 1.0).to_json())

@@ -18,7 +18,7 @@ from automl_vision.bundle import Bundle, save_bundle
 from automl_vision.config import DataSettings
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.fingerprint import mark
-from automl_vision.data.preprocess import Preprocessing, square
+from automl_vision.data.preprocess import RESIZES, Preprocessing, square
 from automl_vision.data.readers import read
 from automl_vision.data.store import build_store
 from automl_vision.errors import DataError, ModelFileError, UsageError
@@ -290,13 +290,16 @@ def large_jpeg(file: Path, orientation: int = 1, size: tuple[int, int] = (1100, 
     return file
 
 
-def drafting(model: Model, side: int) -> Model:
-    preprocessing = dataclasses.replace(model.bundle.preprocessing, decode_side=side)
+def drafting(model: Model, side: int, resize: str = "squash") -> Model:
+    preprocessing = dataclasses.replace(model.bundle.preprocessing, decode_side=side, resize=resize)
     return Model(dataclasses.replace(model.bundle, preprocessing=preprocessing), Runtime(torch.device("cpu"), None, 2))
 
 
+@pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("side", [0, 256, 320])
-def test_a_prediction_sees_the_very_squares_that_were_validated_on(model: Model, tmp_path: Path, side: int) -> None:
+def test_a_prediction_sees_the_very_squares_that_were_validated_on(
+    model: Model, tmp_path: Path, side: int, resize: str
+) -> None:
     """All orientations, and sides just above and below what is decoded at a half and at a quarter."""
     (tmp_path / "data" / "a").mkdir(parents=True)
     for orientation in range(1, 9):
@@ -304,9 +307,9 @@ def test_a_prediction_sees_the_very_squares_that_were_validated_on(model: Model,
     for shorter in (511, 512, 513, 1023, 1024):
         large_jpeg(tmp_path / "data" / "a" / f"{shorter}.jpg", size=(1200, shorter))
     manifest = read(tmp_path / "data", DataSettings())
-    store, facts = build_store(manifest, [32], None, 1, decode_side=side)
+    store, facts = build_store(manifest, [32], None, 1, decode_side=side, resize=resize)
     assert set(facts.table["scale"]) == {0: {1}, 256: {1, 2, 4}, 320: {1, 2}}[side]
-    asked = drafting(model, store.decode_side)
+    asked = drafting(model, store.decode_side, store.resize)
     for row in range(len(manifest)):
         stored = store.fetch([row], 32)[0].permute(1, 2, 0).numpy()
         with Image.open(manifest.file(row)) as opened:
@@ -315,6 +318,14 @@ def test_a_prediction_sees_the_very_squares_that_were_validated_on(model: Model,
                 assert isinstance(prepared, _Opened)
                 np.testing.assert_array_equal(prepared.squares[32], stored)
     store.close()
+
+
+def test_an_image_is_recognised_by_all_of_it_whatever_the_networks_see(model: Model, tmp_path: Path) -> None:
+    file = large_jpeg(tmp_path / "large.jpg")
+    marks = [drafting(model, 256, resize)._prepare(file, marked=True) for resize in RESIZES]
+    whole, middle = (each for each in marks if isinstance(each, _Opened))
+    assert whole.mark == middle.mark
+    assert not np.array_equal(whole.squares[32], middle.squares[32])
 
 
 def test_the_file_of_an_older_model_decodes_wholly(model: Model, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from automl_vision.tensor_file import load_tensors, save_tensors
 
 MAGIC = "automl-vision model"
 #: 1 had no fingerprint, 2 no head but the linear one, 3 one network, one view and no class bias, 4 no images that were
-#: decoded at a fraction.
-VERSION = 5
+#: decoded at a fraction, 5 no networks that see the middles of images.
+VERSION = 6
 _NAME = re.compile(r"[a-zA-Z0-9_.]{1,100}")
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64}
 #: What a description that makes no sense, or an architecture built from one, can raise.
@@ -292,8 +292,9 @@ def _bundle(meta: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor], oth
     )
     if abs(sum(network.share for network in (first, *rest)) - 1) > _ROUNDING:
         raise ValueError("the shares of the networks do not sum to 1")
-    if len({network.preprocessing.decode_side for network in (first, *rest)}) > 1:
-        raise ValueError("the networks want images that are decoded in different ways")
+    made = {(network.preprocessing.decode_side, network.preprocessing.resize) for network in (first, *rest)}
+    if len(made) > 1:
+        raise ValueError("the networks want images that are decoded or resized in different ways")
     return Bundle(
         **vars(first),
         class_names=class_names,

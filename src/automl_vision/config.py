@@ -86,6 +86,13 @@ class DataSettings:
         "Decode JPEGs whose sides are at least 4 times those of the largest stored square (and 512 px) at 1/2, 1/4 or "
         "1/8 of their size, which takes less time; the model file says so, and predictions follow it.",
     )
+    resize: str = _setting(
+        "auto",
+        "How an image becomes a square: squash takes the whole of it, whatever its aspect; middle the largest square "
+        "in its middle; auto tries both on frozen features where images are not square and there is time, and "
+        "validation decides.",
+        one_of("auto", "squash", "middle"),
+    )
     max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")

@@ -18,6 +18,7 @@ STAGES: dict[str, str] = {
     "decode": "Decoding every image once",
     "compare": "Comparing images that look alike",
     "audit": "Checking images, tracing copies, dealing the sets",
+    "resize": "Comparing whole images with their middles",
     "search": "Searching",
     "finish": "Finishing the best model",
     "impact": "Measuring what a naive split would have pretended",

@@ -30,7 +30,8 @@ class Input:
     Attributes:
         name: of the input.
         size: side of the square in pixels.
-        resize: "squash": the whole upright image is resized to the square, whatever its aspect.
+        resize: "squash": the whole upright image is resized to the square, whatever its aspect; "middle": the largest
+            square in its middle is, see `data.preprocess.middle_box`.
         interpolation: "bilinear", as Pillow does it: antialiased.
         decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size (the least
             of 1/8, 1/4, 1/2 that keeps to it); 0: images are decoded wholly.
@@ -69,6 +70,11 @@ class ModelDescription:
     def decode_side(self) -> int:
         """That of all inputs."""
         return self.inputs[0].decode_side
+
+    @property
+    def resize(self) -> str:
+        """That of all inputs."""
+        return self.inputs[0].resize
 
     def with_details(self, **more: Any) -> ModelDescription:
         """The same with more to know."""
@@ -118,8 +124,8 @@ def _inputs(value: object) -> tuple[Input, ...]:
     sizes = [each.size for each in inputs]
     if not 1 <= len(inputs) <= _MOST_INPUTS or sizes != sorted(set(sizes)):
         raise ValueError(f"inputs must be 1 to {_MOST_INPUTS} of ascending size, got sizes {sizes}")
-    if len({each.decode_side for each in inputs}) > 1:
-        raise ValueError("the inputs want images that are decoded in different ways")
+    if len({(each.decode_side, each.resize) for each in inputs}) > 1:
+        raise ValueError("the inputs want images that are decoded or resized in different ways")
     return inputs
 
 

@@ -45,7 +45,8 @@ class OnnxModel(ImageModel):
 
     def __init__(self, session: onnxruntime.InferenceSession, description: ModelDescription) -> None:
         sides = (each.size for each in description.inputs)
-        super().__init__(description.class_names, sides, available_threads(), description.decode_side)
+        how = description.decode_side, description.resize
+        super().__init__(description.class_names, sides, available_threads(), *how)
         self.description = description
         self._session = session
 

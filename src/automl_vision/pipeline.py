@@ -1,6 +1,6 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> search -> finish -> (impact) -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> finish -> (impact) -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -39,6 +39,7 @@ from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
 from automl_vision.stages.read import read
 from automl_vision.stages.report import write_report
+from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
 
@@ -169,6 +170,7 @@ def _go(context: RunContext) -> Run:
         prepared = decode_and_check(context, manifest, plan, runtime)
         try:
             _check_leaks(context, prepared)
+            prepared = choose_resize(context, prepared, plan, runtime)
             return Run(context.run.path, _from_data_to_report(context, prepared, plan, runtime))
         finally:
             prepared.store.close()

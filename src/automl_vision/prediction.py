@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.fingerprint import Mark, mark
-from automl_vision.data.preprocess import square
+from automl_vision.data.preprocess import SQUASH, square
 from automl_vision.errors import DataError, ImageReadError, UsageError
 
 IMAGE_COLUMN = "image"
@@ -65,13 +65,21 @@ class ImageModel(ABC):
         class_names: (C) in the order of the probabilities.
         sides: sides in pixels of the squares that it takes.
         threads: that read and decode.
-        decode_side: as in `data.preprocess.Preprocessing`.
+        decode_side, resize: as in `data.preprocess.Preprocessing`.
     """
 
-    def __init__(self, class_names: Sequence[str], sides: Iterable[int], threads: int, decode_side: int = 0) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        sides: Iterable[int],
+        threads: int,
+        decode_side: int = 0,
+        resize: str = SQUASH,
+    ) -> None:
         self.class_names = tuple(class_names)
         self.sides = tuple(sorted(set(sides)))
         self.decode_side = decode_side
+        self.resize = resize
         self._threads = threads
 
     @abstractmethod
@@ -133,7 +141,7 @@ class ImageModel(ABC):
             known_by = mark(image.pixels, whole) if marked else None
         except ImageReadError as error:
             return error
-        return _Opened({side: square(image.pixels, side) for side in self.sides}, known_by)
+        return _Opened({side: square(image.pixels, side, self.resize) for side in self.sides}, known_by)
 
     def _finish(self, sources: Sequence[Any], futures: Sequence[Future[Any]]) -> list[Prediction]:
         prepared = [future.result() for future in futures]

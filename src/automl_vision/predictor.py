@@ -29,8 +29,8 @@ class Model(ImageModel):
         self._runtime = runtime or make_runtime()
         self._ensemble = bundle.ensemble(self._runtime)
         sides = (network.preprocessing.size for network in bundle.networks)
-        decode_side = bundle.preprocessing.decode_side  # the same for all of its networks
-        super().__init__(bundle.class_names, sides, self._runtime.threads, decode_side)
+        how = bundle.preprocessing  # in what matters here, the same for all of its networks
+        super().__init__(bundle.class_names, sides, self._runtime.threads, how.decode_side, how.resize)
 
     def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
         """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""

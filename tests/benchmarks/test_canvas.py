@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.special import ndtr
 
 import canvas
-from automl_vision.data.preprocess import Preprocessing
+from automl_vision.data.preprocess import MIDDLE, Preprocessing, square
 from automl_vision.models.classifier import build_classifier
 from automl_vision.runtime import Runtime
 from automl_vision.training import augment
@@ -132,7 +132,9 @@ def test_an_aspect_holds_in_the_original(seed: int, aspect: float) -> None:
 
 def trainer(kind: type[Trainer], pictures: Pictures) -> Trainer:
     rows = pictures.rows("train")
-    data = TrainingData(pictures.store, rows, pictures.labels(rows), rows[:2], pictures.labels(rows[:2]), 2)
+    data = TrainingData(
+        canvas.store_for(kind, pictures), rows, pictures.labels(rows), rows[:2], pictures.labels(rows[:2]), 2
+    )
     made = kind(
         replace(recipe_of("mobilenetv3_small_100", SIZE, 1), batch_size=4),
         data,
@@ -151,7 +153,7 @@ def batch(arm: str, pictures: Pictures) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_all_arms_see_the_same_images_in_batches_of_one_form(tmp_path: Path) -> None:
-    pictures = open_pictures(write_pictures(tmp_path / "set", [(80, 50), (50, 70)]), SIZE, None, 1)
+    pictures = open_pictures(write_pictures(tmp_path / "set", [(80, 50), (50, 70)]), SIZE, None, 1, middles=True)
     wanted = batch("ours", pictures)
     for arm in ARMS:
         images, targets = batch(arm, pictures)
@@ -163,11 +165,12 @@ def test_all_arms_see_the_same_images_in_batches_of_one_form(tmp_path: Path) -> 
 
 def test_where_the_file_is_the_canvas_the_same_crops_come_out(tmp_path: Path) -> None:
     """Boxes and flips are those of the product, so that nothing but the arm's own difference is measured."""
-    pictures = open_pictures(write_pictures(tmp_path / "set", [(64, 64)] * 3), SIZE, None, 1)
+    pictures = open_pictures(write_pictures(tmp_path / "set", [(64, 64)] * 3), SIZE, None, 1, middles=True)
     assert pictures.store.plane_for(math.ceil(1.15 * SIZE)) == 64
     ours = batch("ours", pictures)[0].int()
     for arm in ("squashed from file", "larger canvas"):
         assert int((batch(arm, pictures)[0].int() - ours).abs().max()) <= 2, arm
+    assert torch.equal(batch("middle", pictures)[0].int(), ours)
 
 
 def test_resize_and_centre_crop_shows_the_middle(tmp_path: Path) -> None:
@@ -180,6 +183,32 @@ def test_resize_and_centre_crop_shows_the_middle(tmp_path: Path) -> None:
     for shown in (pictures.centred, middle):
         assert shown.shape == (2, 3, SIZE, SIZE)
         assert int(shown[0, :, :, 2:-2].min()) == 200
+
+
+def test_the_arm_of_middles_trains_and_is_tested_on_squares_that_are_deployed_so(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "set", [(80, 50), (51, 70)])
+    pictures = open_pictures(folder, SIZE, None, 1, middles=True)
+    rows = pictures.rows("test")
+    (shown,) = canvas.TESTS[ARMS["middle"].test](pictures, rows)
+    originals = [np.asarray(pictures.opened(row)) for row in rows.tolist()]
+    expected = canvas.stacked([square(pixels, SIZE, MIDDLE) for pixels in originals])
+    assert torch.equal(shown, expected)
+    assert canvas.store_for(ARMS["middle"].trainer, pictures).resize == MIDDLE
+    assert canvas.store_for(ARMS["ours"].trainer, pictures) is pictures.store
+    with pytest.raises(ValueError, match="needs squares of the middles"):
+        canvas.store_for(ARMS["middle"].trainer, replace(pictures, middles=None))
+
+
+def test_the_row_auto_is_what_each_seed_chose(tmp_path: Path) -> None:
+    ours, middle = np.array([True, False]), np.array([False, True])
+    results = {"set": {seed: {"ours": ours, "middle": middle} for seed in range(3)}}
+    (tmp_path / "auto").mkdir()
+    for seed, chosen in enumerate(["middle", "squash"]):
+        (tmp_path / "auto" / f"set-{seed}.json").write_text(json.dumps({"chosen": chosen}))
+    by_seed = canvas.with_auto(results, tmp_path)["set"]
+    assert by_seed[0]["auto"] is middle and by_seed[1]["auto"] is ours
+    assert "auto" not in by_seed[2]
+    assert [row["seeds"] for row in canvas.table(results) if row["arm"] == "auto"] == [2]
 
 
 @given(st.floats(0.2, 5.0))
@@ -245,6 +274,8 @@ def test_the_command_trains_each_seed_once_and_prints_a_row_per_arm(
         assert f"| set | {row['arm']} | 2 | 8 | {row['accuracy']:.4f} |" in printed
     before = {file: file.stat().st_mtime_ns for file in out.glob("*.json")}
     assert len(before) == 2
-    canvas.main([*line, "--threads", "1"])
-    assert capsys.readouterr().out.startswith("| set | arm |")
+    canvas.main([*line, "--threads", "1", "--auto"])
+    asked, _, shown = capsys.readouterr().out.partition("| set | arm |")
+    assert asked.count("auto chooses Networks see the whole") == 2, "no features without pretrained weights"
+    assert "| set | auto | 2 | 8 |" in shown
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.json")} == before

@@ -17,15 +17,23 @@ import torch
 from PIL import Image
 from small_bundles import several, single, weights
 
-from automl_vision.bundle import Bundle
+from automl_vision.bundle import Bundle, save_bundle
+from automl_vision.data.preprocess import RESIZES
 from automl_vision.errors import UsageError
-from automl_vision.exporting.export import Exported
-from automl_vision.exporting.graph import captured
-from automl_vision.exporting.to_huggingface import CONFIG, FILES, HuggingfaceModel, huggingface_writer
+from automl_vision.exporting.export import Exported, Order, export
+from automl_vision.exporting.graph import captured, describe
+from automl_vision.exporting.to_huggingface import (
+    CONFIG,
+    FILES,
+    HuggingfaceModel,
+    _card,
+    _pretrained_cfg,
+    huggingface_writer,
+)
 from automl_vision.exporting.to_torch_export import DESCRIPTION, TorchExportModel
 from automl_vision.exporting.to_torchscript import TorchScriptModel
 from automl_vision.model_description import ModelDescription
-from automl_vision.predictor import Model
+from automl_vision.predictor import Model, load
 
 
 def test_a_program_says_what_the_model_says(
@@ -115,6 +123,30 @@ def test_the_configuration_says_how_images_are_prepared(folder_export: Exported)
     wanted = {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear", "mean": [0.4, 0.5, 0.6]}
     assert {key: prepared[key] for key in wanted} == wanted
     assert prepared["input_size"] == [3, 32, 32]
+
+
+def test_the_middle_is_what_timm_calls_the_centre(bundles: dict[str, Bundle]) -> None:
+    plain = bundles["single"]
+    middles = dataclasses.replace(plain, preprocessing=dataclasses.replace(plain.preprocessing, resize="middle"))
+    assert _pretrained_cfg(middles)["crop_mode"] == "center"
+    assert "square in the middle" in _card(middles, describe(middles), None)
+    assert "squashed" in _card(plain, describe(plain), None)
+    assert (describe(middles).resize, describe(plain).resize) == ("middle", "squash")
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_what_is_exported_sees_what_the_model_file_sees(
+    bundles: dict[str, Bundle], pictures: list[Path], tmp_path: Path, resize: str
+) -> None:
+    """From the file on: pictures that are no squares."""
+    plain = bundles["single"]
+    bundle = dataclasses.replace(plain, preprocessing=dataclasses.replace(plain.preprocessing, resize=resize))
+    save_bundle(bundle, tmp_path / "model.pt")
+    exported = export(Order(tmp_path / "model.pt", "torch-export"))
+    oblong, model = pictures[-12:], load(tmp_path / "model.pt", device="cpu")
+    expected = model.predict_proba(oblong)
+    np.testing.assert_allclose(TorchExportModel(exported.path).predict_proba(oblong), expected, rtol=0, atol=1e-4)
+    assert (np.abs(expected - Model(plain).predict_proba(oblong)).max() > 0.01) == (resize == "middle")
 
 
 def test_the_card_says_how_to_use_it_and_what_it_was_checked_on(folder_export: Exported) -> None:

@@ -223,3 +223,11 @@ def test_the_page_says_whether_images_may_be_mirrored(inputs):
     told = {**report, "trials": {**report["trials"], "symmetries": {"tested": True, "allowed": allowed}}}
     assert line in render_html(told, {})
     assert "mirror images" not in render_html(report, {})
+
+
+def test_the_page_says_what_is_seen_of_images_that_are_not_square(inputs):
+    report = build_report(inputs())
+    chosen = {"chosen": "middle", "reason": "the settings ask for it"}
+    said = "the largest square in the middle of each image: the settings ask for it"
+    assert said in render_html({**report, "data": {**report["data"], "resize": chosen}}, {})
+    assert "square in the middle" not in render_html(report, {})

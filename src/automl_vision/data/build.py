@@ -11,6 +11,7 @@ import pandas as pd
 
 from automl_vision.data.donors import Donor
 from automl_vision.data.planes import RowWriter
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, Squares, in_order, look_into, whole_digest
 from automl_vision.data.whole_digests import may_have_copies
 
@@ -28,7 +29,7 @@ class Wanted:
         sizes: sides of the squares in pixels, ascending.
         threads: that decode.
         progress: told (files done, files in all).
-        decode_side: what images are decoded with, see `preprocess.Preprocessing`.
+        decode_side, resize: how squares are made, see `preprocess.Preprocessing`.
     """
 
     files: Mapping[str, Path]
@@ -36,6 +37,7 @@ class Wanted:
     threads: int
     progress: Progress
     decode_side: int = 0
+    resize: str = SQUASH
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +66,7 @@ def fill(wanted: Wanted, writer: RowWriter, offering: Offering = no_donors) -> N
     done = len(wanted.files) - len(missing)
 
     def look(item: tuple[str, Path]) -> tuple[Fact, Squares | None]:
-        return look_into(item[1], item[0], wanted.sizes, wanted.decode_side)
+        return look_into(item[1], item[0], wanted.sizes, wanted.decode_side, wanted.resize)
 
     for fact, decoded in in_order(look, missing.items(), wanted.threads):
         writer.add(fact, decoded)

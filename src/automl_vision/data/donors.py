@@ -25,12 +25,14 @@ from automl_vision.data.planes import (
     block_checksum,
     block_rows,
     cut_planes,
+    how_it_was_made,
     how_made,
     open_squares,
     read_facts,
     read_index,
     room_for_rows,
 )
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, is_settled
 
 Row = tuple[Fact, list[NDArray[np.uint8]] | None]
@@ -110,13 +112,15 @@ class Donors:
         cache_dir: the folder.
         sizes: sides that they must have, and no others; ascending.
         key: the set whose lock the caller holds; none where empty.
-        decode_side: what their images were decoded with, see `preprocess.Preprocessing`.
+        decode_side, resize: how their squares were made, see `preprocess.Preprocessing`.
     """
 
-    def __init__(self, cache_dir: Path, sizes: Sequence[int], key: str = "", decode_side: int = 0) -> None:
+    def __init__(
+        self, cache_dir: Path, sizes: Sequence[int], key: str = "", decode_side: int = 0, resize: str = SQUASH
+    ) -> None:
         self._cache_dir = cache_dir
         self._sizes = tuple(sizes)
-        self._made = how_made(sizes, decode_side)
+        self._made = how_made(sizes, decode_side, resize)
         self._scratches = [(folder, key_of(folder) == key) for folder in abandoned(cache_dir)]
         self._emptied: list[Path] = []
 
@@ -174,7 +178,7 @@ class Donors:
 
 def _whole_set(folder: Path, sizes: Sequence[int], made: Mapping[str, Any], wanted: Collection[str]) -> Donor:
     index = read_index(folder, sizes)
-    if {name: index.get(name) for name in made} != made:
+    if how_it_was_made(index) != made:
         raise DamagedPlanes("made in another way")
     digests = read_facts(folder, index, ["file_digest"])["file_digest"]
     if not any(digest in wanted for digest in digests):

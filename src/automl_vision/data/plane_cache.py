@@ -127,7 +127,7 @@ def _obtained(
         # but must not cost this one its result.
         except _CANNOT_KEEP as error:
             reasons.append(f"the cache folder {cache_dir} cannot take them ({error})")
-    offering = Donors(cache_dir, wanted.sizes, decode_side=wanted.decode_side).offering if cache_dir else no_donors
+    offering = _donors(cache_dir, wanted).offering if cache_dir else no_donors
     try:
         planes, folder = _temporary(wanted, offering)
     except OSError as error:
@@ -135,6 +135,10 @@ def _obtained(
         planes, note = _without_disk(wanted, offering, reasons)
         return planes, None, (note,)
     return planes, folder, tuple(f"decoded images are not kept: {reason}" for reason in reasons)
+
+
+def _donors(cache_dir: Path, wanted: Wanted, key: str = "") -> Donors:
+    return Donors(cache_dir, wanted.sizes, key, wanted.decode_side, wanted.resize)
 
 
 def _temporary(wanted: Wanted, offering: Offering) -> tuple[Planes, TemporaryFolder]:
@@ -166,14 +170,14 @@ def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) ->
 
 
 def _in_memory(wanted: Wanted, offering: Offering) -> Planes:
-    writer = MemoryWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side)
+    writer = MemoryWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side, wanted.resize)
     fill(wanted, writer, offering)
     return _complete(writer.planes(), wanted)
 
 
 def _undecoded(wanted: Wanted) -> Planes:
     """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs."""
-    writer = UndecodedWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side)
+    writer = UndecodedWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side, wanted.resize)
     fill(wanted, writer)
     return _complete(writer.planes(), wanted)
 
@@ -209,7 +213,7 @@ def _build(folder: Path, wanted: Wanted, most: int) -> Planes:
     if folder.exists():
         shutil.rmtree(folder)  # it is damaged
     while True:
-        donors = Donors(folder.parent, wanted.sizes, folder.name, wanted.decode_side)
+        donors = _donors(folder.parent, wanted, folder.name)
         donors.give_back()  # before as much is reserved once more
         try:
             _build_beside(folder, wanted, donors)
@@ -245,7 +249,7 @@ def _build_beside(folder: Path, wanted: Wanted, donors: Donors) -> None:
 
 
 def _write(folder: Path, wanted: Wanted, offering: Offering) -> None:
-    with PlaneWriter(folder, wanted.sizes, len(wanted.files), wanted.decode_side) as writer:
+    with PlaneWriter(folder, wanted.sizes, len(wanted.files), wanted.decode_side, wanted.resize) as writer:
         fill(wanted, writer, offering)
         writer.finish(partial(with_whole_digests, wanted))
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from automl_vision.data.fact_table import COLUMNS, PLANE_ROW, FactTable
 from automl_vision.data.journal import GROUP, JOURNAL, JournaledRow, first_line, group_line
 from automl_vision.data.plane import FilePlane, Plane, ShortPlane
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact
 
 #: 2: the facts tell when a picture was taken, and hold the hash of what it shows; 3: at which fraction it was decoded.
@@ -74,14 +75,27 @@ class RowWriter(Protocol):
         ...
 
 
-def how_made(sizes: Sequence[int], decode_side: int) -> dict[str, Any]:
-    """What squares and facts depend on beside the files: rows that were made otherwise are other rows."""
-    return {
+#: What tells how the rows of an index or a journal were made.
+_HOW_MADE = ("format", "pillow", "sides", "decode_side", "resize")
+
+
+def how_made(sizes: Sequence[int], decode_side: int, resize: str = SQUASH) -> dict[str, Any]:
+    """What squares and facts depend on beside the files: rows that were made otherwise are other rows.
+
+    Squares of whole images say nothing of it, as when there were no others: they keep their keys.
+    """
+    made = {
         "format": FORMAT,
         "pillow": version("pillow").split(".")[0],
         "sides": list(sizes),
         "decode_side": decode_side,
     }
+    return made if resize == SQUASH else {**made, "resize": resize}
+
+
+def how_it_was_made(index: Mapping[str, Any]) -> dict[str, Any]:
+    """What the index of a folder says of it, as `how_made` does."""
+    return {name: index[name] for name in _HOW_MADE if name in index}
 
 
 class PlaneWriter:
@@ -94,9 +108,11 @@ class PlaneWriter:
             the system can do so: a disk that is too small is known before the first image is decoded.
     """
 
-    def __init__(self, folder: Path, sizes: Sequence[int], capacity: int, decode_side: int = 0) -> None:
+    def __init__(
+        self, folder: Path, sizes: Sequence[int], capacity: int, decode_side: int = 0, resize: str = SQUASH
+    ) -> None:
         self._folder = folder
-        self._made = how_made(sizes, decode_side)
+        self._made = how_made(sizes, decode_side, resize)
         self._count = 0
         self._facts = FactTable()
         self._group: list[JournaledRow] = []

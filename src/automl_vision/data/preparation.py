@@ -23,12 +23,20 @@ from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.plane_cache import cache_dir_of
-from automl_vision.data.preprocess import decode_side_of, squares
+from automl_vision.data.preprocess import SQUASH, decode_side_of, squares
 from automl_vision.data.readers import read
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
-from automl_vision.data.store import ImageStore, SealedRowError, build_store, thumbnails, undecoded_files
+from automl_vision.data.store import (
+    ImageStore,
+    SealedRowError,
+    build_store,
+    store_of_files,
+    thumbnails,
+    undecoded_files,
+)
 from automl_vision.errors import DataError, ImageReadError
+from automl_vision.runtime import available_threads
 
 if TYPE_CHECKING:
     from automl_vision.data.lineage.sight import NamedDescribe
@@ -146,11 +154,19 @@ def planned_decode_side(settings: Settings, sizes: Sequence[int]) -> int:
 
 
 def files_to_decode(
-    manifest: Manifest, settings: Settings, sizes: Sequence[int], threads: int, *, decode_side: int
+    manifest: Manifest,
+    settings: Settings,
+    sizes: Sequence[int],
+    threads: int,
+    *,
+    decode_side: int,
+    resize: str = SQUASH,
 ) -> int:
     """How many files no earlier run left decoded in the cache; every file is read to know it."""
     folder = cache_folder(settings)
-    return len(manifest) if folder is None else undecoded_files(manifest, sizes, folder, threads, decode_side)
+    if folder is None:
+        return len(manifest)
+    return undecoded_files(manifest, sizes, folder, threads, decode_side, resize)
 
 
 def decode(
@@ -161,6 +177,7 @@ def decode(
     progress: Callable[[int, int], None] | None = None,
     *,
     decode_side: int | None = None,
+    resize: str = SQUASH,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image once into squares of the given sides.
 
@@ -171,6 +188,7 @@ def decode(
         threads: that read and decode.
         progress: called with (distinct files looked into, distinct files in all).
         decode_side: see `preprocess.Preprocessing`; None: as planned for these squares.
+        resize: see there.
 
     Raises:
         DataError: a file changes while it is read.
@@ -178,7 +196,7 @@ def decode(
     gigabytes = settings.machine.cache_gigabytes
     most = None if gigabytes is None else int(gigabytes * 1e9)
     side = planned_decode_side(settings, sizes) if decode_side is None else decode_side
-    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side)
+    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize)
 
 
 def decode_seconds(manifest: Manifest, sizes: Sequence[int], decode_side: int) -> float:
@@ -278,6 +296,14 @@ def _split(manifest: Manifest, facts: Facts, found: Audit, settings: Settings) -
         raise DataError(error.what, value=error.value, fix=fix) from error
 
 
+def _whole_images(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> ImageStore:
+    """What images are recognised by: all of each, whatever networks see of them."""
+    if store.resize == SQUASH:
+        return store
+    threads = settings.machine.threads or available_threads()
+    return store_of_files(manifest, facts, store.sizes[0], threads, store.decode_side)
+
+
 def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
     """Check the images, trace copies and deal the sets.
 
@@ -292,14 +318,16 @@ def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Setti
 
 def prepare_to_look(manifest: Manifest, facts: Facts, store: ImageStore, settings: Settings) -> Prepared:
     """The same without an error: what is wrong with data that no sets can be dealt from can still be looked at."""
-    found = audit(manifest, facts, settings.data, partial(thumbnails, store))
+    whole = _whole_images(manifest, facts, store, settings)
+    found = audit(manifest, facts, settings.data, partial(thumbnails, whole))
     dropped: tuple[str, ...] = ()
     if settings.data.drop_small_classes:
         all_rows, names = {path: row for row, path in enumerate(manifest.paths)}, manifest.class_names
         manifest, facts = drop_small_classes(manifest, facts, found)
         dropped = tuple(name for name in names if name not in manifest.class_names)
-        store = store.take(np.array([all_rows[path] for path in manifest.paths], dtype=np.int64))
-        found = audit(manifest, facts, settings.data, partial(thumbnails, store))
+        kept = np.array([all_rows[path] for path in manifest.paths], dtype=np.int64)
+        store, whole = store.take(kept), whole.take(kept)
+        found = audit(manifest, facts, settings.data, partial(thumbnails, whole))
     try:
         dealt = _split(manifest, facts, found, settings)
     except DataError as error:

@@ -14,7 +14,10 @@ from PIL import Image
 if TYPE_CHECKING:
     import torch
 
-RESIZES = ("squash",)
+#: How an image becomes a square: "squash" takes the whole of it, whatever its aspect; "middle" takes the largest square
+#: in its middle, so that nothing is out of shape and the ends of the longer side are not seen.
+SQUASH, MIDDLE = "squash", "middle"
+RESIZES = (SQUASH, MIDDLE)
 INTERPOLATIONS: dict[str, Image.Resampling] = {"bilinear": Image.Resampling.BILINEAR}
 SIZE_RANGE = (8, 4096)
 
@@ -39,7 +42,8 @@ class Preprocessing:
     Attributes:
         size: side of the square input in pixels, within `SIZE_RANGE`.
         mean, std: per RGB channel, for pixels scaled to 0..1; std above 0.
-        resize: "squash": the whole image is resized to the square, whatever its aspect.
+        resize: "squash": the whole image is resized to the square, whatever its aspect; "middle": the largest square in
+            its middle is, see `middle_box`.
         interpolation: "bilinear", antialiased.
         decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
             `decode.draft_scale`; 0: images are decoded wholly.
@@ -51,7 +55,7 @@ class Preprocessing:
     size: int
     mean: Channels
     std: Channels
-    resize: str = "squash"
+    resize: str = SQUASH
     interpolation: str = "bilinear"
     decode_side: int = 0
 
@@ -109,26 +113,61 @@ def decode_side_of(sizes: Sequence[int]) -> int:
     return max(DRAFT_MARGIN * max(sizes), LEAST_DECODE_SIDE)
 
 
-def square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The whole image squashed to a square, antialiased bilinear.
+def middle_box(width: int, height: int) -> tuple[int, int, int]:
+    """The largest square in the middle of an image: left, top and side, in whole pixels.
+
+    What is left over of the longer side is halved and rounded down: an odd pixel is cut off at the right or at the
+    bottom.
+    """
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def square(pixels: NDArray[np.uint8], size: int, resize: str = SQUASH) -> NDArray[np.uint8]:
+    """The image, or its middle, resized to a square, antialiased bilinear.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        pixels: (H, W, 3) uint8, upright.
         size: side in pixels.
+        resize: one of `RESIZES`.
 
     Returns:
         (size, size, 3) uint8.
     """
-    return squares(pixels, (size,))[0]
+    return squares(pixels, (size,), resize)[0]
 
 
-def squares(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
-    """One `square` per size, each from the whole image and never from another square."""
+def squares(pixels: NDArray[np.uint8], sizes: Sequence[int], resize: str = SQUASH) -> tuple[NDArray[np.uint8], ...]:
+    """One `square` per size, each from the image and never from another square."""
+    return squares_and_whole(pixels, sizes, (), resize)[0]
+
+
+def squares_and_whole(
+    pixels: NDArray[np.uint8], sizes: Sequence[int], whole: Sequence[int], resize: str = SQUASH
+) -> tuple[tuple[NDArray[np.uint8], ...], tuple[NDArray[np.uint8], ...]]:
+    """One `square` per size, and one of the whole image per size of `whole`, whatever `resize` says.
+
+    Raises:
+        ValueError: `resize` is not one of `RESIZES`.
+    """
+    if resize not in RESIZES:
+        raise ValueError(f"resize must be one of {RESIZES}, got {resize=}")
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    # Cut before it is resized: no pixel beside the middle has a share in it.
+    shown = image.crop(_middle_edges(*image.size)) if resize == MIDDLE else image
+    return _resized(shown, sizes), _resized(image, whole)
+
+
+def _resized(image: Image.Image, sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
     method = INTERPOLATIONS["bilinear"]
     # No reducing_gap: the two-step shortcut gives other pixels, and these are what every export has to match.
     resized = (image.resize((size, size), method, reducing_gap=None) for size in sizes)
     return tuple(np.array(each, dtype=np.uint8) for each in resized)
+
+
+def _middle_edges(width: int, height: int) -> tuple[int, int, int, int]:
+    left, top, side = middle_box(width, height)
+    return left, top, left + side, top + side
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, bytes]:

@@ -26,10 +26,12 @@ from automl_vision.data.manifest import Manifest
 from automl_vision.data.plane import Plane, ShortPlane
 from automl_vision.data.plane_cache import TemporaryFolder, default_cache_dir, obtain
 from automl_vision.data.planes import how_made
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import NOTHING_KNOWN, Found, find_files
+from automl_vision.data.undisked import UndecodedPlane
 from automl_vision.errors import DataError
 
-__all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir"]
+__all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir", "store_of_files"]
 
 #: Fields along a side of a thumbnail, and images that are in memory at once to make them.
 _FIELDS, _THUMBNAIL_BATCH = 16, 256
@@ -46,7 +48,7 @@ class ImageStore:
 
     Attributes:
         sizes: sides in pixels, ascending.
-        decode_side: what the images were decoded with, see `preprocess.Preprocessing`.
+        decode_side, resize: how the squares are made, see `preprocess.Preprocessing`.
         notes: what the user should know: where the images went when the cache folder could not take them.
     """
 
@@ -58,9 +60,11 @@ class ImageStore:
         notes: tuple[str, ...] = (),
         hidden: NDArray[np.bool_] | None = None,
         decode_side: int = 0,
+        resize: str = SQUASH,
     ) -> None:
         self.sizes = tuple(sorted(squares))
         self.decode_side = decode_side
+        self.resize = resize
         self.notes = notes
         self._squares = squares
         self._plane_rows = plane_rows
@@ -73,7 +77,8 @@ class ImageStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the same files; only this process removes a temporary folder."""
-        return ImageStore, (self._squares, self._plane_rows, None, self.notes, self._hidden, self.decode_side)
+        made = (self.decode_side, self.resize)
+        return ImageStore, (self._squares, self._plane_rows, None, self.notes, self._hidden, *made)
 
     def has_image(self, rows: Rows) -> NDArray[np.bool_]:
         """(B) True where the row decoded.
@@ -157,7 +162,8 @@ class ImageStore:
             self._folder.release()
 
     def _view(self, plane_rows: NDArray[np.int64], hidden: NDArray[np.bool_]) -> ImageStore:
-        return ImageStore(self._squares, plane_rows, self._folder, self.notes, hidden, self.decode_side)
+        made = (self.decode_side, self.resize)
+        return ImageStore(self._squares, plane_rows, self._folder, self.notes, hidden, *made)
 
     def _within(self, rows: Rows) -> NDArray[np.int64]:
         index = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
@@ -177,6 +183,7 @@ def build_store(
     progress: Progress | None = None,
     most_bytes: int | None = None,
     decode_side: int = 0,
+    resize: str = SQUASH,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image of a manifest once, or find it decoded.
 
@@ -188,6 +195,7 @@ def build_store(
         progress: called with (distinct files looked into, distinct files in all).
         most_bytes: what the cache folder may grow to; None for a share of its disk.
         decode_side: see `preprocess.Preprocessing`; 0 decodes every image wholly.
+        resize: see there; the facts do not depend on it.
 
     Raises:
         DataError: a file changes while it is read.
@@ -198,11 +206,31 @@ def build_store(
     found = find_files(files, threads)
     by_digest = {each.digest: file for each, file in zip(found, files, strict=True) if each.digest}
     tell = progress or _silent
-    wanted = Wanted(dict(sorted(by_digest.items())), sides, threads, tell, decode_side)
-    planes, folder, notes = obtain(_key(by_digest, sides, decode_side), wanted, cache_dir, most_bytes)
+    wanted = Wanted(dict(sorted(by_digest.items())), sides, threads, tell, decode_side, resize)
+    planes, folder, notes = obtain(_key(by_digest, sides, decode_side, resize), wanted, cache_dir, most_bytes)
     tell(len(by_digest), len(by_digest))
     table, plane_rows = _in_manifest_order(found, planes.facts)
-    return ImageStore(dict(planes.squares), plane_rows, folder, notes, decode_side=decode_side), Facts(table)
+    store = ImageStore(dict(planes.squares), plane_rows, folder, notes, decode_side=decode_side, resize=resize)
+    return store, Facts(table)
+
+
+def store_of_files(
+    manifest: Manifest, facts: Facts, size: int, threads: int, decode_side: int = 0, resize: str = SQUASH
+) -> ImageStore:
+    """Squares of one side that are made of the files whenever they are asked for: for looking at a few.
+
+    Args:
+        manifest: N rows.
+        facts: N rows, as `build_store` gave them; a file that is another one by then is an error when it is fetched.
+        size: side of the squares in pixels.
+        threads: that decode at once.
+        decode_side, resize: see `preprocess.Preprocessing`.
+    """
+    digests = facts.table["file_digest"].tolist()
+    files = [(digest, manifest.file(row)) for row, digest in enumerate(digests)]
+    rows = np.where(facts.usable, np.arange(len(files)), -1)
+    plane = UndecodedPlane(files, size, threads, decode_side, resize)
+    return ImageStore({size: plane}, rows, None, decode_side=decode_side, resize=resize)
 
 
 def thumbnails(store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -226,13 +254,18 @@ def _fields(images: torch.Tensor, edges: NDArray[np.int64]) -> NDArray[np.float3
 
 
 def undecoded_files(
-    manifest: Manifest, sizes: Sequence[int], cache_dir: Path, threads: int, decode_side: int = 0
+    manifest: Manifest,
+    sizes: Sequence[int],
+    cache_dir: Path,
+    threads: int,
+    decode_side: int = 0,
+    resize: str = SQUASH,
 ) -> int:
     """How many files `build_store` would have to decode with this cache; every file is read to know it."""
     sides = _checked_sizes(sizes)
     found = find_files([manifest.file(row) for row in range(len(manifest))], threads)
     digests = {each.digest for each in found if each.digest}
-    return undecoded(digests, Donors(cache_dir, sides, decode_side=decode_side).offering)
+    return undecoded(digests, Donors(cache_dir, sides, decode_side=decode_side, resize=resize).offering)
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -245,9 +278,10 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(sizes)))
 
 
-def _key(digests: Collection[str], sizes: tuple[int, ...], decode_side: int) -> str:
+def _key(digests: Collection[str], sizes: tuple[int, ...], decode_side: int, resize: str) -> str:
     """Names of files, labels and order are not in the key; what could change a pixel is."""
-    digest = hashlib.blake2b(json.dumps(list(how_made(sizes, decode_side).values())).encode(), digest_size=16)
+    made = list(how_made(sizes, decode_side, resize).values())
+    digest = hashlib.blake2b(json.dumps(made).encode(), digest_size=16)
     for each in sorted(digests):
         digest.update(bytes.fromhex(each))
     return digest.hexdigest()

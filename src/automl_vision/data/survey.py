@@ -18,7 +18,7 @@ from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.files import read_bytes
 from automl_vision.data.fingerprint import SIDE, picture_hash, pixel_digest
-from automl_vision.data.preprocess import squares
+from automl_vision.data.preprocess import SQUASH, squares, squares_and_whole
 from automl_vision.errors import DataError, ImageReadError
 
 Fact = dict[str, Any]
@@ -74,14 +74,16 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def look_into(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0) -> tuple[Fact, Squares | None]:
+def look_into(
+    path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0, resize: str = SQUASH
+) -> tuple[Fact, Squares | None]:
     """Decode one file: its facts, and one square per size; no squares where it is quarantined.
 
     Args:
         path: of the file.
         digest: of the file as it was found.
         sizes: sides of the squares in pixels.
-        decode_side: see `preprocess.Preprocessing`.
+        decode_side, resize: see `preprocess.Preprocessing`. The facts do not depend on `resize`.
 
     Raises:
         DataError: the file is not the one any more whose digest was taken.
@@ -90,7 +92,7 @@ def look_into(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 
     known = NOTHING_KNOWN | {"file_digest": digest, "bytes": len(data)}
     try:
         image = open_rgb(data, decode_side)
-        *kept, small = squares(image.pixels, (*sizes, SIDE))
+        kept, (small,) = squares_and_whole(image.pixels, sizes, (SIDE,), resize)
         sign = picture_hash(small)
         # Where it has none, nothing but its whole pixels would tell a lossless copy of it.
         whole = pixel_digest(open_rgb(data).pixels) if image.scale > 1 and not sign else ""
@@ -99,7 +101,7 @@ def look_into(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 
     seen = {name: getattr(image, name) for name in ("width", "height", "scale", "format", "mode", "frames", "taken")}
     seen |= {"exif_rotated": image.exif_rotated, "pixel_digest": pixel_digest(image.pixels)}
     seen |= {"picture_hash": sign, "whole_digest": whole}
-    return known | seen, tuple(kept)
+    return known | seen, kept
 
 
 def whole_digest(path: Path, digest: str) -> str:
@@ -119,14 +121,14 @@ def whole_digest(path: Path, digest: str) -> str:
         ) from error
 
 
-def squares_of(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0) -> Squares:
+def squares_of(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0, resize: str = SQUASH) -> Squares:
     """One square per size of a file that `look_into` found no fault with; arguments as there.
 
     Raises:
         DataError: the file is not the one any more whose digest was taken, or cannot be decoded any more.
     """
     try:
-        return squares(open_rgb(_unchanged(path, digest), decode_side).pixels, sizes)
+        return squares(open_rgb(_unchanged(path, digest), decode_side).pixels, sizes, resize)
     except ImageReadError as error:
         raise DataError(
             "an image cannot be decoded any more",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from automl_vision.data.fact_table import PLANE_ROW, FactTable
 from automl_vision.data.plane import Plane
 from automl_vision.data.planes import Planes
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, in_order, squares_of
 
 #: Files that have squares, in the order of their rows: digest and path.
@@ -27,13 +28,14 @@ class UndecodedPlane:
         files: digest and path by row; a file that is another one by then is an error.
         side: of the squares, in pixels.
         threads: that decode at once.
-        decode_side: what they are decoded with, see `preprocess.Preprocessing`.
+        decode_side, resize: how they are made, see `preprocess.Preprocessing`.
     """
 
     files: Files
     side: int
     threads: int
     decode_side: int = 0
+    resize: str = SQUASH
 
     def __len__(self) -> int:
         """Number of squares."""
@@ -64,7 +66,7 @@ class UndecodedPlane:
 
     def _square(self, row: int) -> NDArray[np.uint8]:
         digest, path = self.files[row]
-        return squares_of(path, digest, (self.side,), self.decode_side)[0]
+        return squares_of(path, digest, (self.side,), self.decode_side, self.resize)[0]
 
 
 class MemoryPlane:
@@ -80,8 +82,8 @@ class MemoryPlane:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What is held here cannot be shared, and each process holding as much could be too much."""
-        elsewhere = self._elsewhere
-        return UndecodedPlane, (elsewhere.files, elsewhere.side, elsewhere.threads, elsewhere.decode_side)
+        there = self._elsewhere
+        return UndecodedPlane, (there.files, there.side, there.threads, there.decode_side, there.resize)
 
     @property
     def place(self) -> str:
@@ -109,11 +111,19 @@ class MemoryPlane:
 class UndecodedWriter:
     """Keeps facts and forgets squares."""
 
-    def __init__(self, sizes: Sequence[int], paths: Mapping[str, Path], threads: int, decode_side: int = 0) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        paths: Mapping[str, Path],
+        threads: int,
+        decode_side: int = 0,
+        resize: str = SQUASH,
+    ) -> None:
         self._sizes = sizes
         self._paths = paths
         self._threads = threads
         self._decode_side = decode_side
+        self._resize = resize
         self._facts = FactTable()
         self.files: Files = []
 
@@ -130,7 +140,7 @@ class UndecodedWriter:
 
     def plane(self, size: int) -> UndecodedPlane:
         """The squares of one side."""
-        return UndecodedPlane(self.files, size, self._threads, self._decode_side)
+        return UndecodedPlane(self.files, size, self._threads, self._decode_side, self._resize)
 
 
 class MemoryWriter:
@@ -140,9 +150,16 @@ class MemoryWriter:
         MemoryError: there is none for so many.
     """
 
-    def __init__(self, sizes: Sequence[int], paths: Mapping[str, Path], threads: int, decode_side: int = 0) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        paths: Mapping[str, Path],
+        threads: int,
+        decode_side: int = 0,
+        resize: str = SQUASH,
+    ) -> None:
         self._squares = {size: np.empty((len(paths), size, size, 3), dtype=np.uint8) for size in sizes}
-        self._undecoded = UndecodedWriter(sizes, paths, threads, decode_side)
+        self._undecoded = UndecodedWriter(sizes, paths, threads, decode_side, resize)
 
     def add(self, fact: Fact, squares: Sequence[NDArray[np.uint8]] | None) -> None:
         """Take the facts of a file and one square per side, ascending; no squares where it is quarantined."""

@@ -67,7 +67,7 @@ def _reader(bundle: Bundle, pictures: Pictures) -> Any:
     """The images one by one, as onnxruntime asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    sides = sides_of(bundle)
+    sides, how = sides_of(bundle), bundle.preprocessing
     names = input_names(sides)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
@@ -80,7 +80,7 @@ def _reader(bundle: Bundle, pictures: Pictures) -> Any:
             source = next(self._left, None)
             if source is None:
                 return None
-            made = squares(open_rgb(source, bundle.preprocessing.decode_side).pixels, sides)
+            made = squares(open_rgb(source, how.decode_side).pixels, sides, how.resize)
             return {name: each.transpose(2, 0, 1)[None].copy() for name, each in zip(names, made, strict=True)}
 
     return Reader()

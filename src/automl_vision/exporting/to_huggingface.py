@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_vision.bundle import Bundle
-from automl_vision.data.preprocess import normalize
+from automl_vision.data.preprocess import MIDDLE, SQUASH, normalize
 from automl_vision.errors import UsageError
 from automl_vision.exporting.parity import agreement_text
 from automl_vision.exporting.to_onnx import Writer
@@ -32,6 +32,13 @@ from automl_vision.runtime import available_threads
 
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
 _FRACTION = " So do, a little, large JPEGs: automl-vision decodes them at a fraction of their size."
+#: `Preprocessing.resize` in timm's words, and in those of the card. timm's "center" is not ours to the last pixel.
+_CROP_MODES = {SQUASH: "squash", MIDDLE: "center"}
+_SEEN = {
+    SQUASH: "whole image is squashed to the square",
+    MIDDLE: "largest square in the middle of the image is resized (automl-vision crops first; timm and transformers "
+    "resize first, which gives nearly the same pixels)",
+}
 #: All that such a folder holds.
 FILES = frozenset({CARD, CONFIG, WEIGHTS})
 _FRONT = [
@@ -72,9 +79,10 @@ class HuggingfaceModel(ImageModel):
 
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        decode_side = ModelDescription.from_json(json.dumps(config[KEY])).decode_side
+        how = ModelDescription.from_json(json.dumps(config[KEY]))
         self._net, self._prepared = load_folder(folder)
-        super().__init__(config["label_names"], [self._prepared["input_size"][-1]], available_threads(), decode_side)
+        side = self._prepared["input_size"][-1]
+        super().__init__(config["label_names"], [side], available_threads(), how.decode_side, how.resize)
 
     def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
         """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""
@@ -133,7 +141,7 @@ def _pretrained_cfg(bundle: Bundle) -> dict[str, Any]:
         "interpolation": preprocessing.interpolation,
         "crop_pct": 1.0,
         "test_crop_pct": 1.0,
-        "crop_mode": preprocessing.resize,
+        "crop_mode": _CROP_MODES[preprocessing.resize],
     }
 
 
@@ -179,7 +187,7 @@ def _use(bundle: Bundle, description: ModelDescription) -> list[str]:
         "",
         f"The softmax of its outputs are calibrated probabilities: the temperature {bundle.temperature:.3f}"
         f"{' and the class bias' if bundle.class_bias else ''} of the model are in the weights of its last layer. The "
-        "whole image is squashed to the square, antialiased bilinear. Images with 16 bits or transparency are turned "
+        f"{_SEEN[bundle.preprocessing.resize]}, antialiased bilinear. Images with 16 bits or transparency are turned "
         "into RGB in another way here than by automl-vision, and give other answers."
         f"{_FRACTION if bundle.preprocessing.decode_side else ''}",
         *(["", agreement_text(parity)] if parity else []),

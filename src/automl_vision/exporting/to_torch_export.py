@@ -41,7 +41,8 @@ class TorchExportModel(ImageModel):
         self.description = ModelDescription.from_json(found[DESCRIPTION])
         self._run: Callable[..., torch.Tensor] = program.module()
         sides = (each.size for each in self.description.inputs)
-        super().__init__(self.description.class_names, sides, available_threads(), self.description.decode_side)
+        how = self.description
+        super().__init__(how.class_names, sides, available_threads(), how.decode_side, how.resize)
 
     def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
         """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""

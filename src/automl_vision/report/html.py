@@ -15,6 +15,7 @@ from automl_vision.models.symmetry import symmetry_line
 from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
+from automl_vision.report.resize import resize_sentence
 from automl_vision.report.warnings import images, is_refitted, percent, points
 from automl_vision.training.recipe import Recipe
 
@@ -86,6 +87,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         sections=_sections(report),
         impact=impact_sentences(report["impact"]) if report.get("impact") else (),
         data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
+        resize=resize_sentence(report["data"].get("resize")),
         environment=capped(list(flattened(report["environment"])), "facts"),
         head=report.get("head"),
         symmetries=symmetry_line(report["trials"]["symmetries"]) if report["trials"].get("symmetries") else "",

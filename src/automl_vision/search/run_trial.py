@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_vision.data.preprocess import Preprocessing
+from automl_vision.data.preprocess import SQUASH, Preprocessing
 from automl_vision.errors import WeightsError
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
@@ -110,7 +110,7 @@ class TrialRunner:
         tests_symmetries: the first probe tells whether images may be mirrored and turned.
         learned: what its trials found out about memory.
         compiler: what compiles training steps, and what its trials found out about that.
-        decode_side: what the images were decoded with, see `data.preprocess.Preprocessing`.
+        decode_side, resize: how squares are made of the images, see `data.preprocess.Preprocessing`.
     """
 
     data: TrainingData
@@ -126,6 +126,7 @@ class TrialRunner:
     learned: LearnedMemory = field(default_factory=LearnedMemory)
     compiler: StepCompiler = field(default_factory=StepCompiler)
     decode_side: int = 0
+    resize: str = SQUASH
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
     _best_probe: float = -math.inf
@@ -168,7 +169,7 @@ class TrialRunner:
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How images are prepared for the backbone of `recipe`."""
         mean, std = statistics(backbone(recipe.backbone))
-        return Preprocessing(size=recipe.resolution, mean=mean, std=std, decode_side=self.decode_side)
+        return Preprocessing(recipe.resolution, mean, std, resize=self.resize, decode_side=self.decode_side)
 
     def classifier(self, recipe: Recipe) -> Classifier:
         """A fresh network for `recipe`, with pretrained weights where there are any."""

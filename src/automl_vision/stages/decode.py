@@ -16,6 +16,7 @@ from automl_vision.data.preparation import (
     planned_decode_side,
     prepare,
 )
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.errors import BudgetExhausted, Interrupted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
@@ -33,6 +34,8 @@ DECODE_SHARE = 0.5
 JUDGING_SHARE = 0.4
 #: Passes over each set: validation by the first probe; test by the winner and by the probe beside it.
 JUDGING_PASSES = {"val": 1, "test": 2}
+#: The setting `data.resize` that leaves it to validation.
+AUTO = "auto"
 #: Images of a class below which nothing can be dealt to three sets.
 FEWEST_PER_CLASS = 3
 
@@ -56,6 +59,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
             runtime.threads,
             lambda done, total: _progress(context, done, total),
             decode_side=_decode_side(context, plan),
+            resize=_resize(context),
         )
     for text in store.notes:
         context.note(text, warning=True)
@@ -77,6 +81,19 @@ def _decode_side(context: RunContext, plan: Plan) -> int:
     side = int(about.get("decode_side", planned))
     context.run.add_about(decode_side=side)
     return side
+
+
+def _resize(context: RunContext) -> str:
+    """How squares are made, unless stage `resize` changes it; what is settled then stays so.
+
+    What is left to validation, and runs from before there was a choice, begin with whole images.
+    """
+    about, asked = context.run.about, context.settings.data.resize
+    if "resize" not in about:
+        begun_without = {"chosen": SQUASH, "reason": "the run began before there was a choice"}
+        begun = {"chosen": "" if asked == AUTO else asked, "reason": "the settings ask for it"}
+        context.run.add_about(resize=begun_without if "content" in about else begun)
+    return str(context.run.about["resize"]["chosen"] or SQUASH)
 
 
 def _require_same_images(context: RunContext, prepared: Prepared) -> None:
@@ -130,7 +147,8 @@ def _affordable(context: RunContext, manifest: Manifest, plan: Plan, runtime: Ru
     allowed = DECODE_SHARE * time_left
     if each * len(manifest) <= allowed:
         return min(judged, len(manifest))
-    missing = files_to_decode(manifest, context.settings, sizes, runtime.threads, decode_side=side)
+    resize, threads = _resize(context), runtime.threads
+    missing = files_to_decode(manifest, context.settings, sizes, threads, decode_side=side, resize=resize)
     needed = each * missing
     return min(judged, len(manifest) if needed <= allowed else int(allowed / needed * len(manifest)))
 

@@ -76,7 +76,7 @@ def _inputs(
         augmented_validation=looked.augmented_val,
         baselines=looked.baselines,
         seed=context.settings.machine.seed,
-        data=data_section(prepared, context.data) | {key: about[key] for key in ("found", "drawn")},
+        data=data_section(prepared, context.data) | {key: about[key] for key in ("found", "drawn", "resize")},
         looks=tuple(looked.looks),
         stop_reason=searched.stop_reason,
         budget_seconds=None if math.isinf(context.clock.budget) else context.clock.budget,

@@ -278,6 +278,7 @@ def _runner(
         tests_symmetries=_asks_for_symmetries(context),
         decode_side=store.decode_side,
         compiler=StepCompiler(cast(Setting, context.settings.machine.compile)),
+        resize=store.resize,
     )
 
 
