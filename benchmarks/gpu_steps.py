@@ -3,7 +3,7 @@ them agree.
 
     python benchmarks/gpu_steps.py compiled --device cuda --json compiled.json
     python benchmarks/gpu_steps.py tiers --device cuda --json tiers.json
-    python benchmarks/gpu_steps.py tiers --device cpu --images 64 --rounds 1    # does it run?
+    python benchmarks/gpu_steps.py tiers --device cpu --trial    # does it run?
 
 Arms take turns as in benchmarks/speed.py: images per second are of the median round. The file is written after every
 scene. `compiled` has eager steps, torch.compile's default mode and CUDA graphs; the seconds of the first epoch's
@@ -57,6 +57,8 @@ SCENES: dict[str, tuple[Scene, ...]] = {
         Scene("resnet18", 224, batch=256, images=4_096),
     ),
 }
+
+TRIAL = Scene("test_efficientnet", 32, batch=16, images=32)
 
 
 @dataclass(frozen=True)
@@ -183,17 +185,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     parser.add_argument("--rounds", type=int, default=5, help="in which every arm does a block")
     parser.add_argument("--images", type=int, help="of a block; without: as suits the scene")
-    parser.add_argument("--scenes", type=int, default=99, help="only so many")
+    parser.add_argument("--trial", action="store_true", help="a tiny network and one round, to see whether it runs")
     parser.add_argument("--pictures", type=Path, help="folder for the generated pictures; kept")
     parser.add_argument("--json", type=Path, help="all figures")
     options = parser.parse_args(arguments)
     runtime = make_runtime(options.device)
+    scenes, turns = ((TRIAL,), 1) if options.trial else (SCENES[options.part], options.rounds)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         pictures = write_photographs((options.pictures or Path(scratch)) / "small", *PICTURES["small"])
-        for scene in SCENES[options.part][: options.scenes]:
+        for scene in scenes:
             some = scene.with_blocks_of(options.images) if options.images else scene
-            rows.append(PARTS[options.part](some, pictures, runtime, options.rounds))
+            rows.append(PARTS[options.part](some, pictures, runtime, turns))
             print(json.dumps(rows[-1], indent=1), flush=True)
             if options.json:
                 options.json.write_text(json.dumps({"machine": about(runtime), "rows": rows}, indent=1) + "\n", "utf-8")

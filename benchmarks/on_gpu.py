@@ -56,7 +56,7 @@ def _speed(settings: Settings) -> list[Step]:
 
 
 def _steps(settings: Settings) -> list[Step]:
-    few = [] if settings.scale >= 1 else ["--images", "16", "--rounds", "1", "--scenes", "1"]
+    few = [] if settings.scale >= 1 else ["--trial"]
     rest = ["--device", settings.device, "--pictures", str(settings.out / "pictures"), *few]
     return [
         ["gpu_steps.py", part, *rest, "--json", str(settings.out / f"{part}.json")] for part in ("tiers", "compiled")
