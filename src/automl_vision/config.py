@@ -31,6 +31,7 @@ from automl_vision.rules import (
     SEED,
     SIDES,
     Rule,
+    above,
     at_least,
     below,
     between,
@@ -159,6 +160,22 @@ class SearchSettings:
     measure_impact: bool = _setting(
         False,
         "Measure what copies on both sides of a naive random split would add to a figure (up to 10 % of the budget).",
+    )
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """What the shipped model may cost; what cannot meet it is not trained."""
+
+    max_latency_ms: float | None = _setting(
+        None,
+        "Milliseconds that the model may take for one decoded image, as the median of passes on the device of the run, "
+        "with its threads.",
+        above(0),
+    )
+    max_size_mb: float | None = _setting(None, "Megabytes (of a million bytes) that model.pt may have.", above(0))
+    max_params_m: float | None = _setting(
+        None, "Millions of parameters that the model may have, those of all its networks together.", above(0)
     )
 
 
@@ -294,6 +311,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
@@ -321,6 +339,7 @@ TABLES: dict[str, type[Any]] = {
     "data": DataSettings,
     "split": SplitSettings,
     "search": SearchSettings,
+    "limits": LimitSettings,
     "training": TrainingSettings,
     "machine": MachineSettings,
     "output": OutputSettings,

@@ -19,6 +19,7 @@ STAGES: dict[str, str] = {
     "compare": "Comparing images that look alike",
     "audit": "Checking images, tracing copies, dealing the sets",
     "search": "Searching",
+    "costs": "Measuring what the networks cost",
     "finish": "Finishing the best model",
     "impact": "Measuring what a naive split would have pretended",
     "test": "Opening the test set",
