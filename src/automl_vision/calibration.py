@@ -8,6 +8,7 @@ class is first.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,12 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 
 #: Logits further than this below the best of their row are lifted to it; exp(-700) is still a number.
 _LOWEST = -700.0
+
+
+def logarithm(probabilities: NDArray[Any]) -> Floats:
+    """(N, C) probabilities to finite log-probabilities."""
+    logs: Floats = np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
+    return logs
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:

@@ -31,6 +31,7 @@ from automl_vision.rules import (
     SEED,
     SIDES,
     Rule,
+    above,
     at_least,
     below,
     between,
@@ -170,6 +171,22 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """What the shipped model may cost; what cannot meet it is not trained."""
+
+    max_latency_ms: float | None = _setting(
+        None,
+        "Milliseconds that the model may take for one decoded image, as the median of passes on the device of the run, "
+        "with its threads.",
+        above(0),
+    )
+    max_size_mb: float | None = _setting(None, "Megabytes (of a million bytes) that model.pt may have.", above(0))
+    max_params_m: float | None = _setting(
+        None, "Millions of parameters that the model may have, those of all its networks together.", above(0)
+    )
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """Values that are pinned for every recipe. What is left out is searched, or set by a rule."""
 
@@ -301,6 +318,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
@@ -328,6 +346,7 @@ TABLES: dict[str, type[Any]] = {
     "data": DataSettings,
     "split": SplitSettings,
     "search": SearchSettings,
+    "limits": LimitSettings,
     "training": TrainingSettings,
     "machine": MachineSettings,
     "output": OutputSettings,

@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
     "audit": "Checking images, tracing copies, dealing the sets",
     "resize": "Comparing whole images with their middles",
     "search": "Searching",
+    "costs": "Measuring what the networks cost",
     "finish": "Finishing the best model",
     "impact": "Measuring what a naive split would have pretended",
     "test": "Opening the test set",

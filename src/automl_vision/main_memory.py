@@ -29,6 +29,12 @@ def available_memory() -> int | None:
     return min((_available_in_all(_PROC), *_left_in_groups(_PROC, _CGROUPS)), key=_unknown_last)
 
 
+def resident_memory() -> int | None:
+    """Bytes of main memory that this process has now; None where the system does not tell (it is Linux that does)."""
+    kilobytes = _field(_PROC / "self" / "status", "VmRSS:")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
 def _unknown_last(value: int | None) -> float:
     return float("inf") if value is None else value
 

@@ -1,6 +1,6 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> finish -> (impact) -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact) -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -32,6 +32,7 @@ from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
+from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
 from automl_vision.stages.evaluate import Evaluation, evaluate
 from automl_vision.stages.finish import finish
@@ -196,8 +197,12 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
     context = with_turns(context, prepared, plan)
     with context.stage("search", f"validation maximises {objective_of(context, prepared)}"):
         searched = search_trials(context, prepared, plan, runtime)
+    with context.stage("costs"):
+        measured = measure_costs(context, prepared, searched, plan.latencies)
+        searched = without_slow(context, searched, measured)
     with context.stage("finish"):
-        finished = finish(context, prepared, searched)
+        finished = finish(context, prepared, searched, measured.meter)
+        time_shipped(context, prepared, searched, finished, measured.meter)
     impact = None
     if context.settings.search.measure_impact:
         with context.stage("impact"):
@@ -205,7 +210,7 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
     with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
         looked = look(context, prepared, searched, finished)
     with context.stage("report"):
-        return write_report(context, prepared, searched, finished, looked, impact)
+        return write_report(context, prepared, searched, finished, looked, impact, measured)
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:

@@ -137,6 +137,11 @@ def at_least(low: float) -> Rule:
     return must_be(f"at least {low:g}", lambda value: low <= value < math.inf)
 
 
+def above(low: float) -> Rule:
+    """low < value, and finite."""
+    return must_be(f"above {low:g}", lambda value: low < value < math.inf)
+
+
 def one_of(*names: str) -> Rule:
     """One of a few names."""
     return must_be(f"one of {', '.join(names)}", lambda value: value in names)

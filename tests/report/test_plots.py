@@ -3,6 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
 import pytest
+from measured_costs import measured_costs
 
 from automl_vision.report import plots
 from automl_vision.report.html import render_html
@@ -52,7 +53,7 @@ def searched_head():
 @pytest.fixture
 def everything(inputs):
     """A report with all that pictures are made of."""
-    report = build_report(inputs(head=searched_head()))
+    report = build_report(inputs(head=searched_head(), costs=measured_costs()))
     settings = {"learning_rate": 3e-4, "weight_decay": 1e-4, "label_smoothing": 0.1}
     table = [
         {**row, "number": number, "hyperparameters": {**settings, "optimizer": name, "momentum": 0.9}}

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from measured_costs import measured_costs
 
 from automl_vision.report.report import build_report
 from automl_vision.report.warnings import CHECKS
@@ -61,6 +62,10 @@ def cases(inputs, predict):
             inputs(trials=asked_for | {"table": [row | {"state": "stopped"}]}),
             inputs(trials={"table": [row | {"state": "stopped"}]}),
         ),
+        "exceeds what it may cost: 9.00 ms": (
+            inputs(costs=measured_costs(shipped=measured_costs()["shipped"] | {"excess": "9.00 ms for one image"})),
+            inputs(costs=measured_costs()),
+        ),
         "the budget allows no more": (
             inputs(data={"found": 900, "drawn": 600}),
             inputs(data={"found": 900, "drawn": 900}),
@@ -80,6 +85,7 @@ WORDS = [
     "fewer than 10 test images",
     "could not be read",
     "the budget allows no more",
+    "exceeds what it may cost: 9.00 ms",
 ]
 
 

@@ -692,3 +692,43 @@ def test_steps_and_the_average_of_weights_go_with_the_batch() -> None:
         steps = trial.recipe.epochs * math.ceil(1_280 / size)
         assert trial.notes["steps"] == steps
         assert trial.recipe.ema == (steps > SHORT_STEPS)
+
+
+# --- limits of the model ---------------------------------------------------------------------------------------------
+
+SIDES = {"net_a": (128,), "net_b": (160, 128)}
+
+
+def test_each_backbone_is_tried_at_the_sides_that_it_may_have() -> None:
+    task = make_task(backbones=("net_a", "net_b"), sides=SIDES, max_trials=14)
+    search, _, _ = run(World(), task)
+    tried = {(trial.recipe.backbone, trial.recipe.resolution) for trial in search.trials}
+    assert tried <= {("net_a", 128), ("net_b", 160), ("net_b", 128)}
+    assert {name for name, _ in tried} == {"net_a", "net_b"}
+    assert all(trial.recipe.resolution == trial.parameters["resolution"] for trial in fine_tunes(search))
+    assert all(search.space.contains(trial.parameters) for trial in fine_tunes(search))
+    points = [trial.parameters for trial in fine_tunes(search) if trial.origin == "portfolio"]
+    assert not [point for k, point in enumerate(points) if point in points[:k]]
+
+
+def test_a_side_that_may_not_be_is_replaced_by_the_next_smaller_one() -> None:
+    task = make_task(resolutions=(224, 160, 96), sides={"net_a": (224, 96), "net_b": (224,)})
+    moved = {
+        (name, side): task.allowed({"backbone": name, "resolution": side})["resolution"]
+        for name in ("net_a", "net_b", "net_c")
+        for side in task.resolutions
+    }
+    assert moved == {
+        ("net_a", 224): 224, ("net_a", 160): 96, ("net_a", 96): 96,
+        ("net_b", 224): 224, ("net_b", 160): 224, ("net_b", 96): 224,
+        ("net_c", 224): 224, ("net_c", 160): 160, ("net_c", 96): 96,
+    }  # fmt: skip
+    assert [task.first_side(name) for name in ("net_a", "net_c")] == [224, 224]
+
+
+def test_what_may_not_be_shipped_is_no_candidate() -> None:
+    task = make_task(may_ship=lambda recipe: recipe.head == "linear")
+    linear = probe(0)
+    other = linear.replace(number=1, recipe=dataclasses.replace(linear.recipe, head="mlp:8-gelu"))
+    assert task.candidates([linear, other]) == [linear]
+    assert make_task().candidates([linear, other]) == [linear, other]

@@ -18,6 +18,7 @@ from PIL import Image
 from automl_vision.bundle import load_bundle, save_bundle
 from automl_vision.errors import WeightsError
 from automl_vision.models.classifier import build_classifier
+from automl_vision.models.costs import Form, Limits, Timing
 from automl_vision.models.features import OutOfTime
 from automl_vision.models.image_source import resized_batches
 from automl_vision.models.inference import logits, softmax
@@ -34,8 +35,10 @@ from automl_vision.stages import finish as finishing
 from automl_vision.stages import improve as steps
 from automl_vision.stages import refit as refitting
 from automl_vision.stages.context import StopRequest
+from automl_vision.stages.costs import CostMeter
 from automl_vision.stages.finish import finish
 from automl_vision.stages.improve import Attempt, Bench, Draft, Row, improve, stored_votes
+from automl_vision.stages.limits import Room
 from automl_vision.stages.refit import refitted
 from automl_vision.training.loop import TrainingData
 from automl_vision.training.recipe import Recipe
@@ -263,6 +266,33 @@ def test_without_time_nothing_is_tried_and_the_report_says_so(run: Callable[...,
         assert not found[name].tried
         assert reason in found[name].detail
     assert reason in refitted(bench, improve(bench)).detail
+
+
+# --- limits of the model ----------------------------------------------------------------------------------------------
+
+
+def test_what_would_cost_too_much_is_not_adopted_however_good_it_is(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "IMAGES_PER_TRIAL", 1)
+    monkeypatch.setattr(Gain, "exceeds", lambda self, errors: True)
+    monkeypatch.setattr(Bench, "log_loss", lambda self, votes: 0.0)
+    monkeypatch.setattr(steps, "greedy_shares", lambda votes, labels: {0: 0.5, 1: 0.25, 2: 0.25})
+    a_run = run(ensemble=True)
+    for seed in range(3):
+        a_run.add(seed)
+    form = Form(RECIPE.backbone, RECIPE.resolution)
+    timings = {(form,): Timing(5.0, 6.0, 30), (replace(form, flip=True),): Timing(9.0, 9.0, 30)}
+    meter = CostMeter(Room(Limits(latency_ms=8.0, params_m=2.0), 3), CPU, timings)
+    finished = finish(a_run.context, a_run.prepared, a_run.searched, meter)
+    adopted = {step.name: step.adopted for step in finished.improved.steps}
+    assert adopted == {"soup": True, "flip": False, "ensemble": False, "adjustment": False}
+    details = {step.name: step.detail for step in finished.improved.steps}
+    assert "it would cost 9.00 ms for one image (limit 8)" in details["flip"]
+    assert "million parameters (limit 2)" in details["ensemble"]
+    assert [each.flip for each in finished.bundle.networks] == [False]
+    free = finish(a_run.context, a_run.prepared, a_run.searched, CostMeter(Room(Limits(), 3), CPU))
+    assert len(free.bundle.networks) == 3
 
 
 # --- logit adjustment -------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ PANELS: dict[str, str] = {
     "data": "Data",
     "split": "Sets",
     "search": "Search",
+    "limits": "Limits of the shipped model",
     "training": "Training (pins a value for every candidate)",
     "machine": "Machine",
     "output": "Output",

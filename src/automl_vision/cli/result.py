@@ -55,6 +55,7 @@ def print_run(run: Run) -> None:
     stdout.print(_classes(test))
     _print_backbones(report)
     _print_choice(report)
+    _print_costs(report)
     _print_impact(report)
     for warning in report["warnings"]:
         stdout.print(f"[yellow]![/yellow] {safe(warning)}", highlight=False)
@@ -93,6 +94,14 @@ def _print_choice(report: Mapping[str, Any]) -> None:
     from automl_vision.report.finish import refit_sentence, selection_line
 
     for line in filter(None, (selection_line(report), refit_sentence(report))):
+        stdout.print(safe(line), highlight=False)
+
+
+def _print_costs(report: Mapping[str, Any]) -> None:
+    """What the model costs, and what else could be had."""
+    from automl_vision.report.costs import shipped_line
+
+    if line := shipped_line(report):
         stdout.print(safe(line), highlight=False)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from automl_vision.pipeline import Run
 
 
-@with_settings("data", "split", "search", "training", "machine", "output")
+@with_settings("data", "split", "search", "limits", "training", "machine", "output")
 def search(
     overrides: dict[str, Any],
     data: Annotated[

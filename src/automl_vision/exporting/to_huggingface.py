@@ -28,6 +28,7 @@ from automl_vision.models.backbones import backbone, load_folder, save_folder, w
 from automl_vision.models.heads import LINEAR
 from automl_vision.prediction import ImageModel
 from automl_vision.report.model_card import model_card, plain
+from automl_vision.report.untested_card import untested_card
 from automl_vision.runtime import available_threads
 
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
@@ -151,6 +152,8 @@ def _pretrained_cfg(bundle: Bundle) -> dict[str, Any]:
 def _card(bundle: Bundle, description: ModelDescription, report: Mapping[str, Any] | None) -> str:
     use = _use(bundle, description)
     body = model_card(report, use) if report is not None else _short_card(bundle, use)
+    if bundle.provenance.get("tested") is False:  # the figures of the run are those of another model
+        body = untested_card(bundle, "model.pt", use)
     return "\n".join([*_FRONT, "- automl-vision", "---", "", body])
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from automl_vision.main_memory import available_memory
+from automl_vision.main_memory import available_memory, resident_memory
 
 
 class MoreThanAllowed(Exception):
@@ -62,6 +64,60 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         return available_memory()
     return None
+
+
+@dataclass
+class Peak:
+    """The most memory that was seen in use.
+
+    Attributes:
+        bytes: of the allocator of a GPU, or of the whole process on a CPU; 0 where nobody tells.
+    """
+
+    bytes: int = 0
+
+    def see(self, now: int | None) -> None:
+        """Take one more look."""
+        self.bytes = max(self.bytes, now or 0)
+
+
+@contextmanager
+def watched_memory(device: torch.device, every: float = 0.05) -> Iterator[Peak]:
+    """The peak of what is in use until the end of the context, known after it.
+
+    A GPU's allocator counts by itself. Main memory is looked at every so many seconds, by a thread: the kernel's own
+    high-water mark can only be had by resetting it, and whoever watches the process from outside reads it too.
+
+    Args:
+        device: whose memory.
+        every: seconds between two looks at main memory.
+    """
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            yield peak
+        finally:
+            peak.see(torch.cuda.max_memory_allocated(device))
+        return
+    if device.type != "cpu":
+        yield peak
+        return
+    done = threading.Event()
+
+    def look() -> None:
+        peak.see(resident_memory())
+        while not done.wait(every):
+            peak.see(resident_memory())
+
+    thread = threading.Thread(target=look, name="memory", daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+        peak.see(resident_memory())
 
 
 def saved_bytes(net: nn.Module, forward: Callable[[], torch.Tensor], at_most: float) -> int:

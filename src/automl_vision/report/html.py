@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
 from automl_vision.models.symmetry import symmetry_line
+from automl_vision.report.costs import cost_rows, cost_sentences, front_note, shipped_line
 from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.plots import PLOTS
@@ -97,6 +98,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         refitted=is_refitted(report),
         calibration=calibration_rows(report),
         abstention=report.get("abstention"),
+        **_costs(report),
         model=capped(list(flattened(report["model"])), "facts"),
     )
 
@@ -243,6 +245,18 @@ def _sections(report: Report) -> list[dict[str, Any]]:
         for key, (title, note) in _SETS.items()
         if report[key]
     ]
+
+
+def _costs(report: Report) -> dict[str, Any]:
+    """What the section on costs needs; nothing for a report of an earlier version."""
+    if not report.get("costs"):
+        return {}
+    return {
+        "cost_sentences": cost_sentences(report),
+        "cost_rows": cost_rows(report),
+        "front_note": front_note(report),
+        "shipped_line": shipped_line(report),
+    }
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:

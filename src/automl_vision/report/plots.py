@@ -270,6 +270,33 @@ def _trial_scores(report: Report) -> Figure | None:
     return figure
 
 
+def _front(report: Report) -> Figure | None:
+    """Every trial whose network was timed: score against latency, the area of a dot telling the size of the file."""
+    trials = (report.get("costs") or {}).get("trials")
+    if not trials:
+        return None
+    figure, axes = _canvas(6.4, 3.4)
+    sizes = [10 + 110 * each["size_mb"] / max(each["size_mb"] for each in trials) for each in trials]
+    when, scores = _column(trials, "latency_ms"), _column(trials, "score")
+    colours = [_SECOND if each["shipped"] else _ACCENT for each in trials]
+    axes.scatter(when, scores, s=sizes, c=colours, alpha=0.55, linewidths=0)
+    front = sorted((each for each in trials if each["front"]), key=lambda each: float(each["latency_ms"]))
+    for each, size in ((each, size) for each, size in zip(trials, sizes, strict=True) if each["front"]):
+        axes.scatter([each["latency_ms"]], [each["score"]], s=size + 50, facecolors="none", edgecolors=_INK, zorder=3)
+    axes.step(_column(front, "latency_ms"), _column(front, "score"), where="post", color=_FAINT, linestyle=":")
+    for each in front:
+        label = f"{each['trial']}: {plain(str(each['backbone']))} {each['resolution']}"
+        axes.annotate(label, (each["latency_ms"], each["score"]), (6, -12), textcoords="offset points", fontsize=7.5)
+    axes.scatter([], [], s=30, color=_SECOND, label="trial of the shipped model")
+    axes.scatter([], [], s=30, color=_ACCENT, label="trial")
+    axes.set(xlabel="Milliseconds for one image", ylabel="Validation score")
+    axes.margins(x=0.18, y=0.14)
+    axes.grid(visible=True)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8)
+    return figure
+
+
 def _settings_tried(report: Report) -> Figure | None:
     """What the sampler chose from, and what came of it: one panel per setting."""
     rows = [row for row in report["trials"]["table"] if row.get("kind") == "finetune" and row.get("score") is not None]
@@ -403,6 +430,7 @@ PLOTS: dict[str, Plot] = {
     "class_counts": Plot("Images per class and set", _class_counts),
     "learning_curves": Plot("Learning curves", _learning_curves),
     "trial_scores": Plot("Validation score of the trials over time", _trial_scores),
+    "front": Plot("Validation score, latency and size", _front),
     "settings_tried": Plot("Validation score by setting", _settings_tried),
     "importance": Plot("Which settings decided", _importance),
     "head_alpha": Plot("Weight of each operation and width while the head was searched", _head_alpha),

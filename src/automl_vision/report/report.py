@@ -54,6 +54,7 @@ class ReportInputs:
         augmented_validation: the model on copies of validation originals; None without any.
         impact: what a naive split would have pretended, as `report.impact.measure_impact` says it, or why that was
             not measured; None where nobody asked.
+        costs: what the networks cost, as `stages.costs_section.costs_section` says it; None where nobody measured.
         head: what came of trying another head than the linear one, as `report.sections.head_section` says it; None
             where none was tried.
         backbones: backbones side by side, as `report.sections.backbones_section` says it; None where they shared the
@@ -88,6 +89,7 @@ class ReportInputs:
     objective: str
     augmented_validation: Predictions | None = None
     impact: Mapping[str, Any] | None = None
+    costs: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
     backbones: Mapping[str, Any] | None = None
     selection: Mapping[str, Any] | None = None
@@ -119,6 +121,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "validation": validation,
         "augmented_validation": metrics_section(augmented, inputs.seed) if augmented else None,
         "impact": dict(inputs.impact) if inputs.impact else None,
+        "costs": dict(inputs.costs) if inputs.costs else None,
         "head": dict(inputs.head) if inputs.head else None,
         "backbones": dict(inputs.backbones) if inputs.backbones else None,
         "selection": dict(inputs.selection) if inputs.selection else None,

@@ -175,8 +175,17 @@ def _one_recipe(report: Report) -> list[str]:
     ]
 
 
+def _over_the_limit(report: Report) -> list[str]:
+    """Where the shipped model costs more than it may: it kept to the limits when it was first measured."""
+    excess = ((report.get("costs") or {}).get("shipped") or {}).get("excess")
+    if not excess:
+        return []
+    return [f"The model exceeds what it may cost: {excess}. Nothing that was trained kept to it at the end of the run."]
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _one_recipe,
+    _over_the_limit,
     _flatters,
     _saturated,
     _worse,

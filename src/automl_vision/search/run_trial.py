@@ -20,7 +20,7 @@ from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.head_choice import choose_head
-from automl_vision.models.memory import is_out_of_memory
+from automl_vision.models.memory import is_out_of_memory, watched_memory
 from automl_vision.models.probe import fit_probe
 from automl_vision.models.symmetry import (
     FEWEST_IMAGES,
@@ -398,12 +398,16 @@ class TrialRunner:
             self.files.commit(trial)
             yield trial
         while trial.epochs_done < assignment.until:
+            started = time.process_time()
             try:
-                result = trainer.run_epoch(self.seconds_left)
+                with watched_memory(self.runtime.device) as peak:
+                    result = trainer.run_epoch(self.seconds_left)
             except TrialInterrupted:
                 yield saver.latest(trial).replace(state="paused")
                 return
-            trial = saver.take(self._advanced(trial, result, assignment.until))
+            trial = trial.replace(peak_bytes=max(trial.peak_bytes, peak.bytes))
+            advanced = self._advanced(trial, result, time.process_time() - started, assignment.until)
+            trial = saver.take(advanced)
             yield trial
             if trial.state != "running":
                 return
@@ -439,7 +443,7 @@ class TrialRunner:
             own = {name: tensor for name, tensor in fitted.weights.items() if name.startswith("head.")}
             net.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in own.items()})
 
-    def _advanced(self, trial: Trial, result: EpochResult, until: int) -> Trial:
+    def _advanced(self, trial: Trial, result: EpochResult, cpu_seconds: float, until: int) -> Trial:
         """The trial with one more epoch."""
         record = EpochRecord(
             epoch=result.epoch,
@@ -448,6 +452,7 @@ class TrialRunner:
             score=result.score,
             learning_rate=result.learning_rate,
             seconds=result.seconds,
+            cpu_seconds=cpu_seconds,
         )
         if not (math.isfinite(record.score) and math.isfinite(record.val_loss)):
             raise TrialFailed(f"the figures on the validation rows are not finite in epoch {record.epoch}")
@@ -456,7 +461,6 @@ class TrialRunner:
             seconds=trial.seconds + result.seconds,
             seconds_per_image=_seconds_per_image(result, trial.recipe, len(self.data.val_rows))
             or trial.seconds_per_image,
-            peak_bytes=_peak_bytes(self.runtime),
             state=_next_state(result, until),
             notes=_with_step(trial, result),
         )
@@ -481,7 +485,3 @@ def _seconds_per_image(result: EpochResult, recipe: Recipe, n_val: int) -> float
     """Seconds of a training step per image, without compiling; validating costs a fraction of training."""
     equivalent = result.images + n_val / step_over_forward(recipe)
     return (result.seconds - result.compile_seconds) / equivalent if result.images else 0.0
-
-
-def _peak_bytes(runtime: Runtime) -> int:
-    return int(torch.cuda.max_memory_allocated(runtime.device)) if runtime.device.type == "cuda" else 0

@@ -10,7 +10,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from automl_vision.executors import Executor
@@ -61,6 +61,11 @@ def _unknown(_name: str) -> None:
     """A figure that nobody gave."""
 
 
+def _always(_recipe: Recipe) -> bool:
+    """A limit that nobody set."""
+    return True
+
+
 @dataclass(frozen=True)
 class SearchTask:
     """What is searched.
@@ -79,6 +84,8 @@ class SearchTask:
         imagenet_top1: of a backbone in percent, None where unknown.
         imbalance: training images of the largest class over those of the smallest.
         stochastic_depth: those of `backbones` that have it.
+        sides: backbone -> those of `resolutions` at which it may be tried, at least one; no entry for all of them.
+        may_ship: whether a recipe keeps to the limits of the model, as far as that is known before it is timed.
     """
 
     backbones: tuple[str, ...]
@@ -95,6 +102,20 @@ class SearchTask:
     imagenet_top1: Callable[[str], float | None] = _unknown
     imbalance: float = 1.0
     stochastic_depth: tuple[str, ...] = ()
+    sides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    may_ship: Callable[[Recipe], bool] = _always
+
+    def first_side(self, name: str) -> int:
+        """The side that a backbone is probed at."""
+        return self.sides.get(name, self.resolutions)[0]
+
+    def allowed(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """A point of the space at a side that its backbone may be tried at: the largest below its own, or the first."""
+        sides = self.sides.get(point["backbone"], self.resolutions)
+        if point["resolution"] in sides:
+            return dict(point)
+        below = [side for side in sides if side < point["resolution"]]
+        return {**point, "resolution": max(below, default=sides[0])}
 
     @property
     def one_recipe(self) -> bool:
@@ -109,8 +130,9 @@ class SearchTask:
 
     def candidates(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials of which the best becomes the model: all, but the one recipe alone as soon as it has a score."""
+        trials = [trial for trial in trials if self.may_ship(trial.recipe)]
         asked_for = [trial for trial in trials if trial.recipe.kind == "finetune" and trial.score is not None]
-        return asked_for if self.one_recipe and asked_for else list(trials)
+        return asked_for if self.one_recipe and asked_for else trials
 
     def space(self, heads: Mapping[str, str], symmetries: Mapping[str, bool] = UNTESTED, horizon: int = 0) -> Space:
         """The space of fine-tunes.
@@ -203,8 +225,8 @@ class Search:
     def _probe_backbones(self) -> Iterator[Trial]:
         if not self._needs_probes:
             return
-        resolution = self.task.resolutions[0]
         for name in self.task.backbones:
+            resolution = self.task.first_side(name)
             if any(_is_probe_of(trial, name, resolution) for trial in self.trials):
                 continue
             if self._out_of_time() or (self._trials and self._share_used() > PROBE_SHARE):
@@ -304,6 +326,7 @@ class Search:
             pretrained=self.task.pretrained,
             steps=self._steps(marks[-1]),
         )
+        queue = tuple(_each_once(self.task.allowed(point) for point in queue))
         tried = [trial.parameters for trial in self._fine_tunes()]
         own = [trial for trial in self.trials if trial.number not in self._earlier]
         untried = [
@@ -324,7 +347,8 @@ class Search:
         """The trial that a candidate becomes when it starts."""
         space = self.space
         known = candidate.key is not None
-        point = candidate.key if known else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
+        proposed = candidate.key if known else propose(self.task.sampler, space, self.trials, seed=self.task.seed)
+        point = self.task.allowed(proposed)
         origin = "portfolio" if known else self.task.sampler
         marks = candidate.rungs
         recipe = self._recipe(point, marks)
@@ -405,10 +429,11 @@ class Search:
     def _likely_recipe(self) -> Recipe:
         """As dear as the default recipes are."""
         frozen = FROZEN_STAGES if self.task.pretrained else 0
+        name = self._ranked_backbones()[0]
         return Recipe(
             kind="finetune",
-            backbone=self._ranked_backbones()[0],
-            resolution=self.task.resolutions[0],
+            backbone=name,
+            resolution=self.task.first_side(name),
             freeze_stages=self.task.fixed.get("freeze_stages", frozen),
         )
 
@@ -491,6 +516,14 @@ def _adopted(trial: Trial, task: SearchTask) -> Trial:
     if trial.state != "running":
         return trial
     return trial.replace(state="paused", attempt=trial.attempt + 1)
+
+
+def _each_once(points: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen: list[dict[str, Any]] = []
+    for point in points:
+        if point not in seen:
+            seen.append(point)
+            yield point
 
 
 def _is_complete_probe(trial: Trial) -> bool:

@@ -32,6 +32,7 @@ class EpochRecord:
         score: the objective on the validation set, in [0, 1].
         learning_rate: of the head, at the end of the epoch.
         seconds: wall time, validation included.
+        cpu_seconds: of the whole process meanwhile; None in records of earlier versions.
     """
 
     epoch: int
@@ -40,6 +41,7 @@ class EpochRecord:
     score: float
     learning_rate: float
     seconds: float
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Trial:
         loss: validation loss of the epoch that gave `score`; breaks ties.
         seconds: wall time of all its training so far.
         seconds_per_image: of a training step (fine-tune) or of a forward pass (probe); 0 before it is known.
-        peak_bytes: peak device memory on a GPU, 0 elsewhere.
+        peak_bytes: most memory in use while it was trained: of the device on a GPU, of the whole process with its
+            images on a CPU; 0 where it is not known.
         error: why it failed.
         notes: what else is known: "rungs" and "steps" (of the whole schedule) of a fine-tune, and "micro_batch"
             where memory was too small for its batch, and "out_of_memory" where it was too small for a single image,

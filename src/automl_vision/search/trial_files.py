@@ -70,6 +70,15 @@ class TrialFiles:
                 trials.append(trial)
         return trials, damaged
 
+    def record(self, number: int) -> Trial | None:
+        """One trial, or None where there is no record of it that can be read; nothing is changed on disk."""
+        file = self._record(number)
+        return _read_record(file) if file.is_file() else None
+
+    def with_weights(self) -> list[int]:
+        """Numbers of the trials whose best weights are on disk."""
+        return sorted(int(file.parent.name) for file in self.folder.glob("[0-9]*/best.pt"))
+
     def save_checkpoint(self, number: int, state: Mapping[str, Any]) -> None:
         """Keep what a trial needs to go on: tensors and plain types only."""
         self._save(number, "checkpoint.pt", dict(state))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from automl_vision import run_dir
 from automl_vision.bundle import Bundle, Network
-from automl_vision.calibration import fit_temperature
+from automl_vision.calibration import fit_temperature, logarithm
 from automl_vision.data.preparation import Prepared
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, Interrupted
 from automl_vision.models.ensemble import Ensemble
@@ -19,10 +19,11 @@ from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import Result
 from automl_vision.stages.context import RunContext
-from automl_vision.stages.improve import Bench, Draft, Improved, improve, logarithm
+from automl_vision.stages.improve import Bench, Draft, Improved, improve
 from automl_vision.stages.refit import Refit, refit
 
 if TYPE_CHECKING:
+    from automl_vision.stages.costs import CostMeter
     from automl_vision.stages.search import Searched
 
 
@@ -51,8 +52,8 @@ class Finished:
     refit: Refit | None
 
 
-def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finished:
-    """Choose a trial, improve it where that pays, calibrate it, and build its networks.
+def finish(context: RunContext, prepared: Prepared, searched: Searched, meter: CostMeter | None = None) -> Finished:
+    """Choose a trial, improve it where that pays and keeps to the limits, calibrate it, and build its networks.
 
     Raises:
         BudgetExhausted, Interrupted: no trial was validated.
@@ -62,7 +63,7 @@ def finish(context: RunContext, prepared: Prepared, searched: Searched) -> Finis
     if chosen is None:
         raise _no_model(context, searched)
     choice, result = chosen
-    bench = Bench(context, prepared, searched, choice, result)
+    bench = Bench(context, prepared, searched, choice, result, meter)
     improved = improve(bench)
     draft = improved.draft
     bundle = _bundle(draft, choice.trial, runner, prepared, context)

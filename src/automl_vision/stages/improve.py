@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.bundle import Network, voting
-from automl_vision.calibration import class_bias
+from automl_vision.calibration import class_bias, logarithm
 from automl_vision.data.preparation import Prepared
 from automl_vision.metrics import METRICS
 from automl_vision.models.classifier import placed
@@ -34,6 +34,7 @@ from automl_vision.stages.reserve import STATISTICS_IMAGES, flip_seconds, second
 from automl_vision.training.augment import mirrors
 
 if TYPE_CHECKING:
+    from automl_vision.stages.costs import CostMeter
     from automl_vision.stages.search import Searched
 
 INFERENCE_BATCH = 128
@@ -139,6 +140,7 @@ class Bench:
         context, prepared, searched: of the run.
         choice: what the search came to.
         result: weights and validation probabilities of its trial.
+        meter: says whether a model keeps to the limits; None where there are none.
     """
 
     context: RunContext
@@ -146,6 +148,7 @@ class Bench:
     searched: Searched
     choice: Choice
     result: Result
+    meter: CostMeter | None = None
 
     @property
     def trial(self) -> Trial:
@@ -192,6 +195,10 @@ class Bench:
         left = self.seconds_left(passes)
         return "" if seconds <= left else f"no time: it needs {seconds:.1f} s, and {max(left, 0.0):.1f} s are left"
 
+    def over_the_limit(self, draft: Draft, simpler: Draft) -> str:
+        """Why a model costs more than it may; empty where it does not, or costs no more than the simpler one."""
+        return self.meter.refusal(draft.networks, simpler.networks) if self.meter else ""
+
     def seconds_left(self, passes: int = 1) -> float:
         """Of the budget, less what measuring the impact, testing and the report will take."""
         after = seconds_to_report(self.context, self.prepared, self.trials, passes)
@@ -233,7 +240,10 @@ def _tried(bench: Bench, so_far: Improved, name: str) -> Improved:
     before, after = so_far.draft.predicted, attempt.draft.predicted
     gain = bench.judge.gain(after, before)
     scores = bench.judge.score(before), bench.judge.score(after)
-    step = Step(name, tried=True, adopted=gain.exceeds(MARGIN), detail=attempt.detail, scores=scores, gain=gain)
+    over = bench.over_the_limit(attempt.draft, so_far.draft) if gain.exceeds(MARGIN) else ""
+    detail = f"{attempt.detail}; it would cost {over}" if over else attempt.detail
+    adopted = gain.exceeds(MARGIN) and not over
+    step = Step(name, tried=True, adopted=adopted, detail=detail, scores=scores, gain=gain)
     return Improved(
         attempt.draft if step.adopted else so_far.draft,
         (*so_far.steps, replace(step, seconds=seconds)),
@@ -364,9 +374,3 @@ def stored_votes(ensemble: Ensemble, store: ImageSource, rows: NDArray[np.int64]
     """(n, C) log-probabilities of stored images, before calibration."""
     wanted = torch.from_numpy(rows)
     return ensemble.log_probabilities(lambda size: resized_batches(store, wanted, size, INFERENCE_BATCH))
-
-
-def logarithm(probabilities: NDArray[Any]) -> Floats:
-    """(N, C) log-probabilities, finite."""
-    logs: Floats = np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
-    return logs

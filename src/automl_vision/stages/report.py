@@ -29,6 +29,8 @@ from automl_vision.search.samplers import export_study, importances
 from automl_vision.search.search import Search
 from automl_vision.search.turns import Turns
 from automl_vision.stages.context import RunContext
+from automl_vision.stages.costs import Measured
+from automl_vision.stages.costs_section import costs_section, kept_for_export
 from automl_vision.stages.finish import Finished
 from automl_vision.stages.search import Searched
 from automl_vision.stages.test import Looked
@@ -44,10 +46,12 @@ def write_report(
     finished: Finished,
     looked: Looked,
     impact: Mapping[str, Any] | None,
+    measured: Measured,
 ) -> dict[str, Any]:
     """Write everything a finished run leaves; gives the content of report.json."""
     folder = context.run.path
-    report = build_report(replace(_inputs(context, prepared, searched, finished, looked), impact=impact))
+    costs = costs_section(context, searched, finished, measured)
+    report = build_report(replace(_inputs(context, prepared, searched, finished, looked), impact=impact, costs=costs))
     figures = {name: report["test"][name] for name in ("n", "accuracy", "macro_f1")}
     provenance = {**finished.bundle.provenance, "test": figures, "looks": looked.looks}
     save_bundle(replace(finished.bundle, provenance=provenance), folder / run_dir.MODEL)
@@ -59,6 +63,11 @@ def write_report(
     write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
     write_text(folder / run_dir.MODEL_CARD, model_card(report))
     write_json(folder / run_dir.REPORT_JSON, report)
+    searched.runner.files.prune(
+        searched.search.trials,
+        context.settings.output.kept_checkpoints,
+        also=finished.choice.weights | kept_for_export(searched, measured),
+    )
     context.run.note_spent(context.clock.elapsed)
     return report
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from automl_vision.data.preparation import Prepared
 from automl_vision.models.backbones import backbone
+from automl_vision.models.costs import BATCH, PASSES, WARM_UP
 from automl_vision.report.optimism import CELL_SECONDS, MOST_CELLS, RESAMPLES
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
+from automl_vision.search.front import best_of_forms
 from automl_vision.search.scheduler import KEPT_BEST
 from automl_vision.search.trial import Trial, best_trial, is_frozen, soup_mates
 from automl_vision.stages.context import RunContext
@@ -30,6 +32,11 @@ STATISTICS_IMAGES = 3_200
 #: What the finish may take of the budget: what improves the model at no further training, and training it once more.
 FINISH_SHARE = 0.05
 REFIT_SHARE = 0.3
+#: What measuring latency and throughput of the trained networks may take of the budget, and seconds at most.
+COSTS_SHARE, MOST_COSTS_SECONDS = 0.04, 60.0
+#: Seconds to build a network for that; images in its batches and passes; how much longer one image alone takes than one
+#: of a batch.
+COSTS_BUILD_SECONDS, COSTS_BATCHED, COSTS_SINGLE, SINGLE_OVER_BATCHED = 0.5, 4 * BATCH, PASSES + WARM_UP, 3.0
 #: Estimates are no promises.
 CAUTION = 1.5
 #: The epochs of a refit are those of a trial that was timed, and one that comes too late costs no model.
@@ -58,6 +65,22 @@ def report_seconds(context: RunContext, prepared: Prepared, trials: Sequence[Tri
     """Seconds of the report on this machine, as busy as it is."""
     crowd = min(max(1.0, context.clock.wall_per_cpu_second), MOST_CROWDED)
     return _report_cpu_seconds(prepared, trials) * crowd
+
+
+def costs_seconds(context: RunContext, trials: Sequence[Trial]) -> float:
+    """Seconds that the search leaves for measuring what the trained networks cost; 0 before there is one."""
+    each = [form_seconds(forward_seconds(trial, trials)) for trial in best_of_forms(trials)]
+    return min(CAUTION * sum(each), most_costs_seconds(context.clock.budget)) if each else 0.0
+
+
+def most_costs_seconds(budget: float) -> float:
+    """Seconds that it may take at most."""
+    return min(COSTS_SHARE * budget, MOST_COSTS_SECONDS)
+
+
+def form_seconds(forward: float) -> float:
+    """Seconds of measuring one network whose forward pass takes so many seconds per image of a batch."""
+    return COSTS_BUILD_SECONDS + (SINGLE_OVER_BATCHED * COSTS_SINGLE + COSTS_BATCHED) * forward
 
 
 def seconds_to_finish(context: RunContext, prepared: Prepared, trials: Sequence[Trial]) -> float:

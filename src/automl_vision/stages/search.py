@@ -25,6 +25,7 @@ from automl_vision.models.symmetry import SYMMETRIES, symmetry_line
 from automl_vision.report.html import duration
 from automl_vision.runtime import Runtime
 from automl_vision.search.choice import Chooser
+from automl_vision.search.front import best_of_forms
 from automl_vision.search.history_file import History, RunFacts, history_file
 from automl_vision.search.judge import Judge
 from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
@@ -36,8 +37,15 @@ from automl_vision.search.turns import Shares, TurnBegan, Turns
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import bundle_of
 from automl_vision.stages.impact import IMPACT_SHARE, impact_images, impact_seconds
+from automl_vision.stages.limits import form_of, room_of
 from automl_vision.stages.plan import Plan
-from automl_vision.stages.reserve import report_seconds, seconds_to_finish, seconds_to_report
+from automl_vision.stages.reserve import (
+    costs_seconds,
+    most_costs_seconds,
+    report_seconds,
+    seconds_to_finish,
+    seconds_to_report,
+)
 from automl_vision.training.batch_size import effective_batch
 from automl_vision.training.compiling import Setting, StepCompiler
 from automl_vision.training.loop import TrainingData
@@ -55,17 +63,19 @@ class Searched:
         runner: what trained them; it knows their files and their preprocessing.
         chooser: says which of them is the model.
         stop_reason: a key of `search.search.STOP_REASONS`.
+        too_slow: numbers of trials that proved too slow for the limit when the search was over.
     """
 
     search: Search | Turns
     runner: TrialRunner
     chooser: Chooser
     stop_reason: str
+    too_slow: frozenset[int] = frozenset()
 
     @property
     def candidates(self) -> list[Trial]:
         """The trials of which the best becomes the model."""
-        return self.search.task.candidates(self.search.trials)
+        return self.search.task.candidates([each for each in self.search.trials if each.number not in self.too_slow])
 
 
 def objective_of(context: RunContext, prepared: Prepared) -> str:
@@ -151,7 +161,8 @@ class _TimeLeft:
         after = seconds_to_report(self.context, self.prepared, self.trials)
         impact = impact_seconds(self.impact_images, self.context, self.prepared, self.trials)
         finish = seconds_to_finish(self.context, self.prepared, self.trials)
-        return self.context.clock.remaining - after - impact - finish
+        costs = costs_seconds(self.context, self.trials)
+        return self.context.clock.remaining - after - impact - finish - costs
 
 
 def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContext:
@@ -164,7 +175,7 @@ def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContex
         return context
     to_come = shares.to_come(plan.backbones)
     measuring = IMPACT_SHARE * to_come if impact_images(context, prepared) else 0.0
-    after = report_seconds(context, prepared) + measuring
+    after = report_seconds(context, prepared) + measuring + most_costs_seconds(to_come)
     clock = replace(context.clock, budget=context.clock.elapsed + to_come + after)
     context.note(
         f"{len(plan.backbones)} backbones, one after the other, each with {duration(shares.seconds)}: "
@@ -207,7 +218,8 @@ class _Keeper:
         self._remember(trial)
         if trial.state != "running":
             kept = self.context.settings.output.kept_checkpoints
-            self.runner.files.prune(trials, kept, also=choice.weights if choice else ())
+            fronts = {each.number for each in best_of_forms(trials)}
+            self.runner.files.prune(trials, kept, also=fronts | (choice.weights if choice else frozenset()))
         if best is not None and best.state != "running" and best != self.shipped:
             self._ship(best)
 
@@ -347,6 +359,7 @@ def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
     settings = context.settings
     train = prepared.split.rows("train")
     n_train, counts = len(train), np.bincount(prepared.labels(train))
+    room = room_of(context, prepared)
     return SearchTask(
         backbones=plan.backbones,
         pretrained=plan.pretrained,
@@ -362,4 +375,6 @@ def _task(context: RunContext, prepared: Prepared, plan: Plan) -> SearchTask:
         imagenet_top1=lambda name: backbone(name).imagenet_top1,
         imbalance=float(counts.max() / max(counts.min(), 1)),
         stochastic_depth=tuple(name for name in plan.backbones if has_stochastic_depth(backbone(name))),
+        sides=plan.sides,
+        may_ship=lambda recipe: not room.excess(form_of(recipe)),
     )
