@@ -1,6 +1,6 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> search -> finish -> (impact) -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> search -> finish -> (impact) -> checks -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -30,6 +30,7 @@ from automl_vision.report.report import verify, with_ledger
 from automl_vision.run_dir import RunDir, cannot_write
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
+from automl_vision.stages.checks import check_data
 from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.decode import decode_and_check
@@ -200,10 +201,12 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
     if context.settings.search.measure_impact:
         with context.stage("impact"):
             impact = impact_of(context, prepared, searched)
+    with context.stage("checks"):
+        checks = check_data(context, prepared, searched)
     with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
         looked = look(context, prepared, searched, finished)
     with context.stage("report"):
-        return write_report(context, prepared, searched, finished, looked, impact)
+        return write_report(context, prepared, searched, finished, looked, impact, checks)
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from automl_vision.metrics import METRICS
+from automl_vision.report.shortcuts import shortcut_warnings
 
 Report = Mapping[str, Any]
 
@@ -175,10 +176,15 @@ def _one_recipe(report: Report) -> list[str]:
     ]
 
 
+def _shortcuts(report: Report) -> list[str]:
+    return shortcut_warnings(report.get("shortcuts"))
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _one_recipe,
     _flatters,
     _saturated,
+    _shortcuts,
     _worse,
     _indistinct,
     _looked_twice,
