@@ -29,8 +29,9 @@ FEWEST_ROWS, FEWEST_PER_CLASS = 40, FOLDS
 STANDARD_ERRORS = 4.0
 #: Depth of a tree, and the share of the rows that a leaf has at least: it cannot learn single files by heart.
 DEPTH, LEAF_SHARE, LEAF_ROWS = 6, 0.005, 5
-#: Classes that a sentence describes.
-TOLD_CLASSES = 2
+#: Classes that a sentence describes: those that differ from the others at least this much, in the share of the one that
+#: differs most.
+TOLD_CLASSES, TOLD_SHARE = 2, 0.5
 
 
 @dataclass(frozen=True)
@@ -262,9 +263,11 @@ def _told(facts: pd.DataFrame, targets: Ints, names: Sequence[str]) -> list[str]
         for column in facts
         for target in range(len(names))
     ]
+    strongest = max(strength for strength, _, _ in described)
     best: dict[int, str] = {}
-    for _, sentence, target in sorted(described, key=lambda each: -each[0]):
-        best.setdefault(target, f"class {names[target]}: {sentence}")
+    for strength, sentence, target in sorted(described, key=lambda each: -each[0]):
+        if strength >= TOLD_SHARE * strongest:
+            best.setdefault(target, f"class {names[target]}: {sentence}")
     return list(best.values())[:TOLD_CLASSES]
 
 
