@@ -133,6 +133,8 @@ def test_rows_say_what_was_found_and_groups_are_shown_once():
     }
     shown = one_of_each_group(rows)
     assert [(row["path"], row["alike"]) for row in shown] == [("0.jpg", 1), ("7.jpg", 0)]
+    apart = one_of_each_group([rows[0], rows[2], rows[1]])  # what is ranked first stays first
+    assert [(row["path"], row["alike"]) for row in apart] == [("0.jpg", 1), ("7.jpg", 0)]
 
 
 def test_the_list_is_bounded():

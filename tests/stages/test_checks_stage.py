@@ -139,6 +139,13 @@ def test_without_a_probe_labels_are_not_checked(prepared: Any, searched: Any, tm
     assert found.shortcuts["measured"]
 
 
+def test_what_a_lost_probe_said_is_not_taken_for_that_of_another_trial(prepared: Any, searched: Any) -> None:
+    finetune = PROBE.replace(recipe=Recipe(kind="finetune", backbone="resnet18", resolution=96))
+    for trials in ([], [PROBE.replace(score=0.8)], [finetune]):
+        searched.search.trials = trials
+        assert "no linear probe" in check_data(context_of(), prepared, searched).labels["reason"]
+
+
 def test_large_data_are_sampled(prepared: Any, searched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "MOST_IMAGES", 60)
     assert check_data(context_of(), prepared, searched).shortcuts["images"] == 60

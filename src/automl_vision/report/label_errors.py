@@ -136,11 +136,10 @@ def _row(checked: Checked, row: int, suggested: int, margin: float) -> dict[str,
 
 def one_of_each_group(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The first suspect of every group, with `alike`: how many more of its group are suspects."""
-    counts: dict[int, int] = {}
+    by_group: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
-        counts[row["group"]] = counts.get(row["group"], 0) + 1
-    firsts = {row["group"]: row for row in reversed(rows)}
-    return [{**row, "alike": counts[group] - 1} for group, row in reversed(firsts.items())]
+        by_group.setdefault(row["group"], []).append(row)
+    return [{**first, "alike": len(others)} for first, *others in by_group.values()]
 
 
 def suspects_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -24,6 +24,7 @@ from automl_vision.stages.context import RunContext
 from automl_vision.stages.reserve import CHECK_CPU_SECONDS, seconds_to_report
 
 if TYPE_CHECKING:
+    from automl_vision.search.trial import Trial
     from automl_vision.search.trial_files import HeldOut
     from automl_vision.stages.search import Searched
 
@@ -83,8 +84,9 @@ def _labels(
     if late():
         return _unmeasured(_over(context)), None
     held_out = searched.runner.files.load_held_out()
-    result = searched.runner.files.load_result(held_out.trial) if held_out is not None else None
-    if held_out is None or result is None:
+    probe = _probe_of(held_out, searched)
+    result = searched.runner.files.load_result(probe.number) if probe is not None else None
+    if held_out is None or probe is None or result is None:
         return _unmeasured("no linear probe was completed, or there are too many classes to keep what it said"), None
     val = prepared.split.rows("val")
     rows = np.concatenate([held_out.rows, val])
@@ -95,7 +97,8 @@ def _labels(
     train = len(prepared.split.rows("train"))
     section = {
         "measured": True,
-        "recipe": _recipe(searched, held_out),
+        "recipe": f"linear probe on frozen {probe.recipe.backbone}, {probe.recipe.resolution} px, "
+        f"{probe.notes.get('folds')} folds of whole groups",
         "images": {"train": len(held_out.rows), "val": len(val)},
         "left_out": train - len(held_out.rows),
         "suspects": len(found),
@@ -119,12 +122,12 @@ def _checked(prepared: Prepared, rows: NDArray[np.int64], probabilities: NDArray
     )
 
 
-def _recipe(searched: Searched, held_out: HeldOut) -> str:
-    probe = next(trial for trial in searched.search.trials if trial.number == held_out.trial)
-    folds = probe.notes.get("folds")
-    return (
-        f"linear probe on frozen {probe.recipe.backbone}, {probe.recipe.resolution} px, {folds} folds of whole groups"
-    )
+def _probe_of(held_out: HeldOut | None, searched: Searched) -> Trial | None:
+    """The probe that said it; None where its record was lost, and its number may be that of another trial."""
+    for trial in searched.search.trials:
+        if held_out and trial.number == held_out.trial and trial.score == held_out.score:
+            return trial if trial.recipe.kind == "probe" else None
+    return None
 
 
 def _with_pictures(
