@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from automl_vision.stages.search import Searched
 
 #: Images whose facts are looked at; more tell little more.
-MOST_IMAGES = 5_000
+MOST_IMAGES = 2_000
 _BATCH = 256
 
 
