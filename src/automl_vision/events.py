@@ -23,6 +23,7 @@ STAGES: dict[str, str] = {
     "costs": "Measuring what the networks cost",
     "finish": "Finishing the best model",
     "impact": "Measuring what a naive split would have pretended",
+    "checks": "Looking for wrong labels and shortcuts",
     "test": "Opening the test set",
     "report": "Writing the report",
     "page": "Writing the page",

@@ -1,6 +1,7 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact) -> test -> report
+    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact) -> checks -> test
+    -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -30,6 +31,7 @@ from automl_vision.report.report import verify, with_ledger
 from automl_vision.run_dir import RunDir, cannot_write
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
+from automl_vision.stages.checks import check_data
 from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
@@ -207,10 +209,12 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
     if context.settings.search.measure_impact:
         with context.stage("impact"):
             impact = impact_of(context, prepared, searched)
+    with context.stage("checks"):
+        checks = check_data(context, prepared, searched)
     with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
         looked = look(context, prepared, searched, finished)
     with context.stage("report"):
-        return write_report(context, prepared, searched, finished, looked, impact, measured)
+        return write_report(context, prepared, searched, finished, looked, impact, measured, checks)
 
 
 def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:

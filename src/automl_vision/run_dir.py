@@ -6,6 +6,7 @@ README.md                 model card
 config.toml run.json      the settings in force, and what the run works on
 split.csv audit.csv       which image went where, and what was found
 compared.json             pictures that were laid over each other (only with lineage = full)
+label_suspects.csv        training and validation images whose label looks wrong
 predictions_test.csv      class probabilities of every test image; report.json can be computed again from it
 predictions_val.csv       the same for validation (and predictions_augmented_val.csv, where there are any)
 trials/ trials.csv        every trial
@@ -46,6 +47,7 @@ CONFIG = "config.toml"
 RUN = "run.json"
 SPLIT = "split.csv"
 AUDIT = "audit.csv"
+LABEL_SUSPECTS = "label_suspects.csv"
 COMPARED = "compared.json"
 EVIDENCE = "evidence.csv"
 INSPECTION = "inspect.html"

@@ -1,5 +1,8 @@
+import base64
 import dataclasses
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -42,20 +45,48 @@ def page_of(inputs, pictures=None):
     return html, Page(html)
 
 
+def suspects(**changes):
+    """A section on labels with one suspect."""
+    row = {"path": "x.jpg", "label": "cat", "suggested": "dog", "probability": 0.9, "probability_of_label": 0.05}
+    row |= {"margin": -0.85, "set": "train", "group": 1, "role": "original", "alike": 0, "tiny": False}
+    known = {"recipe": "linear probe", "images": {"train": 900, "val": 200}, "left_out": 0, "seconds": 0.3}
+    return known | {
+        "measured": True,
+        "suspects": 7,
+        "groups": 6,
+        "listed": 7,
+        "gallery": [row | {"picture": "data:image/png;base64,AAAA"} | changes],
+    }
+
+
+def shortcut(**changes):
+    """A section on shortcuts with one alarm."""
+    row = {"name": "file_type", "title": "file type", "balanced_accuracy": 0.97, "chance_high": 0.4, "limit": 0.5}
+    row |= {"alarm": True, "beyond_chance": True, "told": []}
+    known = {"measured": True, "images": 900, "classes": 3, "chance": 1 / 3, "alarms": 1, "left_out": 0}
+    return known | {"families": [row | changes], "seconds": 0.2}
+
+
 def test_tells_the_story_in_order(inputs):
-    html, _ = page_of(inputs(), {"trial_scores": "<svg></svg>"})
+    told = {"label_check": {"measured": False, "reason": "x"}, "shortcuts": {"measured": False, "reason": "y"}}
+    html, _ = page_of(inputs(**told), {"trial_scores": "<svg></svg>"})
     order = [
         "verdict",
         "data",
+        "findings",
+        "shortcuts",
         "classes",
         "confusion",
         "validation",
         "baselines",
+        "labels",
+        "calibration",
+        "abstention",
         "curves",
         "trials",
-        "findings",
         "time",
         "provenance",
+        "checklist",
     ]
     places = [html.index(f'<section id="{name}"') for name in order]
     assert places == sorted(places)
@@ -73,13 +104,25 @@ def test_says_the_figures(inputs):
 
 def test_asks_nothing_of_the_outside(inputs):
     html, page = page_of(inputs())
-    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
     pulled = [value for _, key, value in page.attributes if key in ("src", "href", "xlink:href", "srcset", "action")]
     assert [value for value in pulled if not value.startswith(("#", "data:image/png;base64,"))] == []
     assert "url(http" not in html
     assert "@import" not in html
     policy = next(value for _, key, value in page.attributes if key == "content" and "default-src" in value)
     assert "default-src 'none'" in policy
+
+
+def test_its_own_script_may_run_and_no_other(inputs):
+    html, page = page_of(inputs())
+    assert page.tags.count("script") == 1
+    assert not [key for tag, key, _ in page.attributes if tag == "script"]
+    (text,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    policy = next(value for _, key, value in page.attributes if key == "content" and "default-src" in value)
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+    assert not {"eval", "innerHTML", "document.write"} & set(re.findall(r"[\w.]+", text))
 
 
 def test_names_from_the_data_are_text(inputs, predict):
@@ -92,7 +135,9 @@ def test_names_from_the_data_are_text(inputs, predict):
         "score": 0.5,
         "hyperparameters": {EVIL: EVIL},
         "curve": [{"epoch": 1, "score": 0.5}],
+        "kind": "finetune",
     }
+    other = trial | {"number": 1, "backbone": "</svg><script>alert(2)</script>"}
     _, clean = page_of(inputs())
     run = inputs(
         name=EVIL,
@@ -101,18 +146,45 @@ def test_names_from_the_data_are_text(inputs, predict):
         data={"class_counts": {"train": [1, 2, 3]}, "findings": [row]},
         baselines={EVIL: predict(n=20).probabilities},
         looks=({EVIL: EVIL}, {"when": EVIL}),
+        label_check=suspects(label=EVIL, suggested=EVIL, path=EVIL, picture=None),
+        shortcuts=shortcut(told=[f"class {EVIL}: median width 3 px"]),
         stop_reason=EVIL,
         seconds={EVIL: 1.0},
-        trials={"table": [trial], EVIL: EVIL},
+        trials={"table": [trial, other], EVIL: EVIL},
         model={EVIL: EVIL},
         environment={EVIL: {EVIL: EVIL}},
     )
     _, page = page_of(run)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == clean.tags.count("script") == 1
     assert page.tags.count("img") == clean.tags.count("img") == 0
     assert page.tags.count("style") == clean.tags.count("style")
     assert not [key for _, key, _ in page.attributes if key.startswith("on")]
     assert page.words.count(EVIL) > 15
+
+
+def test_suspects_and_alarms_are_told(inputs):
+    html, page = page_of(inputs(label_check=suspects(), shortcuts=shortcut(told=["class cat: format PNG in 95 %"])))
+    assert '<img src="data:image/png;base64,AAAA" alt="">' in html
+    assert "Of 7 of them it believes another class than the label" in page.words
+    assert "A shortcut may be in the data: from file type alone" in page.words
+    assert "may be a shortcut" in page.words
+
+
+def test_nothing_found_is_said_too(inputs):
+    nothing = suspects() | {"suspects": 0, "groups": 0, "listed": 0, "gallery": []}
+    _, page = page_of(inputs(label_check=nothing, shortcuts={"measured": False, "reason": "the moon is full"}))
+    assert "None of 1,100 training and validation labels looks wrong" in page.words
+    assert "was not measured: the moon is full." in page.words
+
+
+def test_a_report_of_an_earlier_version_is_rendered(inputs):
+    report = build_report(inputs())
+    for name in ("label_check", "shortcuts", "care", "checklist"):
+        del report[name]
+    del report["abstention"]["by_threshold"]
+    page = Page(render_html(report, {}))
+    assert "script" not in page.tags
+    assert "Copies of one picture are on one side of the split" in page.words
 
 
 def test_works_without_pictures_and_with_little_known(inputs):

@@ -19,6 +19,8 @@ def cases(inputs, predict):
     few = predict(n=27, classes=tuple("abc"))
     row = {"kind": "finetune", "score": 0.5, "error": "", "epochs": 3, "hyperparameters": {"epochs": 5}}
     asked_for = {"one_recipe": True, "table": [row | {"state": "complete"}]}
+    shortcut = {"name": "file_type", "title": "file type", "balanced_accuracy": 0.97, "told": [], "alarm": False}
+    unsaid = {"alarms": 0, "left_out": 0, "images": 100}
     return {
         "Validation flatters": (
             inputs(validation=predict(right=0.97)),
@@ -66,6 +68,10 @@ def cases(inputs, predict):
             inputs(costs=measured_costs(shipped=measured_costs()["shipped"] | {"excess": "9.00 ms for one image"})),
             inputs(costs=measured_costs()),
         ),
+        "from file type alone": (
+            inputs(shortcuts={"measured": True, "chance": 1 / 3, "families": [shortcut | {"alarm": True}]} | unsaid),
+            inputs(shortcuts={"measured": True, "chance": 1 / 3, "families": [shortcut]} | unsaid),
+        ),
         "the budget allows no more": (
             inputs(data={"found": 900, "drawn": 600}),
             inputs(data={"found": 900, "drawn": 900}),
@@ -84,6 +90,7 @@ WORDS = [
     "The test set is small",
     "fewer than 10 test images",
     "could not be read",
+    "from file type alone",
     "the budget allows no more",
     "exceeds what it may cost: 9.00 ms",
 ]

@@ -545,3 +545,18 @@ def test_compiling_is_told_and_is_no_part_of_what_a_step_takes(
     assert first.seconds_per_image == pytest.approx(second.seconds_per_image)
     assert (first.seconds, second.seconds) == (62.0, 64.0)
     assert first.notes["compiling"] == second.notes["compiling"] == "compiled"
+
+
+def test_a_probe_leaves_what_it_says_of_images_that_it_was_not_fitted_to(on_features: Any) -> None:
+    """A planted wrong label: the fit on all rows may believe it, the one without its group does not."""
+    features, labels = gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS, spread=2.0)
+    labels[5] = 1 - labels[5]
+    runner, _ = on_features(features, labels)
+    trial = probed(runner)
+    kept = runner.files.load_held_out()
+    assert kept is not None
+    assert (kept.trial, kept.score) == (trial.number, trial.score)
+    np.testing.assert_array_equal(kept.rows, np.arange(N_TRAIN))
+    assert kept.probabilities.shape == (N_TRAIN, 2)
+    np.testing.assert_allclose(kept.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert kept.probabilities[5].argmax() != labels[5]

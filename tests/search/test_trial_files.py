@@ -13,8 +13,9 @@ from histories import finetune, probe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from automl_vision.search import trial_files
 from automl_vision.search.trial import STATES, EpochRecord, Trial
-from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.trial_files import HeldOut, TrialFiles
 from automl_vision.training.recipe import Recipe
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -267,3 +268,40 @@ def test_discarding_spares_the_record(files: TrialFiles) -> None:
     files.discard(0)
     assert files.load_checkpoint(0) is None
     assert len(files.read()[0]) == 1
+
+
+# --- what probes say of training images -----------------------------------------------------------------------------
+
+
+def held_out(trial: int = 0, score: float = 0.5, n: int = 4) -> HeldOut:
+    return HeldOut(trial, score, np.arange(n), np.full((n, 2), 0.5, dtype=np.float32))
+
+
+def test_what_the_best_probe_says_of_training_images_is_kept(files: TrialFiles) -> None:
+    assert files.load_held_out() is None
+    for trial, score in ((0, 0.5), (1, 0.7), (2, 0.6)):
+        files.keep_held_out(held_out(trial, score))
+    found = files.load_held_out()
+    assert found is not None
+    assert (found.trial, found.score) == (1, 0.7)
+    np.testing.assert_array_equal(found.rows, held_out().rows)
+    np.testing.assert_array_equal(found.probabilities, held_out().probabilities)
+    trials, damaged = files.read()  # it is no trial
+    assert (trials, damaged) == ([], [])
+
+
+def test_too_many_of_them_are_not_kept(files: TrialFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_files, "MOST_HELD_OUT", 8)
+    files.keep_held_out(held_out(n=5))
+    assert files.load_held_out() is None
+    files.keep_held_out(held_out(n=4))
+    assert files.load_held_out() is not None
+
+
+def test_a_damaged_file_of_them_is_none_and_is_replaced(files: TrialFiles) -> None:
+    files.keep_held_out(held_out())
+    file = files.folder / "held_out.pt"
+    file.write_bytes(file.read_bytes()[:100])
+    assert files.load_held_out() is None
+    files.keep_held_out(held_out(3, 0.1))
+    assert files.load_held_out() is not None

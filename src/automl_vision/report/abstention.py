@@ -12,6 +12,7 @@ import numpy as np
 
 from automl_vision.report.intervals import wilson
 from automl_vision.report.predictions import Predictions
+from automl_vision.report.thresholds import by_threshold
 
 #: Points of the curve: shares of images that are answered.
 COVERAGES = tuple(round(1 - 0.05 * k, 2) for k in range(20))
@@ -25,11 +26,12 @@ def abstention(validation: Predictions, test: Predictions) -> dict[str, Any]:
     Returns:
         `curve`: list of {threshold, coverage, accuracy}, from all images to few; `targets`: list of {target, threshold,
         validation, test}, the last two {n, coverage, accuracy, low, high} with Wilson's interval of the accuracy, and
-        None where no threshold reaches the target.
+        None where no threshold reaches the target; `by_threshold`: see `thresholds.by_threshold`.
     """
     return {
         "curve": [_point(validation, _threshold_for(validation, coverage)) for coverage in COVERAGES],
         "targets": [_target(validation, test, target) for target in TARGETS],
+        "by_threshold": by_threshold(validation, test),
     }
 
 

@@ -12,11 +12,15 @@ from markupsafe import Markup
 
 from automl_vision.metrics import METRICS
 from automl_vision.models.symmetry import symmetry_line
+from automl_vision.report.checklist import checklist
 from automl_vision.report.costs import cost_rows, cost_sentences, front_note, shipped_line
 from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
 from automl_vision.report.impact import impact_sentences
+from automl_vision.report.parallel import parallel_coordinates
 from automl_vision.report.plots import PLOTS
 from automl_vision.report.resize import resize_sentence
+from automl_vision.report.script import script, script_hash
+from automl_vision.report.thresholds import fixed_rows, slider_start
 from automl_vision.report.warnings import images, is_refitted, percent, points
 from automl_vision.training.recipe import Recipe
 
@@ -100,7 +104,23 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
         abstention=report.get("abstention"),
         **_costs(report),
         model=capped(list(flattened(report["model"])), "facts"),
+        **_doubts(report),
     )
+
+
+def _doubts(report: Report) -> dict[str, Any]:
+    """What the sections on doubts and thresholds show."""
+    counts = (report.get("abstention") or {}).get("by_threshold")
+    return {
+        "checklist": checklist(report),
+        "parallel": parallel_coordinates(report),
+        "by_threshold": counts,
+        "fixed_thresholds": fixed_rows(counts),
+        "slider_start": slider_start(report),
+        "class_names": [shown(name) for name in report["test"]["classes"]] if counts else [],
+        "script": script() if counts else None,
+        "script_hash": script_hash() if counts else None,
+    }
 
 
 def verdict(report: Report) -> str:

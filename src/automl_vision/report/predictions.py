@@ -103,12 +103,12 @@ class Predictions:
 
     def _cells(self) -> Iterator[list[str | int | float]]:
         yield [*COLUMNS, *(CLASS_PREFIX + name for name in self.class_names)]
-        names = [_disarmed(name) for name in self.class_names]
+        names = [disarmed(name) for name in self.class_names]
         values = zip(self.paths, self.labels.tolist(), self.predicted.tolist(), self.groups.tolist(), strict=True)
         for row, (path, label, said, group) in zip(self.probabilities, values, strict=True):
             chances = row.tolist()
             right = int(label == said)
-            yield [_disarmed(path), names[label], names[said], right, chances[said], group, *chances]
+            yield [disarmed(path), names[label], names[said], right, chances[said], group, *chances]
 
     def _quoting(self) -> Literal[0, 2]:
         # The csv module of Python before 3.13 leaves a bare carriage return unquoted, which ends the row.
@@ -116,7 +116,8 @@ class Predictions:
         return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
-def _disarmed(text: str) -> str:
+def disarmed(text: str) -> str:
+    """Text for a cell of a table that a spreadsheet will not run as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from automl_vision.calibration import apply_temperature
 from automl_vision.metrics import CALIBRATION_BINS, METRICS, confidence_bins, confusion, ratio, tally
 from automl_vision.report.abstention import abstention
+from automl_vision.report.checklist import checklist
 from automl_vision.report.intervals import (
     Sample,
     class_intervals,
@@ -55,6 +56,10 @@ class ReportInputs:
         impact: what a naive split would have pretended, as `report.impact.measure_impact` says it, or why that was
             not measured; None where nobody asked.
         costs: what the networks cost, as `stages.costs_section.costs_section` says it; None where nobody measured.
+        label_check: images whose label looks wrong, as `stages.checks.check_data` says it, or why they were not looked
+            for; None in a report of an earlier version.
+        shortcuts: what `report.shortcuts.find_shortcuts` says; None likewise.
+        care: records of how the sets were kept apart, as `report.sections.care_section` says it; None likewise.
         head: what came of trying another head than the linear one, as `report.sections.head_section` says it; None
             where none was tried.
         backbones: backbones side by side, as `report.sections.backbones_section` says it; None where they shared the
@@ -90,6 +95,9 @@ class ReportInputs:
     augmented_validation: Predictions | None = None
     impact: Mapping[str, Any] | None = None
     costs: Mapping[str, Any] | None = None
+    label_check: Mapping[str, Any] | None = None
+    shortcuts: Mapping[str, Any] | None = None
+    care: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
     backbones: Mapping[str, Any] | None = None
     selection: Mapping[str, Any] | None = None
@@ -122,6 +130,9 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "augmented_validation": metrics_section(augmented, inputs.seed) if augmented else None,
         "impact": dict(inputs.impact) if inputs.impact else None,
         "costs": dict(inputs.costs) if inputs.costs else None,
+        "label_check": dict(inputs.label_check) if inputs.label_check else None,
+        "shortcuts": dict(inputs.shortcuts) if inputs.shortcuts else None,
+        "care": dict(inputs.care) if inputs.care else None,
         "head": dict(inputs.head) if inputs.head else None,
         "backbones": dict(inputs.backbones) if inputs.backbones else None,
         "selection": dict(inputs.selection) if inputs.selection else None,
@@ -139,15 +150,19 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "model": dict(inputs.model),
         "environment": dict(inputs.environment),
     }
-    return report | {"warnings": find_warnings(report)}
+    return _judged(report)
+
+
+def _judged(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with what follows from all of it."""
+    return report | {"warnings": find_warnings(report), "checklist": checklist(report)}
 
 
 def with_ledger(report: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The report with every look of the ledger, where there were more since it was written."""
     if len(looks) <= len(report["looks"]):
         return dict(report)
-    later = {**report, "looks": [dict(look) for look in looks]}
-    return later | {"warnings": find_warnings(later)}
+    return _judged({**report, "looks": [dict(look) for look in looks]})
 
 
 def metrics_section(predictions: Predictions, seed: int) -> Section:

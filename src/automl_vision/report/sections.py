@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_vision.data.preparation import Prepared
+from automl_vision.errors import IMAGE_FAULTS
 from automl_vision.report.optimism import corrected_for_choice
 from automl_vision.search.choice import Choice
 from automl_vision.search.judge import Judge
@@ -47,6 +48,29 @@ def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
             }
             for finding in prepared.audit.findings
         ],
+    }
+
+
+def care_section(prepared: Prepared, lineage: str) -> dict[str, Any]:
+    """How the sets were kept apart, counted in the sets themselves.
+
+    Returns:
+        `lineage`: the setting; `compared`: whether pictures were laid over each other; `shared_groups`: groups with
+        images both in the test set and in training or validation, and `chosen_on_groups`: both in validation and
+        training; `test_copies`: copies among the test images; `unnamed_faults`: files in quarantine that no finding
+        names.
+    """
+    audit, dealt, group = prepared.audit, prepared.split, prepared.audit.lineage.group
+    test, val, train = (dealt.rows(name) for name in ("test", "val", "train"))
+    seen = np.concatenate([train, val, dealt.augmented_val])
+    named = {finding.row for finding in audit.findings if finding.kind in IMAGE_FAULTS}
+    return {
+        "lineage": lineage,
+        "compared": prepared.facts.compared is not None,
+        "shared_groups": len(np.intersect1d(group[test], group[seen])),
+        "chosen_on_groups": len(np.intersect1d(group[val], group[train])),
+        "test_copies": int((audit.lineage.role[test] == "copy").sum()),
+        "unnamed_faults": len(set(dealt.rows("quarantine").tolist()) - named),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from automl_vision.metrics import METRICS
+from automl_vision.report.shortcuts import shortcut_warnings
 
 Report = Mapping[str, Any]
 
@@ -183,11 +184,16 @@ def _over_the_limit(report: Report) -> list[str]:
     return [f"The model exceeds what it may cost: {excess}. Nothing that was trained kept to it at the end of the run."]
 
 
+def _shortcuts(report: Report) -> list[str]:
+    return shortcut_warnings(report.get("shortcuts"))
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _one_recipe,
     _over_the_limit,
     _flatters,
     _saturated,
+    _shortcuts,
     _worse,
     _indistinct,
     _looked_twice,

@@ -38,7 +38,7 @@ from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
-from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.trial_files import HeldOut, TrialFiles
 from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
 from automl_vision.training.compiling import StepCompiler
@@ -211,6 +211,9 @@ class TrialRunner:
         )
         set_linear_head(net, probe.weight, probe.bias)
         done = self._completed(trial, net, probe.probabilities(frozen.val))
+        if done.score is not None:
+            held_out = HeldOut(trial.number, done.score, frozen.rows.numpy(), probe.out_of_fold)
+            self.files.keep_held_out(held_out)
         self._keep(done, frozen)
         yield done.replace(
             seconds=time.monotonic() - started,

@@ -4,6 +4,7 @@ trials/000012.json             the record; written after every epoch, whole or n
 trials/000012/checkpoint.pt    to go on from; only while the trial may go on
 trials/000012/best.pt          weights and validation probabilities of the best epoch; only for the best few trials
 trials/000012/predicted.pt     the class that this epoch gives each validation image; stays, for the choice among all
+trials/held_out.pt             what the best probe says of each training image when it is fitted without its group
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
 
+#: Probabilities of training images that are kept at most (80 MB): 20,000 images of 1,000 classes.
+MOST_HELD_OUT = 20_000_000
+_HELD_OUT = "held_out.pt"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -37,6 +42,23 @@ class Result:
     """
 
     weights: dict[str, torch.Tensor]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a probe says of training images that it was not fitted to.
+
+    Attributes:
+        trial: number of the probe.
+        score: its score on validation.
+        rows: (n) manifest rows, training images.
+        probabilities: (n, C) each from a fit without the row's group.
+    """
+
+    trial: int
+    score: float
+    rows: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
 
@@ -105,6 +127,29 @@ class TrialFiles:
             return predicted
         result = self.load_result(number)  # a run of an earlier version, or one that was killed in between
         return None if result is None else result.probabilities.argmax(axis=1)
+
+    def keep_held_out(self, held_out: HeldOut) -> None:
+        """Keep what a probe says of training images, unless a better probe's is there, or it is too large."""
+        if held_out.probabilities.size > MOST_HELD_OUT:
+            return
+        known = self.load_held_out()
+        if known is not None and known.score > held_out.score:
+            return
+        content = {
+            "trial": held_out.trial,
+            "score": held_out.score,
+            "rows": torch.from_numpy(held_out.rows),
+            "probabilities": torch.from_numpy(held_out.probabilities),
+        }
+        save_tensors(self.folder / _HELD_OUT, content)
+
+    def load_held_out(self) -> HeldOut | None:
+        """What the best probe says of training images, or None where there is none that can be read."""
+        content = _load(self.folder / _HELD_OUT)
+        if content is None:
+            return None
+        rows, probabilities = content["rows"].numpy(), content["probabilities"].numpy()
+        return HeldOut(content["trial"], content["score"], rows, probabilities)
 
     def best(self, trials: Iterable[Trial]) -> tuple[Trial, Result] | None:
         """The best of `trials` whose weights can be read; a damaged file costs its trial, not the run."""

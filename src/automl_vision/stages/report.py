@@ -14,11 +14,13 @@ from automl_vision.bundle import save_bundle
 from automl_vision.data.preparation import Prepared
 from automl_vision.files import write_json, write_text
 from automl_vision.report.html import render_html
+from automl_vision.report.label_errors import suspects_csv
 from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.report import ReportInputs, build_report
 from automl_vision.report.sections import (
     backbones_section,
+    care_section,
     data_section,
     head_section,
     selection_section,
@@ -28,6 +30,7 @@ from automl_vision.runtime import environment
 from automl_vision.search.samplers import export_study, importances
 from automl_vision.search.search import Search
 from automl_vision.search.turns import Turns
+from automl_vision.stages.checks import DataChecks
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import Measured
 from automl_vision.stages.costs_section import costs_section, kept_for_export
@@ -47,17 +50,23 @@ def write_report(
     looked: Looked,
     impact: Mapping[str, Any] | None,
     measured: Measured,
+    checks: DataChecks,
 ) -> dict[str, Any]:
     """Write everything a finished run leaves; gives the content of report.json."""
     folder = context.run.path
+    known = _inputs(context, prepared, searched, finished, looked)
     costs = costs_section(context, searched, finished, measured)
-    report = build_report(replace(_inputs(context, prepared, searched, finished, looked), impact=impact, costs=costs))
+    report = build_report(
+        replace(known, impact=impact, costs=costs, label_check=checks.labels, shortcuts=checks.shortcuts)
+    )
     figures = {name: report["test"][name] for name in ("n", "accuracy", "macro_f1")}
     provenance = {**finished.bundle.provenance, "test": figures, "looks": looked.looks}
     save_bundle(replace(finished.bundle, provenance=provenance), folder / run_dir.MODEL)
     for name, predictions in looked.by_set.items():
         predictions.to_csv(folder / run_dir.predictions_file(name))
     _write_trials(context, searched.search)
+    if checks.suspects is not None:
+        write_text(folder / run_dir.LABEL_SUSPECTS, suspects_csv(checks.suspects))
     plots = draw_plots(report)
     report["seconds"] = context.seconds_by_stage()
     write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
@@ -96,6 +105,7 @@ def _inputs(
             **({"one_recipe": True} if searched.search.task.one_recipe else {}),
             "importance": importances(searched.search.space, searched.search.trials),
         },
+        care=care_section(prepared, context.settings.data.lineage),
         head=head_section(searched.search.trials),
         backbones=backbones_section(searched.search, finished.trial) if isinstance(searched.search, Turns) else None,
         selection=_selection(searched, finished, context.settings.machine.seed),
