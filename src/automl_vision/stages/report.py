@@ -30,11 +30,15 @@ from automl_vision.search.search import Search
 from automl_vision.search.turns import Turns
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.finish import Finished
+from automl_vision.stages.gallery import make_gallery
+from automl_vision.stages.reserve import report_seconds
 from automl_vision.stages.search import Searched
 from automl_vision.stages.test import Looked
 
 #: Writing the study for optuna-dashboard takes about this long; it is left out when less is left of the budget.
 STUDY_SECONDS = 3.0
+#: Of the seconds of the report, what is still needed once all figures are drawn; pictures of mistakes get the rest.
+WRITING_SHARE = 0.2
 
 
 def write_report(
@@ -56,7 +60,12 @@ def write_report(
     _write_trials(context, searched.search)
     plots = draw_plots(report)
     report["seconds"] = context.seconds_by_stage()
-    write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
+    trials = searched.search.trials
+    gallery = make_gallery(
+        context, prepared, finished, looked, reserve=report_seconds(context, prepared, trials) * WRITING_SHARE
+    )
+    write_json(folder / run_dir.GALLERY, gallery.to_dict(), indent=None)
+    write_text(folder / run_dir.REPORT_HTML, render_html(report, plots, gallery))
     write_text(folder / run_dir.MODEL_CARD, model_card(report))
     write_json(folder / run_dir.REPORT_JSON, report)
     context.run.note_spent(context.clock.elapsed)

@@ -15,6 +15,8 @@ from automl_vision.stages.context import RunContext
 
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
 REPORT_CPU_SECONDS = 4.0
+#: The same of pictures of mistakes; where they would take longer, fewer are shown.
+GALLERY_CPU_SECONDS = 1.5
 #: What resampling adds per image that was judged, and writing per probability.
 REPORT_CPU_PER_IMAGE = 2e-4
 REPORT_CPU_PER_PROBABILITY = 1.5e-6
@@ -134,4 +136,10 @@ def _report_cpu_seconds(prepared: Prepared, trials: Sequence[Trial]) -> float:
     probabilities = judged * len(prepared.manifest.class_names)
     # What choosing among the trials is worth takes no longer than this, and seconds only where there are very many.
     choice = CELL_SECONDS * min(len(trials) * len(split.rows("val")) * RESAMPLES, MOST_CELLS)
-    return REPORT_CPU_SECONDS + REPORT_CPU_PER_IMAGE * judged + REPORT_CPU_PER_PROBABILITY * probabilities + choice
+    return (
+        REPORT_CPU_SECONDS
+        + GALLERY_CPU_SECONDS
+        + REPORT_CPU_PER_IMAGE * judged
+        + REPORT_CPU_PER_PROBABILITY * probabilities
+        + choice
+    )
