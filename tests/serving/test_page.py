@@ -94,7 +94,7 @@ def test_a_broken_file_says_why_and_names_stay_text(page: Browser, tmp_path: Pat
     assert cards[0]["file"] == good.name
     assert [card["headline"] for card in cards[1:]] == ["Not an image", "Damaged file"]
     assert "convert or remove it" in cards[1]["detail"]
-    assert page.run("document.querySelectorAll('.card img').length") == 3  # one preview each, none from a name
+    assert page.run("document.querySelectorAll('.card img').length") == 6  # preview and heat map each, none from a name
 
 
 def test_an_image_can_be_dropped_and_pasted(page: Browser) -> None:
