@@ -37,7 +37,8 @@ from automl_vision.stages.test import Looked
 
 #: Writing the study for optuna-dashboard takes about this long; it is left out when less is left of the budget.
 STUDY_SECONDS = 3.0
-#: Of the seconds of the report, what is still needed once all figures are drawn; pictures of mistakes get the rest.
+#: Of the seconds of the report, what is kept for writing it once all figures are drawn; pictures of mistakes may have
+#: the rest. A caution and not measured.
 WRITING_SHARE = 0.2
 
 

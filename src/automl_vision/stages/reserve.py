@@ -15,7 +15,7 @@ from automl_vision.stages.context import RunContext
 
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
 REPORT_CPU_SECONDS = 4.0
-#: The same of pictures of mistakes; where they would take longer, fewer are shown.
+#: What pictures of mistakes may take; an allowance and not measured: where they need more, fewer are shown.
 GALLERY_CPU_SECONDS = 1.5
 #: What resampling adds per image that was judged, and writing per probability.
 REPORT_CPU_PER_IMAGE = 2e-4
