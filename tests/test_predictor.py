@@ -21,7 +21,7 @@ from automl_vision.data.fingerprint import mark
 from automl_vision.data.preprocess import RESIZES, Preprocessing, square
 from automl_vision.data.readers import read
 from automl_vision.data.store import build_store
-from automl_vision.errors import DataError, ModelFileError, UsageError
+from automl_vision.errors import DataError, ImageReadError, ModelFileError, UsageError
 from automl_vision.models.classifier import build_classifier
 from automl_vision.prediction import _Opened
 from automl_vision.predictor import BATCHES_AHEAD, Model, Prediction, load
@@ -345,3 +345,32 @@ def test_a_draft_that_is_plain_is_marked_by_its_whole_pixels(model: Model, tmp_p
     assert plain.mark is not None and telling.mark is not None
     assert (plain.mark.hash, telling.mark.whole) == (None, None)
     assert plain.mark.whole == mark(open_rgb(file).pixels).digest != plain.mark.digest
+
+
+# --- heat maps ------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_explained_at_its_own_shape(model: Model, paths: list[Path], expected: Any) -> None:
+    explained = model.explain(paths[0])
+    assert explained.label == NAMES[expected[0].argmax()]
+    assert explained.heat.shape == (32, 32)
+    assert explained.picture.shape == (50, 40, 3)
+    assert not explained.is_empty
+    assert explained.heat.max() == 1
+    assert Image.open(io.BytesIO(explained.png())).size == (40, 50)
+    assert model.explain(paths[0], side=25).picture.shape == (25, 20, 3)
+    same = model.explain(picture(0), explained.label)
+    np.testing.assert_array_equal(same.heat, explained.heat)
+
+
+def test_every_class_can_be_asked_about_and_no_other(model: Model, paths: list[Path]) -> None:
+    heats = [model.explain(paths[1], name).heat for name in NAMES]
+    assert all(not np.array_equal(heats[k], heats[k - 1]) for k in range(3))
+    with pytest.raises(UsageError, match="no such class"):
+        model.explain(paths[1], "unicorn")
+
+
+def test_a_broken_picture_is_not_explained(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("none")
+    with pytest.raises(ImageReadError):
+        model.explain(tmp_path / "x.png")

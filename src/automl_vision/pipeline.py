@@ -298,7 +298,7 @@ def render_again(path: Path) -> Path:
         RunError: there is no run with a report in this folder.
     """
     report = with_ledger(_report_of(path), run_dir.read_looks(path))
-    write_text(path / run_dir.REPORT_HTML, render_html(report, draw_plots(report)))
+    write_text(path / run_dir.REPORT_HTML, render_html(report, draw_plots(report), run_dir.read_gallery(path)))
     return path / run_dir.REPORT_HTML
 
 

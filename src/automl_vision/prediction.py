@@ -39,6 +39,7 @@ class Prediction:
         probabilities: (C) in the order of the model's classes; None on error.
         error: what is wrong with the image.
         mark: what it is looked up by in a model's fingerprint, where that was asked for; else None.
+        heat_map: path of the picture that says where the model looked, where one was drawn; else None.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Prediction:
     probabilities: NDArray[np.float64] | None = None
     error: str = ""
     mark: Mark | None = None
+    heat_map: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from automl_vision.bundle import Bundle, load_bundle
+from automl_vision.data.decode import open_rgb
+from automl_vision.data.heat_overlay import overlay
+from automl_vision.data.preprocess import fitted, png, square
+from automl_vision.errors import UsageError
+from automl_vision.models.grad_cam import HeatMaps
 from automl_vision.prediction import BATCHES_AHEAD as BATCHES_AHEAD
 from automl_vision.prediction import ImageModel
 from automl_vision.prediction import Prediction as Prediction
 from automl_vision.runtime import Runtime, make_runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A Grad-CAM heat map of one image.
+
+    Attributes:
+        label: the class that it is about.
+        heat: (S, S) float32 in 0..1, of the image squashed to a square, S being the model's largest input.
+        picture: (H, W, 3) uint8, the image in grey with the map over it.
+    """
+
+    label: str
+    heat: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no place of the image speaks for the class, so that there is nothing to show."""
+        return not self.heat.any()
+
+    def png(self) -> bytes:
+        """The picture as the bytes of a PNG file."""
+        return png(self.picture)
 
 
 class Model(ImageModel):
@@ -36,6 +68,34 @@ class Model(ImageModel):
         """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""
         batches = {side: torch.from_numpy(squares[side]).permute(0, 3, 1, 2) for side in self.sides}
         return self.bundle.probabilities(self._ensemble.log_probabilities(lambda side: [batches[side]]))
+
+    def explain(self, image: Any, label: str | None = None, *, side: int = 1024) -> Explanation:
+        """Where in an image the networks see evidence for a class; see docs/explain.md for what that says.
+
+        Args:
+            image: a path, the bytes of a file, or a PIL image.
+            label: the class; None for the most probable one.
+            side: longer side of the picture in pixels, at most.
+
+        Raises:
+            ImageReadError: the image cannot be read.
+            UsageError: the model knows no such class.
+        """
+        if label is not None and label not in self.class_names:
+            classes = ", ".join(self.class_names[:10])
+            raise UsageError(
+                "the model knows no such class", value=repr(label), fix=f"use one of its classes: {classes}"
+            )
+        pixels = open_rgb(image, self.decode_side).pixels
+        squares = {each: square(pixels, each)[None] for each in self.sides}
+        index = int(self.probabilities(squares).argmax()) if label is None else self.class_names.index(label)
+        batches = {each: torch.from_numpy(squares[each]).permute(0, 3, 1, 2) for each in self.sides}
+        heat = self._heat_maps(batches.__getitem__, np.array([index]))[0]
+        return Explanation(self.class_names[index], heat, overlay(fitted(pixels, side), heat))
+
+    @cached_property
+    def _heat_maps(self) -> HeatMaps:
+        return HeatMaps(self._ensemble.voters)
 
 
 def load(path: str | Path, *, device: str = "auto") -> Model:

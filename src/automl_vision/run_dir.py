@@ -1,6 +1,7 @@
 """What a run and an inspection leave on disk, and who may write there.
 
 report.html report.json   what people and programs read
+gallery.json              pictures and heat maps of mistakes, which report.html shows
 model.pt                  the classifier
 README.md                 model card
 config.toml run.json      the settings in force, and what the run works on
@@ -38,10 +39,12 @@ from automl_vision.data.preparation import Prepared
 from automl_vision.data.split import split_table
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
+from automl_vision.report.gallery import Gallery
 
 MODEL = "model.pt"
 REPORT_HTML = "report.html"
 REPORT_JSON = "report.json"
+GALLERY = "gallery.json"
 MODEL_CARD = "README.md"
 CONFIG = "config.toml"
 RUN = "run.json"
@@ -193,6 +196,19 @@ def read_report(path: Path) -> dict[str, Any] | None:
     """
     report: dict[str, Any] = _read_json(path / REPORT_JSON, {})
     return report or None
+
+
+def read_gallery(path: Path) -> Gallery | None:
+    """The pictures of mistakes of the run in `path`, None where there are none; takes no lock.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    values: dict[str, Any] = _read_json(path / GALLERY, {})
+    try:
+        return Gallery.from_dict(values) if values else None
+    except ValueError as error:
+        raise _damaged(path / GALLERY, str(error)) from None
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:

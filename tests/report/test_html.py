@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from automl_vision.report.gallery import Gallery, Heat, Pair, Shot
 from automl_vision.report.html import ROWS, duration, render_html, settings_text, shown, typeset, verdict
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
@@ -303,3 +304,23 @@ def test_the_page_says_what_is_seen_of_images_that_are_not_square(inputs):
     said = "the largest square in the middle of each image: the settings ask for it"
     assert said in render_html({**report, "data": {**report["data"], "resize": chosen}}, {})
     assert "square in the middle" not in render_html(report, {})
+
+
+def test_mistakes_stand_beside_their_heat_maps_and_names_are_text(inputs):
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    one = Shot(EVIL, EVIL, "dog", 0.75, 0.125, picture, True, (Heat("dog", picture), Heat(EVIL, "")))
+    pairs = (Pair(EVIL, "dog", 3, 0.5, one, one), Pair("dog", EVIL, 1, 0.25, one, None))
+    report = build_report(inputs())
+    page = Page(render_html(report, {}, Gallery(7, (one,), pairs, cut_short=True)))
+    assert len([tag for tag in page.tags if tag == "article"]) == 3
+    assert [value for tag, key, value in page.attributes if (tag, key) == ("img", "src")] == [picture] * 8
+    assert "onerror" not in {key for _, key, _ in page.attributes}
+    for words in ("75.0 %", "12.5 %", "nothing speaks for it", "1 of 7 mistakes shown", "The budget ended", "no cause"):
+        assert words in page.words
+    assert f"No test image of {EVIL} is recognised." in page.words
+
+
+def test_without_mistakes_there_is_no_gallery(inputs):
+    report = build_report(inputs())
+    for gallery in (None, Gallery(0, (), ())):
+        assert 'id="mistakes"' not in render_html(report, {}, gallery)

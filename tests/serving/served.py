@@ -125,13 +125,15 @@ def serving(
     limits: Limits = Limits(requests_per_minute=0),  # noqa: B008 - immutable
     batching: Batching = Batching(),  # noqa: B008 - immutable
     hosts: Sequence[str] | None = ("127.0.0.1", "localhost"),
+    explain: Callable[[bytes, str], bytes | None] | None = None,
     **facts: Any,
 ) -> Iterator[Client]:
     """A server in a thread of this process; it ends tidily."""
     ready = threading.Event()
     with open_socket("127.0.0.1", 0) as opened:
         port = int(url_of(opened).rpartition(":")[2])
-        server = Server(create_app(told(limits, **facts), answer, batching=batching, hosts=hosts), ready.set)
+        app = create_app(told(limits, **facts), answer, batching=batching, hosts=hosts, explain=explain)
+        server = Server(app, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
         thread.start()
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import json
 import logging
 import random
@@ -454,3 +456,79 @@ def test_a_client_that_leaves_in_the_middle_disturbs_nobody(client: Client) -> N
         with socket.create_connection(("127.0.0.1", client.port), timeout=60) as leaving:
             leaving.sendall(head.encode() + body[:kept])
     assert client.predict(("a.png", picture())).status == 200
+
+
+# --- heat maps ------------------------------------------------------------------------------------------------------
+
+
+def drawn(image: bytes, label: str) -> bytes | None:
+    return None if label == "cat" else f"{label} {len(image)}".encode()
+
+
+def test_heat_maps_come_when_they_are_asked_for() -> None:
+    files = [(f"{k}.png", picture(k, side=20 + k)) for k in range(3)]
+    with serving(explain=drawn) as client:
+        plain = client.predict(*files)
+        explained = client.predict(*files, ("x.txt", b"hello"), query="?explain=1&top=1")
+    assert [row["heat_map"] for row in plain.rows] == [None] * 3
+    *rows, broken = explained.rows
+    for (_, data), row in zip(files, rows, strict=True):
+        told = drawn(data, row["label"])
+        assert row["heat_map"] == (told and f"data:image/png;base64,{base64.b64encode(told).decode()}")
+    assert {row["heat_map"] is None for row in rows} == {True, False}
+    assert (broken["status"], broken["heat_map"]) == ("error", None)
+    assert {**rows[0], "heat_map": None, "probabilities": 0} == {**plain.rows[0], "probabilities": 0}
+
+
+def test_heat_maps_of_many_images_are_refused_before_any_is_predicted() -> None:
+    files = [(f"{k}.png", picture(k)) for k in range(5)]
+    with serving(explain=drawn) as client:
+        refused = client.predict(*files, query="?explain=1")
+        assert (refused.status, refused.json["error"]["kind"]) == (413, "too_large")
+        assert client.get("/healthz").json["answered"] == 0
+        assert client.predict(*files).status == 200
+
+
+def test_a_heat_map_that_fails_is_our_fault_and_nobody_elses() -> None:
+    def fails(image: bytes, label: str) -> bytes | None:
+        raise RuntimeError("no")
+
+    with serving(explain=fails) as client:
+        (row,) = client.predict(("a.png", picture()), query="?explain=1").rows
+        assert (row["status"], row["error"]["kind"]) == ("error", "internal")
+        assert client.predict(("a.png", picture())).status == 200
+
+
+def test_where_there_is_no_room_for_heat_maps_predictions_go_on() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(image: bytes, label: str) -> bytes | None:
+        begun.set()
+        assert go_on.wait(60)
+        return b"x"
+
+    limits = Limits(requests_per_minute=0, waiting_explained=1)
+    with serving(explain=slow, limits=limits) as client, ThreadPoolExecutor(2) as pool:
+        ask = functools.partial(client.predict, ("a.png", picture()), query="?explain=1")
+        first = pool.submit(ask)
+        assert begun.wait(60)
+        second = pool.submit(ask)
+        try:
+            client.wait_until(lambda health: health["answered"] == 2)
+            end = time.monotonic() + 60
+            while (
+                refused := client.predict(("a.png", picture()), ("b.png", picture()), query="?explain=1")
+            ).status != 503:
+                assert time.monotonic() < end
+            assert "retry-after" in refused.headers
+            assert client.predict(("a.png", picture())).status == 200
+        finally:
+            go_on.set()
+        assert first.result().rows[0]["heat_map"] == second.result().rows[0]["heat_map"] == "data:image/png;base64,eA=="
+
+
+def test_a_model_without_heat_maps_says_so() -> None:
+    with serving() as client:
+        refused = client.predict(("a.png", picture()), query="?explain=1")
+        assert (refused.status, refused.json["error"]["kind"]) == (400, "bad_request")
+        assert b"data-explains" not in client.get("/").body

@@ -60,6 +60,31 @@ def test_an_image_gets_its_class_or_not_sure(page: Browser, process: Any, tmp_pa
     assert any(url.endswith("/page.js") for url in page.requests)
 
 
+def test_where_it_looked_is_shown_beside_the_answer(page: Browser, process: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(picture(1, side=100))
+    choose(page, [file])
+    page.wait("document.querySelector('.heat:not([hidden]) img')?.naturalWidth === 100")
+    (row,) = process.client.predict((file.name, file.read_bytes()), query="?explain=1").rows
+    best = max(row["probabilities"], key=row["probabilities"].get)
+    assert f"score for {best}" in page.run("document.querySelector('.heat figcaption').textContent")
+    assert "no cause" in page.run("document.querySelector('.heat figcaption').textContent")
+    assert page.run("document.querySelector('.look').hidden")
+    assert page.complaints == []
+
+
+def test_of_many_images_heat_maps_come_when_asked_for(page: Browser, tmp_path: Path) -> None:
+    files = [tmp_path / f"{seed}.png" for seed in range(5)]
+    for seed, file in enumerate(files):
+        file.write_bytes(picture(seed))
+    choose(page, files)
+    assert page.run("document.querySelectorAll('.heat:not([hidden])').length") == 0
+    assert not any("explain" in url for url in page.requests)
+    page.run("document.querySelector('.look').click()")
+    page.wait("document.querySelectorAll('.heat:not([hidden])').length === 1")
+    assert page.complaints == []
+
+
 def test_a_broken_file_says_why_and_names_stay_text(page: Browser, tmp_path: Path) -> None:
     good, bad, cut = tmp_path / "<img src=x onerror=alert(1)>.png", tmp_path / "text.png", tmp_path / "cut.png"
     good.write_bytes(picture())
@@ -69,7 +94,7 @@ def test_a_broken_file_says_why_and_names_stay_text(page: Browser, tmp_path: Pat
     assert cards[0]["file"] == good.name
     assert [card["headline"] for card in cards[1:]] == ["Not an image", "Damaged file"]
     assert "convert or remove it" in cards[1]["detail"]
-    assert page.run("document.querySelectorAll('.card img').length") == 3  # one preview each, none from a name
+    assert page.run("document.querySelectorAll('.card img').length") == 6  # preview and heat map each, none from a name
 
 
 def test_an_image_can_be_dropped_and_pasted(page: Browser) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automl_vision.cli.heat_maps import HeatMapFolder, require_explainable
 from automl_vision.cli.paths import require_model, write_or_refuse
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
@@ -59,6 +60,12 @@ def predict(
         ),
     ] = 0.0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per forward pass.", min=1)] = 64,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain", metavar="DIR", help="Write a heat map of each image there: what speaks for its class."
+        ),
+    ] = None,
 ) -> None:
     """Predict the class of images. A broken image gives an error row; the others keep theirs, and the exit code is 3.
 
@@ -67,8 +74,12 @@ def predict(
     automl-vision predict runs/imgs/model.pt photo.jpg
 
     automl-vision predict runs/imgs/model.pt ./new --format json > predictions.jsonl
+
+    automl-vision predict runs/imgs/model.pt photo.jpg --explain heat-maps
     """
     require_model(model)
+    if explain is not None:
+        require_explainable(model, explain, images)
 
     with loading():
         from automl_vision.data.listing import list_images
@@ -80,15 +91,19 @@ def predict(
         raise UsageError(
             "there are no images to predict", value=" ".join(images), fix="name images or a folder of them"
         )
+    drawing = _drawing(loaded, explain)
     failed = 0
 
     def counted() -> Iterator[Prediction]:
         nonlocal failed
         for prediction in loaded.stream(chain([first], paths), batch_size=batch_size):
             failed += prediction.status == "error"
-            yield abstaining(prediction, abstain)
+            yield abstaining(drawing.drawn(prediction) if drawing else prediction, abstain)
 
-    _write(counted(), loaded.class_names, format, top, out)
+    _write(counted(), loaded.class_names, format, top, out, with_heat_maps=drawing is not None)
+    if drawing:
+        drawing.tell()
+        failed += drawing.gone
     if failed:
         raise PartialFailure(
             "images could not be read", value=str(failed), fix="their rows say why; the others are done"
@@ -105,6 +120,17 @@ def _load(model: Path, device: str) -> ImageModel:
     return load(model, device=device)
 
 
+def _drawing(model: ImageModel, folder: Path | None) -> HeatMapFolder | None:
+    """What draws heat maps, where they were asked for."""
+    if folder is None:
+        return None
+    from automl_vision.predictor import Model
+
+    if not isinstance(model, Model):
+        raise AssertionError("who cannot explain was refused before")
+    return HeatMapFolder(model, folder)
+
+
 def abstaining(prediction: Prediction, threshold: float) -> Prediction:
     """The prediction, or, where its probability is below the threshold, one without a class."""
     if prediction.probability is None or prediction.probability >= threshold:
@@ -113,26 +139,35 @@ def abstaining(prediction: Prediction, threshold: float) -> Prediction:
 
 
 def _write(
-    predictions: Iterable[Prediction], class_names: tuple[str, ...], form: Format, top: int, out: Path | None
+    predictions: Iterable[Prediction],
+    class_names: tuple[str, ...],
+    form: Format,
+    top: int,
+    out: Path | None,
+    *,
+    with_heat_maps: bool,
 ) -> None:
     lines = {Format.table: _table_lines, Format.csv: _csv_lines, Format.json: _json_lines}[form]
     if out is None:
         shown = visible if sys.stdout.isatty() else str  # a terminal acts on control characters, a program does not
-        for line in lines(predictions, class_names, top):
+        for line in lines(predictions, class_names, top, with_heat_maps):
             typer.echo(shown(line))
         return
 
     def write() -> None:
         with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines(predictions, class_names, top))
+            file.writelines(f"{line}\n" for line in lines(predictions, class_names, top, with_heat_maps))
 
     write_or_refuse(out, write)
     stderr.print(f"Wrote {safe(str(out))}", highlight=False)
 
 
-def _json_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
+def _json_lines(
+    predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int, with_heat_maps: bool
+) -> Iterator[str]:
     for prediction in predictions:
-        yield json.dumps(as_json(prediction, class_names), ensure_ascii=True)
+        row = as_json(prediction, class_names)
+        yield json.dumps(row | {"heat_map": prediction.heat_map} if with_heat_maps else row, ensure_ascii=True)
 
 
 def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -149,8 +184,11 @@ def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, A
     return {**row, "error": prediction.error} if prediction.status == "error" else row
 
 
-def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
-    yield _csv_line(["path", "status", "label", "probability", *(f"p:{name}" for name in class_names), "error"])
+def _csv_lines(
+    predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int, with_heat_maps: bool
+) -> Iterator[str]:
+    last = ["heat_map"] if with_heat_maps else []
+    yield _csv_line(["path", "status", "label", "probability", *(f"p:{name}" for name in class_names), "error", *last])
     for prediction in predictions:
         none: list[Any] = [None] * len(class_names)
         probabilities = none if prediction.probabilities is None else prediction.probabilities.tolist()
@@ -162,6 +200,7 @@ def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], 
                 prediction.probability,
                 *probabilities,
                 prediction.error,
+                *(getattr(prediction, key) for key in last),
             ]
         )
 
@@ -178,7 +217,9 @@ def _disarmed(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
-def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int) -> Iterator[str]:
+def _table_lines(
+    predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int, with_heat_maps: bool
+) -> Iterator[str]:
     for prediction in predictions:
         if prediction.probabilities is None:
             yield f"{visible(prediction.path)}  error: {visible(prediction.error)}"
@@ -186,4 +227,5 @@ def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...]
         answered = "" if prediction.status == "ok" else f"{prediction.status}: "
         best = prediction.probabilities.argsort()[::-1][:top]
         shown = (f"{visible(class_names[i])} {prediction.probabilities[i]:.3f}" for i in best)
-        yield f"{visible(prediction.path)}  {answered}{'  '.join(shown)}"
+        drawn = f"  {visible(prediction.heat_map or 'no heat map')}" if with_heat_maps else ""
+        yield f"{visible(prediction.path)}  {answered}{'  '.join(shown)}{drawn}"

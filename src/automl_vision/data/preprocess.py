@@ -192,6 +192,23 @@ def thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, bytes]:
     return "image/jpeg", data
 
 
+def fitted(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The image with its longer side at most `side` pixels, its aspect kept, never enlarged: (H, W, 3) uint8."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=None)
+    return np.array(image, dtype=np.uint8)
+
+
+def stretched(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """What was measured on a square, (S, S), laid over an image of (height, width): the inverse of `square`."""
+    return np.array(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) uint8 as the bytes of a PNG file."""
+    return _saved(Image.fromarray(np.ascontiguousarray(pixels)), "PNG")
+
+
 def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)

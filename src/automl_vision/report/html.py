@@ -15,6 +15,7 @@ from automl_vision.models.symmetry import symmetry_line
 from automl_vision.report.checklist import checklist
 from automl_vision.report.costs import cost_rows, cost_sentences, front_note, shipped_line
 from automl_vision.report.finish import calibration_rows, finish_rows, refit_sentence, selection_sentences
+from automl_vision.report.gallery import Gallery
 from automl_vision.report.impact import impact_sentences
 from automl_vision.report.parallel import parallel_coordinates
 from automl_vision.report.plots import PLOTS
@@ -69,12 +70,13 @@ _USUALLY = {each.name: each.default for each in dataclasses.fields(Recipe) if ea
 CELL = 200
 
 
-def render_html(report: Report, plots: Mapping[str, str]) -> str:
+def render_html(report: Report, plots: Mapping[str, str], gallery: Gallery | None = None) -> str:
     """The page.
 
     Args:
         report: what `build_report` returned, or the same read from report.json.
         plots: what `draw_plots` returned; any of them may be missing.
+        gallery: pictures of mistakes; None where there are none.
     """
     template = environment().get_template("report.html")
     table = report["trials"]["table"]
@@ -82,6 +84,7 @@ def render_html(report: Report, plots: Mapping[str, str]) -> str:
     return template.render(
         report=report,
         verdict=verdict(report),
+        gallery=gallery,
         plots={name: _picture(name, plots[name]) for name in PLOTS if name in plots},
         titles={name: plot.title for name, plot in PLOTS.items()},
         metrics=METRICS,

@@ -31,6 +31,8 @@ LARGEST_SVG = 300_000
 
 #: Classes whose cells carry their count, classes that all get a tick label, and classes drawn at all.
 _COUNTED, _LABELLED, _DRAWN = 20, 40, 400
+#: Classes whose cells carry their share of the true class too.
+_SHARED = 12
 
 #: Trials whose curves are drawn: the best ones.
 _CURVES = 12
@@ -178,7 +180,10 @@ def _cell_counts(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float
     size = 8.5 if len(counts) <= 12 else 6.5
     for row, column in np.argwhere(counts > 0).tolist():
         ink = "white" if shares[row, column] > 0.5 else _INK
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=size)
+        said = str(counts[row, column])
+        if len(counts) <= _SHARED:
+            said += f"\n{100 * shares[row, column]:.0f} %"
+        axes.text(column, row, said, ha="center", va="center", color=ink, fontsize=size)
 
 
 def _class_ticks(axes: Axes, names: list[str]) -> None:

@@ -67,6 +67,13 @@ class Row:
         _told("By class, the most probable first, as many as `top` asks for; null on error."),
     ] = None
     error: Annotated[Fault | None, _told("Null unless the status is `error`.")] = None
+    heat_map: Annotated[
+        str | None,
+        _told(
+            "With `explain`: a PNG as a `data:` URI that shows what speaks for the most probable class; null where "
+            "nothing does."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -43,6 +44,9 @@ from automl_vision.serving.uploads import Upload, read_uploads
 logger = logging.getLogger(__name__)
 
 Images = Batcher[bytes, Prediction]
+#: A file and a class to the PNG of a heat map, None where nothing speaks for the class.
+Explain = Callable[[bytes, str], bytes | None]
+HeatMaps = Batcher[tuple[bytes, str], bytes | None]
 #: When a server without room may be asked again, in seconds.
 _SOON = 1.0
 _FAULT_OF_STATUS = {404: "not_found", 405: "wrong_method"}
@@ -79,6 +83,7 @@ def create_app(
     *,
     batching: Batching,
     hosts: Collection[str] | None,
+    explain: Explain | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -87,12 +92,15 @@ def create_app(
         answer: the model: files to as many predictions, in order; called from one thread.
         batching: how images share its passes.
         hosts: names that the server goes by; None: any.
+        explain: draws a heat map; called from one thread, which may be another than that of `answer`. None: there are
+            no heat maps.
     """
+    heat_maps = _heat_maps(told.limits, explain)
     images: Images = Batcher(answer, size=batching.size, patience=batching.patience, room=told.limits.waiting)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with images:
+        async with images, heat_maps:
             yield
 
     app = FastAPI(
@@ -108,10 +116,19 @@ def create_app(
         },
     )
     app.add_middleware(Guard, hosts=hosts)
-    _add_predict(app, told, images)
+    _add_predict(app, told, images, heat_maps if explain else None)
     _add_facts(app, told, images)
-    add_pages(app, told)
+    add_pages(app, told, explains=explain is not None)
     return app
+
+
+def _heat_maps(limits: Limits, explain: Explain | None) -> HeatMaps:
+    """One at a time, so that predictions wait for one heat map and not for many."""
+
+    def run(asked: Sequence[tuple[bytes, str]]) -> list[bytes | None]:
+        return [explain(*each) if explain else None for each in asked]
+
+    return Batcher(run, size=1, patience=0.0, room=limits.waiting_explained)
 
 
 def _add_facts(app: FastAPI, told: About, images: Images) -> None:
@@ -125,7 +142,7 @@ def _add_facts(app: FastAPI, told: About, images: Images) -> None:
         return AsciiJSON(told.as_json())
 
 
-def _add_predict(app: FastAPI, told: About, images: Images) -> None:
+def _add_predict(app: FastAPI, told: About, images: Images, heat_maps: HeatMaps | None) -> None:
     limits = told.limits
     rates = ClientRates(limits.requests_per_minute, limits.burst)
     held = HeldBytes(limits.held_bytes)
@@ -141,6 +158,10 @@ def _add_predict(app: FastAPI, told: About, images: Images) -> None:
         top: Annotated[
             int | None, Query(ge=1, description="How many classes to give per image; all without it.")
         ] = None,
+        explain: Annotated[
+            bool,
+            Query(description="Draw heat maps too: see `heat_map`. Of a few images a request; /about has the limits."),
+        ] = False,
     ) -> Response:
         """Files go in as `multipart/form-data`, under any field name. One row per file comes back, in order.
 
@@ -149,13 +170,19 @@ def _add_predict(app: FastAPI, told: About, images: Images) -> None:
         an image, 422 damaged or empty.
         """
         _check_rate(rates, request)
-        if images.full:
+        if explain and heat_maps is None:
+            raise Refused("bad_request", "this server draws no heat maps")
+        if images.full or (explain and heat_maps is not None and heat_maps.full):
             raise Refused("busy", "too many images are waiting", retry_after=_SOON)
         size = _announced_bytes(request, limits)
         try:
             with held.hold(size):
                 files = await _read_files(request, size, limits)
+                if explain and len(files) > limits.explained:
+                    raise Refused("too_large", f"heat maps of {len(files)} images, over {limits.explained}")
                 rows = await _answer(files, images, told, top)
+                if explain and heat_maps is not None:
+                    rows = await _explained(rows, files, heat_maps)
         except Busy:
             raise Refused("busy", "too many images are waiting", retry_after=_SOON) from None
         return response_of(rows, told.threshold)
@@ -193,6 +220,26 @@ async def _answer(files: Sequence[Upload], images: Images, told: About, top: int
         failed_row(file.name, fault) if fault else await _row(file.name, next(coming), told, top)
         for file, fault in zip(files, faults, strict=True)
     ]
+
+
+async def _explained(rows: Sequence[Row], files: Sequence[Upload], heat_maps: HeatMaps) -> list[Row]:
+    """The rows, those that were answered with their heat maps."""
+    asked = [
+        (file.data, next(iter(row.probabilities))) for row, file in zip(rows, files, strict=True) if row.probabilities
+    ]
+    coming = iter(heat_maps.submit(asked))
+    return [await _with_heat_map(row, next(coming)) if row.probabilities else row for row in rows]
+
+
+async def _with_heat_map(row: Row, coming: asyncio.Future[bytes | None]) -> Row:
+    await asyncio.wait([coming])
+    if error := coming.exception():
+        logger.error("no heat map of an image: %s: %s", type(error).__name__, error)
+        return failed_row(row.name, request_fault("internal", "the model could not explain this image"))
+    png = coming.result()
+    return (
+        row if png is None else replace(row, heat_map=f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}")
+    )
 
 
 async def _row(name: str, coming: asyncio.Future[Prediction], told: About, top: int | None) -> Row:

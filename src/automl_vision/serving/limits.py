@@ -30,6 +30,8 @@ class Limits:
         pixels: of one image; what `data.decode` refuses stays refused.
         held_bytes: of the bodies of all requests under way; a request above it is answered 503.
         waiting: images that wait for the model; a request above it is answered 503.
+        explained: images of one request that asks for heat maps.
+        waiting_explained: heat maps that wait for the model; a request above it is answered 503.
         requests_per_minute: of one client, on average; 0: no limit.
         burst: requests of one client at once, after a pause.
         upload_seconds: until a body has to be here.
@@ -41,6 +43,8 @@ class Limits:
     pixels: int = MAX_PIXELS
     held_bytes: int = 256 * MEGABYTE
     waiting: int = 256
+    explained: int = 4
+    waiting_explained: int = 16
     requests_per_minute: float = 600.0
     burst: int = 60
     upload_seconds: float = 60.0

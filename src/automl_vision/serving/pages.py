@@ -26,7 +26,7 @@ ASSETS = {
 _NAMED = 24
 
 
-def add_pages(app: FastAPI, told: About) -> None:
+def add_pages(app: FastAPI, told: About, *, explains: bool) -> None:
     """Add `/`, `/docs` and what they load."""
     environment = Environment(
         loader=PackageLoader(_PACKAGE, _FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -34,7 +34,7 @@ def add_pages(app: FastAPI, told: About) -> None:
     environment.filters["visible"] = visible
     environment.filters["percent"] = percent
     environment.filters["coded"] = coded
-    index = environment.get_template("index.html").render(told=told, named=_NAMED)
+    index = environment.get_template("index.html").render(told=told, named=_NAMED, explains=explains)
 
     api = environment.get_template("docs.html")
 

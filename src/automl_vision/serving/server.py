@@ -24,6 +24,8 @@ from automl_vision.serving.limits import Limits
 
 #: Until requests under way are given up, once the server was told to stop.
 GRACE_SECONDS = 30
+#: Longer side of a heat map in pixels.
+HEAT_MAP_SIDE = 512
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Names of this machine for itself.
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -99,12 +101,21 @@ def serve(
         on_ready: called once, when clients can connect.
     """
 
+    one_at_a_time = threading.Lock()  # a network runs in one thread, whatever it is asked
+
     def answer(images: Sequence[bytes]) -> list[Prediction]:
-        return list(model.stream(images, batch_size=len(images)))
+        with one_at_a_time:
+            return list(model.stream(images, batch_size=len(images)))
+
+    def explain(image: bytes, label: str) -> bytes | None:
+        with one_at_a_time:
+            explained = model.explain(image, label, side=HEAT_MAP_SIDE)
+        return None if explained.is_empty else explained.png()
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each malformed body; clients are told
     hosts = _LOOPBACK_NAMES if is_private(opened) else None
-    app = create_app(about(model.bundle, path, threshold, limits), answer, batching=batching, hosts=hosts)
+    told = about(model.bundle, path, threshold, limits)
+    app = create_app(told, answer, batching=batching, hosts=hosts, explain=explain)
     Server(app, on_ready).run(sockets=[opened])
 
 

@@ -35,11 +35,16 @@ from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import Measured
 from automl_vision.stages.costs_section import costs_section, kept_for_export
 from automl_vision.stages.finish import Finished
+from automl_vision.stages.gallery import make_gallery
+from automl_vision.stages.reserve import report_seconds
 from automl_vision.stages.search import Searched
 from automl_vision.stages.test import Looked
 
 #: Writing the study for optuna-dashboard takes about this long; it is left out when less is left of the budget.
 STUDY_SECONDS = 3.0
+#: Of the seconds of the report, what is kept for writing it once all figures are drawn; pictures of mistakes may have
+#: the rest. A caution and not measured.
+WRITING_SHARE = 0.2
 
 
 def write_report(
@@ -69,7 +74,12 @@ def write_report(
         write_text(folder / run_dir.LABEL_SUSPECTS, suspects_csv(checks.suspects))
     plots = draw_plots(report)
     report["seconds"] = context.seconds_by_stage()
-    write_text(folder / run_dir.REPORT_HTML, render_html(report, plots))
+    trials = searched.search.trials
+    gallery = make_gallery(
+        context, prepared, finished, looked, reserve=report_seconds(context, prepared, trials) * WRITING_SHARE
+    )
+    write_json(folder / run_dir.GALLERY, gallery.to_dict(), indent=None)
+    write_text(folder / run_dir.REPORT_HTML, render_html(report, plots, gallery))
     write_text(folder / run_dir.MODEL_CARD, model_card(report))
     write_json(folder / run_dir.REPORT_JSON, report)
     searched.runner.files.prune(

@@ -19,6 +19,8 @@ from automl_vision.stages.context import RunContext
 REPORT_CPU_SECONDS = 6.0
 #: Of these, what looking for wrong labels and for shortcuts takes.
 CHECK_CPU_SECONDS = 2.0
+#: What pictures of mistakes may take; an allowance and not measured: where they need more, fewer are shown.
+GALLERY_CPU_SECONDS = 1.5
 #: What resampling adds per image that was judged, and writing per probability.
 REPORT_CPU_PER_IMAGE = 2e-4
 REPORT_CPU_PER_PROBABILITY = 1.5e-6
@@ -159,4 +161,10 @@ def _report_cpu_seconds(prepared: Prepared, trials: Sequence[Trial]) -> float:
     probabilities = judged * len(prepared.manifest.class_names)
     # What choosing among the trials is worth takes no longer than this, and seconds only where there are very many.
     choice = CELL_SECONDS * min(len(trials) * len(split.rows("val")) * RESAMPLES, MOST_CELLS)
-    return REPORT_CPU_SECONDS + REPORT_CPU_PER_IMAGE * judged + REPORT_CPU_PER_PROBABILITY * probabilities + choice
+    return (
+        REPORT_CPU_SECONDS
+        + GALLERY_CPU_SECONDS
+        + REPORT_CPU_PER_IMAGE * judged
+        + REPORT_CPU_PER_PROBABILITY * probabilities
+        + choice
+    )

@@ -4,6 +4,7 @@
 const TOP = 5; // bars of a card at most
 const ALWAYS = 3; // bars that are shown however short they are
 const SEEN = 0.01; // share from which on others are
+const EXPLAINED = 4; // images chosen together up to which heat maps come by themselves
 const AT_ONCE = 3; // requests under way
 const TRIES = 6; // of an image that a busy server sends away
 const TINY = 64; // pixels up to which an image is shown with hard edges
@@ -14,6 +15,7 @@ const drop = document.getElementById("drop");
 const results = document.getElementById("results");
 const announcer = document.getElementById("status");
 const threshold = Number(main.dataset.threshold);
+const explains = "explains" in main.dataset;
 const fileBytes = Number(main.dataset.fileBytes);
 
 const waiting = [];
@@ -28,7 +30,8 @@ function percent(share) {
 function add(files) {
   const chosen = [...files];
   // The newest stand on top, those that were chosen together in their order.
-  const cards = chosen.map((file) => ({ file, element: newCard(file) }));
+  const explained = explains && chosen.length <= EXPLAINED;
+  const cards = chosen.map((file) => ({ file, explained, element: newCard(file) }));
   results.prepend(...cards.map((card) => card.element));
   waiting.push(...cards);
   work();
@@ -71,7 +74,7 @@ function work() {
   }
 }
 
-async function ask(file) {
+async function ask(file, query = "") {
   if (file.size > fileBytes) {
     const detail = `${(file.size / MEGABYTE).toFixed(1)} MB, over ${(fileBytes / MEGABYTE).toFixed(1)} MB`;
     return failed("too_large", detail, "scale the image down");
@@ -80,7 +83,7 @@ async function ask(file) {
   body.append("files", file, file.name || "picture");
   try {
     for (let attempt = 1; ; attempt += 1) {
-      const response = await fetch(`/predict?top=${TOP}`, { method: "POST", body });
+      const response = await fetch(`/predict?top=${TOP}${query}`, { method: "POST", body });
       const again = response.headers.get("Retry-After");
       if (!again || attempt === TRIES) return rowOf(await response.json());
       await new Promise((resolve) => setTimeout(resolve, 1000 * Number(again)));
@@ -108,7 +111,7 @@ const HEADLINES = {
   unreachable: "No answer",
 };
 
-function show({ element }, row) {
+function show({ file, explained, element }, row) {
   element.classList.remove("waiting");
   element.classList.add(row.status);
   const name = element.querySelector(".file").textContent;
@@ -123,8 +126,40 @@ function show({ element }, row) {
     detail.textContent = row.status === "ok" ? "" : `No class reaches ${Number((100 * threshold).toFixed(1))} %.`;
     const shown = classes.filter(([, share], place) => place < ALWAYS || share >= SEEN);
     element.querySelector(".bars").append(...shown.map(([label, share]) => newBar(label, share)));
+    offerHeatMap(file, element, explained);
   }
   announcer.textContent = `${name}: ${headline.textContent} ${detail.textContent}`;
+}
+
+function offerHeatMap(file, element, atOnce) {
+  const button = element.querySelector(".look");
+  button.hidden = !explains;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    const row = await ask(file, "&explain=1");
+    button.hidden = row.status !== "error";
+    button.disabled = false;
+    if (row.status === "error") button.textContent = "No heat map, try again";
+    else showHeatMap(element.querySelector(".heat"), row, element.querySelector(".thumb img"));
+  });
+  if (explains && atOnce) button.click();
+}
+
+function showHeatMap(figure, row, original) {
+  const label = Object.entries(row.probabilities).sort((one, other) => other[1] - one[1])[0][0];
+  figure.hidden = false;
+  figure.classList.toggle("none", !row.heat_map);
+  figure.querySelector("figcaption").textContent = row.heat_map
+    ? `Bright is where the score for ${label} is sensitive. It shows no cause.`
+    : `Nothing in this image speaks for ${label}.`;
+  if (!row.heat_map) return;
+  const image = figure.querySelector("img");
+  // The policy of this page allows pictures of its own making, and no data: addresses.
+  const bytes = Uint8Array.from(atob(row.heat_map.split(",")[1]), (each) => each.charCodeAt(0));
+  const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  image.addEventListener("load", () => URL.revokeObjectURL(address));
+  image.classList.toggle("tiny", original.classList.contains("tiny"));
+  image.src = address;
 }
 
 function newBar(label, share) {
