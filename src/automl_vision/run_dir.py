@@ -135,8 +135,7 @@ class RunDir:
     @property
     def about(self) -> dict[str, Any]:
         """What the run works on."""
-        facts: dict[str, Any] = _read_json(self.path / RUN, {})
-        return facts
+        return read_about(self.path)
 
     def add_about(self, **facts: Any) -> None:
         """Keep facts about what the run works on, so that a resumed run can hold to them."""
@@ -191,6 +190,16 @@ def read_report(path: Path) -> dict[str, Any] | None:
     """
     report: dict[str, Any] = _read_json(path / REPORT_JSON, {})
     return report or None
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the run in `path` works on; takes no lock.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    facts: dict[str, Any] = _read_json(path / RUN, {})
+    return facts
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:

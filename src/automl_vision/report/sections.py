@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
         "eligible": int(dealt.eligible.sum()),
         "leaks": len(dealt.leaks),
         "dropped_classes": list(prepared.dropped_classes),
+        "test_digest": test_digest(prepared),
         "findings": [
             {
                 "kind": finding.kind,
@@ -48,6 +50,17 @@ def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
             for finding in prepared.audit.findings
         ],
     }
+
+
+def test_digest(prepared: Prepared) -> str:
+    """blake2b-128 over content and label of the test images, in no order; hex: equal for the same test set anywhere."""
+    names, files = prepared.manifest.class_names, prepared.facts.table["file_digest"].to_numpy(dtype=object)
+    rows = prepared.split.rows("test")
+    lines = sorted(f"{files[row]} {names[prepared.manifest.labels[row]]}" for row in rows)
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+test_digest.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it
 
 
 def trials_section(trials: list[Trial]) -> dict[str, Any]:
