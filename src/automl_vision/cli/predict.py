@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.paths import require_model, write_or_refuse
+from automl_vision.cli.prediction_rows import (
+    best_places,
+    json_rows,
+    require_parquet_file,
+    top_cells,
+    top_classes,
+    top_titles,
+    write_parquet,
+)
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.errors import PartialFailure, UsageError
+from automl_vision.spreadsheet import disarmed
 from automl_vision.visible import visible
 
 if TYPE_CHECKING:
@@ -31,6 +41,8 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+    jsonl = "jsonl"
+    parquet = "parquet"
 
 
 def predict(
@@ -44,10 +56,19 @@ def predict(
         ),
     ],
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="table, csv, or json: one object per line.")
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="table, csv, json (one object per line), jsonl (the same, each with the same keys), or parquet.",
+        ),
     ] = Format.table,
-    top: Annotated[int, typer.Option("--top", "-k", help="Classes shown per image in the table.", min=1)] = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
+    top: Annotated[
+        int, typer.Option("--top", "-k", help="Give the so many most probable classes of each image.", min=1)
+    ] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", "-o", help="Write to this file instead of stdout.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     abstain: Annotated[
         float,
@@ -66,9 +87,13 @@ def predict(
 
     automl-vision predict runs/imgs/model.pt photo.jpg
 
-    automl-vision predict runs/imgs/model.pt ./new --format json > predictions.jsonl
+    automl-vision predict runs/imgs/model.pt ./new --format jsonl > predictions.jsonl
+
+    automl-vision predict runs/imgs/model.pt ./new --format parquet --top 3 --output predictions.parquet
     """
     require_model(model)
+    if format is Format.parquet:
+        require_parquet_file(out)
 
     with loading():
         from automl_vision.data.listing import list_images
@@ -115,7 +140,17 @@ def abstaining(prediction: Prediction, threshold: float) -> Prediction:
 def _write(
     predictions: Iterable[Prediction], class_names: tuple[str, ...], form: Format, top: int, out: Path | None
 ) -> None:
-    lines = {Format.table: _table_lines, Format.csv: _csv_lines, Format.json: _json_lines}[form]
+    if form is Format.parquet:
+        file = require_parquet_file(out)
+        write_or_refuse(file, lambda: write_parquet(predictions, class_names, top, file))
+        stderr.print(f"Wrote {safe(str(file))}", highlight=False)
+        return
+    lines = {
+        Format.table: _table_lines,
+        Format.csv: _csv_lines,
+        Format.json: _json_lines,
+        Format.jsonl: json_rows,
+    }[form]
     if out is None:
         shown = visible if sys.stdout.isatty() else str  # a terminal acts on control characters, a program does not
         for line in lines(predictions, class_names, top):
@@ -130,9 +165,10 @@ def _write(
     stderr.print(f"Wrote {safe(str(out))}", highlight=False)
 
 
-def _json_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
+def _json_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int) -> Iterator[str]:
     for prediction in predictions:
-        yield json.dumps(as_json(prediction, class_names), ensure_ascii=True)
+        row = as_json(prediction, class_names) | top_classes(prediction, class_names, top)
+        yield json.dumps(row, ensure_ascii=True)
 
 
 def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -149,8 +185,9 @@ def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, A
     return {**row, "error": prediction.error} if prediction.status == "error" else row
 
 
-def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int) -> Iterator[str]:
-    yield _csv_line(["path", "status", "label", "probability", *(f"p:{name}" for name in class_names), "error"])
+def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int) -> Iterator[str]:
+    titles = ["path", "status", "label", "probability", *(f"p:{name}" for name in class_names), "error"]
+    yield _csv_line([*titles, *top_titles(class_names, top)])
     for prediction in predictions:
         none: list[Any] = [None] * len(class_names)
         probabilities = none if prediction.probabilities is None else prediction.probabilities.tolist()
@@ -162,6 +199,7 @@ def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], 
                 prediction.probability,
                 *probabilities,
                 prediction.error,
+                *top_cells(prediction, class_names, top),
             ]
         )
 
@@ -169,13 +207,10 @@ def _csv_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], 
 def _csv_line(cells: list[Any]) -> str:
     line = io.StringIO()
     # Before Python 3.13 only characters of the line terminator are quoted as line breaks.
-    csv.writer(line, lineterminator="\r\n").writerow([_disarmed(cell) for cell in cells])
+    csv.writer(line, lineterminator="\r\n").writerow(
+        [disarmed(cell) if isinstance(cell, str) else cell for cell in cells]
+    )
     return line.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace").decode()
-
-
-def _disarmed(cell: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int) -> Iterator[str]:
@@ -184,6 +219,6 @@ def _table_lines(predictions: Iterable[Prediction], class_names: tuple[str, ...]
             yield f"{visible(prediction.path)}  error: {visible(prediction.error)}"
             continue
         answered = "" if prediction.status == "ok" else f"{prediction.status}: "
-        best = prediction.probabilities.argsort()[::-1][:top]
+        best = best_places(prediction.probabilities, top)
         shown = (f"{visible(class_names[i])} {prediction.probabilities[i]:.3f}" for i in best)
         yield f"{visible(prediction.path)}  {answered}{'  '.join(shown)}"
