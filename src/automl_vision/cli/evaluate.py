@@ -43,6 +43,8 @@ def evaluate(
 ) -> None:
     """Measure a model on other labelled images, with intervals. Its classes are matched by name.
 
+    How far its figures fall against its own test set is said over all and for each class.
+
     Images that it was trained on or chosen with, also saved again, scaled, mirrored or turned, are found by the digests
     in the model file and do not count.
 
@@ -67,7 +69,8 @@ def evaluate(
         write_or_refuse(out, lambda: found.predictions.to_csv(out))
     if json_output:
         failed = [{"path": path, "error": reason} for path, reason in found.failed]
-        print_json({**(found.figures or {"n": 0}), "known": found.known, "failed": failed})
+        more = {"drop": found.drop, "missing_classes": list(found.missing), "known": found.known, "failed": failed}
+        print_json({**(found.figures or {"n": 0}), **more})
     else:
         print_evaluation(found, safe(data.name) or "data")
     for path, reason in found.failed[:10]:
