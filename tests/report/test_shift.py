@@ -77,6 +77,8 @@ def test_sentences_say_which_way_and_whether_it_is_chance():
     rose = drop_sentences(drop_section(own(a=(5, 10), b=(5, 10)), section(a=(6, 10), b=(6, 10))), [])
     assert rose[0].startswith("Accuracy rose by 10.0 points (95 % interval -")
     assert "which chance can explain" in rose[0]
+    same = drop_sentences(drop_section(own(a=(5, 10)), section(a=(5, 10))), [])
+    assert same[0].startswith("Accuracy is 50.0 % as before on the model's own 10 test images (95 % interval")
 
 
 counts = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -125,9 +125,13 @@ def drop_sentences(drop: Mapping[str, Any], missing: Sequence[str]) -> list[str]
 
 def _sentence(what: str, drop: Mapping[str, Any], images: int | None) -> str:
     measured = f" on the model's own {images:,} test images" if images is not None else ""
-    moved = "fell" if points(drop["value"]) != "0.0" and drop["value"] > 0 else "rose"
+    moved = "fell" if drop["value"] >= 0 else "rose"
     low, high = sorted((drop["low"], drop["high"]) if moved == "fell" else (-drop["low"], -drop["high"]))
     verdict = "more than chance explains" if drop["beyond_interval"] else "which chance can explain"
+    if points(abs(drop["value"])) == "0.0":
+        return (
+            f"{what} is {percent(drop['before'])} as before{measured} (95 % interval {points(low)} to {points(high)})."
+        )
     return (
         f"{what} {moved} by {points(abs(drop['value']))} points (95 % interval {points(low)} to {points(high)}), from "
         f"{percent(drop['before'])}{measured} to {percent(drop['after'])}: {verdict}."
