@@ -155,7 +155,7 @@ def test_parquet_needs_a_file_before_anything_is_loaded(command, finished, image
     os.mkfifo(tmp_path / "pipe")
     for out in (tmp_path / "pipe", tmp_path, "/dev/null"):
         refused = command("predict", finished.model, *images, "--format", "parquet", "--out", out)
-        assert_mistake(refused, 2, "Parquet needs a file", str(out))
+        assert_mistake(refused, 2, "must be a file", str(out))
     refused = command(
         "predict", finished.model, images[0], "--format", "parquet", "--out", tmp_path / "no" / "p.parquet"
     )

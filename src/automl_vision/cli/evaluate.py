@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, require_model, write_or_refuse
+from automl_vision.cli.paths import require_data, require_model, require_replaceable, write_or_refuse
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
@@ -63,6 +63,8 @@ def evaluate(
     settings = load_settings(overrides=overrides)
     require_model(model)
     require_data(data)
+    for file in filter(None, (out, page)):
+        require_replaceable(file)
 
     with loading():
         from automl_vision.cli.progress import listener

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from automl_vision.cli.paths import require_replaceable
 from automl_vision.errors import UsageError
 from automl_vision.files import write_atomically
 
@@ -86,8 +87,7 @@ def require_parquet_file(out: Path | None) -> Path:
     """Raise UsageError where Parquet has no file to go to: its end says where everything is, so no pipe can take it."""
     if out is None:
         raise UsageError("Parquet needs a file", value="--format parquet", fix="name one with --out FILE.parquet")
-    if out.exists() and not out.is_file():
-        raise UsageError("Parquet needs a file", value=out, fix="name a new file, or one that may be replaced")
+    require_replaceable(out)
     return out
 
 

@@ -78,7 +78,7 @@ def _cells(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
-    return disarmed(value) if isinstance(value, str) else value
+    return disarmed(visible(value)) if isinstance(value, str) else value
 
 
 def signed(value: float | None) -> str:

@@ -69,7 +69,7 @@ def read_finished(path: Path) -> FinishedRun:
             fix="give the folder of a finished run, as search left it",
         ) from None
     said, follows = run.figures["accuracy"]["value"], METRICS["accuracy"].function(test.labels, test.probabilities)
-    if report["test"]["n"] != len(test) or said is None or follows is None or abs(said - follows) > _ROUNDING:
+    if report["test"].get("n") != len(test) or said is None or follows is None or abs(said - follows) > _ROUNDING:
         raise RunError(
             "the report does not follow from the predictions",
             value=str(path),
@@ -104,7 +104,7 @@ def _finished(path: Path, report: Mapping[str, Any], test: Predictions) -> Finis
         test=test,
         figures={name: _figure(report["test"][name]) for name in ("accuracy", "macro_f1")},
         looks=max(len(report["looks"]), len(run_dir.read_looks(path))),
-        seed=int(report["seed"]),
+        seed=_seed(report["seed"]),
         backbone=str(report["model"].get("backbone", "")),
         interrupted=report["stop_reason"] == "interrupted",
     )
@@ -112,6 +112,12 @@ def _finished(path: Path, report: Mapping[str, Any], test: Predictions) -> Finis
 
 def _figure(found: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: _share(found[name]) for name in ("value", "low", "high")}
+
+
+def _seed(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no seed")
+    return value
 
 
 def _share(value: Any) -> float | None:
