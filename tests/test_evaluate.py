@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from automl_vision.data.fingerprint import Fingerprint, Marks, mark
 from automl_vision.data.preparation import read_manifest
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.data.store import build_store
+from automl_vision.errors import DataError
 from automl_vision.events import Event, Note
 from automl_vision.models.classifier import build_classifier
 from automl_vision.pipeline import evaluate
@@ -38,16 +40,18 @@ def model_of(
     fingerprint: Fingerprint | None = None,
     looks: list[dict[str, Any]] | None = None,
     decode_side: int = 0,
+    class_names: tuple[str, ...] = ("circle", "square", "triangle"),
+    test: Any = None,
 ) -> Path:
     net = build_classifier("mobilenetv3_small_100", 3, resolution=32)
     bundle = Bundle(
         backbone="mobilenetv3_small_100",
         head="linear",
-        class_names=("circle", "square", "triangle"),
+        class_names=class_names,
         preprocessing=Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), decode_side=decode_side),
         temperature=1.0,
         state_dict=net.state_dict(),
-        provenance={"data_fingerprint": data_fingerprint, "looks": looks or []},
+        provenance={"data_fingerprint": data_fingerprint, "looks": looks or [], "test": test},
         fingerprint=fingerprint,
     )
     save_bundle(bundle, folder / "model.pt")
@@ -244,3 +248,58 @@ def test_a_look_that_cannot_be_written_is_told_all_the_same(tmp_path: Path, mixe
 def test_a_ledger_of_nonsense_is_no_ledger(tmp_path: Path, mixed: Path, looks: Any) -> None:
     look = evaluate(model_of(tmp_path, "", FINGERPRINT, looks), mixed, SETTINGS).known["look"]
     assert look["number"] == 1
+
+
+# --- classes and the drop -------------------------------------------------------------------------------------------
+
+
+def renamed(data: Path, before: str, after: str) -> Path:
+    (data / before).rename(data / after)
+    return data
+
+
+def test_unknown_classes_are_named_with_the_nearest(tmp_path: Path, data: Path) -> None:
+    renamed(renamed(data, "circle", "Circel"), "square", "zebra")
+    with pytest.raises(DataError) as caught:
+        evaluate(model_of(tmp_path, ""), data, SETTINGS)
+    said = str(caught.value)
+    assert "2 of 3 classes" in said
+    assert "Circel (did you mean circle?), zebra\n" in said
+    assert "--label-map" in said
+
+
+def test_a_label_map_matches_classes_and_missing_ones_are_said(tmp_path: Path, data: Path) -> None:
+    shutil.rmtree(renamed(data, "circle", "ring") / "triangle")
+    (tmp_path / "map.csv").write_text("ring,circle\nsquare,square\n")
+    mapped = replace(SETTINGS, data=replace(SETTINGS.data, label_map=str(tmp_path / "map.csv")))
+    found = evaluate(model_of(tmp_path, ""), data, mapped)
+    assert found.missing == ("triangle",)
+    assert set(found.predictions.labels.tolist()) == {0, 1}
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path, data: Path) -> None:
+    renamed(data, "circle", "cafe\u0301")
+    model = model_of(tmp_path, "", class_names=("caf\u00e9", "square", "triangle"))
+    assert evaluate(model, data, SETTINGS).missing == ()
+
+
+def test_without_test_figures_there_is_no_drop_and_a_reason(tmp_path: Path, data: Path) -> None:
+    drop = evaluate(model_of(tmp_path, ""), data, SETTINGS).drop
+    assert drop == {
+        "measured": False,
+        "reason": "the model file does not say what the model reached on its own test set",
+    }
+
+
+def test_known_images_that_count_leave_no_drop(tmp_path: Path, mixed: Path) -> None:
+    perfect = {"value": 1.0, "low": 0.9, "high": 1.0}
+    model = model_of(tmp_path, "", FINGERPRINT, test={"n": 30, "accuracy": perfect, "macro_f1": perfect})
+    assert evaluate(model, mixed, SETTINGS).drop["measured"]
+    counted = evaluate(model, mixed, SETTINGS, include_seen=True).drop
+    assert not counted["measured"]
+    assert counted["reason"].startswith("4 images that the model was made with")
+
+
+def test_a_damaged_report_beside_the_model_is_passed_by(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "report.json").write_text("{")
+    assert not evaluate(model_of(tmp_path, ""), data, SETTINGS).drop["measured"]

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from automl_vision import run_dir
@@ -277,3 +278,25 @@ def test_damaged_settings_are_named_or_are_the_defaults(run: RunDir, damage: str
         return
     with pytest.raises(AutomlVisionError, match=run_dir.CONFIG):
         _ = run.settings
+
+
+def test_tables_hold_nothing_that_a_spreadsheet_runs():
+    table = pd.DataFrame(
+        {
+            "path": pd.Series(["=a.png", "b\udcff.png", "'+c", ""], dtype=object),
+            "label": ["-1", "+1", "it's", "x"],
+            "group": [-1, 2, 3, 4],
+            "score": [0.5, -1.0, float("nan"), 1.0],
+        }
+    )
+    text = run_dir.table_text(table)
+    assert text.splitlines() == [
+        "path,label,group,score",
+        "'=a.png,'-1,-1,0.5",
+        "b\udcff.png,'+1,2,-1.0",
+        "''+c,it's,3,",
+        ",x,4,1.0",
+    ]
+    plain = table.drop(columns=["path", "label"])
+    assert run_dir.table_text(plain) == plain.to_csv(index=False, lineterminator="\n")
+    assert run_dir.table_text(table[:0]) == "path,label,group,score\n"

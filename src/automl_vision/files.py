@@ -55,6 +55,10 @@ class _Remembering:
     def flush(self) -> None:
         self._file.flush()
 
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
 
 def _write_through(file: IO[bytes], write: Callable[[IO[bytes]], object]) -> None:
     remembering = _Remembering(file)

@@ -184,6 +184,12 @@ def macro_f1_of(counts: Tally) -> Floats:
     return ratio(ratio(2 * counts.hits, both).sum(axis=1), (both > 0).sum(axis=1), np.nan)
 
 
+def macro_precision_of(counts: Tally) -> Floats:
+    """(B) mean precision over the classes that occur or were predicted."""
+    both = counts.support + counts.predicted
+    return ratio(ratio(counts.hits, counts.predicted).sum(axis=1), (both > 0).sum(axis=1), np.nan)
+
+
 def weighted_f1_of(counts: Tally) -> Floats:
     """(B) mean F1, weighted by support."""
     f1 = ratio(2 * counts.hits, counts.support + counts.predicted)
@@ -243,6 +249,9 @@ TALLY_METRICS: dict[str, Callable[[Tally], Floats]] = {
     "micro_f1": accuracy_of,  # with one label per image, a miss is one false positive and one false negative
     "binary_f1": binary_f1_of,
 }
+
+#: Of tables that are compared with published figures; no objective, and not in report.json.
+MACRO_PRECISION = Metric("Macro precision", _from_tally(macro_precision_of), macro=True)
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("Accuracy", _from_tally(accuracy_of)),

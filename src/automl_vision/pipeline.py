@@ -275,7 +275,7 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
     )
     out.mkdir(parents=True, exist_ok=True)
     run_dir.write_tables(prepared, out)
-    write_text(out / run_dir.EVIDENCE, evidence_table(prepared).to_csv(index=False, lineterminator="\n"))
+    write_text(out / run_dir.EVIDENCE, run_dir.table_text(evidence_table(prepared)))
     write_text(out / run_dir.INSPECTION, page)
     return out / run_dir.INSPECTION
 

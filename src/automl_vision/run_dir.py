@@ -26,13 +26,15 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
+from pandas.api.types import is_numeric_dtype
 
 from automl_vision.config import Settings, dump_settings, load_settings
 from automl_vision.data.preparation import Prepared
@@ -40,6 +42,7 @@ from automl_vision.data.split import split_table
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.report.gallery import Gallery
+from automl_vision.spreadsheet import disarmed
 
 MODEL = "model.pt"
 REPORT_HTML = "report.html"
@@ -140,8 +143,7 @@ class RunDir:
     @property
     def about(self) -> dict[str, Any]:
         """What the run works on."""
-        facts: dict[str, Any] = _read_json(self.path / RUN, {})
-        return facts
+        return read_about(self.path)
 
     def add_about(self, **facts: Any) -> None:
         """Keep facts about what the run works on, so that a resumed run can hold to them."""
@@ -211,6 +213,16 @@ def read_gallery(path: Path) -> Gallery | None:
         raise _damaged(path / GALLERY, str(error)) from None
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What the run in `path` works on; takes no lock.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    facts: dict[str, Any] = _read_json(path / RUN, {})
+    return facts
+
+
 def read_looks(path: Path) -> list[dict[str, Any]]:
     """Every look at the test set of the run in `path`, oldest first; takes no lock.
 
@@ -254,9 +266,21 @@ def write_tables(prepared: Prepared, folder: Path) -> None:
         OSError: the folder cannot be written.
     """
     table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
-    write_text(folder / SPLIT, table.to_csv(index=False, lineterminator="\n"))
-    findings = prepared.audit.to_frame(prepared.manifest)
-    write_text(folder / AUDIT, findings.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / SPLIT, table_text(table))
+    write_text(folder / AUDIT, table_text(prepared.audit.to_frame(prepared.manifest)))
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """The table as CSV; text that a spreadsheet would run as a formula has a `'` before it."""
+    safe = {
+        name: column if is_numeric_dtype(column) else pd.Series(_disarmed(column), index=table.index, dtype=object)
+        for name, column in table.items()
+    }
+    return str(pd.DataFrame(safe).to_csv(index=False, lineterminator="\n"))
+
+
+def _disarmed(column: Iterable[Any]) -> list[Any]:
+    return [disarmed(cell) if isinstance(cell, str) else cell for cell in column]
 
 
 def now() -> str:

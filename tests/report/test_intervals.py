@@ -15,6 +15,7 @@ from automl_vision.report.intervals import (
     difference_interval,
     group_weights,
     metric_intervals,
+    paired_proportions,
     sign_test,
     wilson,
 )
@@ -210,3 +211,33 @@ def test_coverage(classes, per_group, n):
             missed[name] += not found[name][0] <= value <= found[name][1]
     assert max(missed.values()) <= 30
     assert min(missed.values()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((36, 12, 2, 0), (0.0569, 0.3404)),
+        ((36, 14, 0, 0), (0.1528, 0.4167)),
+        ((0, 29, 1, 0), (0.6666, 0.9882)),
+        ((30, 0, 0, 24), (-0.0358, 0.0358)),
+    ],
+)
+def test_paired_proportions_of_known_counts(counts, expected):
+    assert paired_proportions(*counts) == pytest.approx(expected, abs=5e-5)
+
+
+@given(st.lists(st.integers(0, 60), min_size=4, max_size=4))
+def test_paired_proportions_hold_the_difference_and_turn_with_it(counts):
+    both, first, second, neither = counts
+    low, high = paired_proportions(both, first, second, neither)
+    n = sum(counts)
+    assert -1 - 1e-12 <= low <= ((first - second) / n if n else 0) <= high <= 1 + 1e-12
+    assert paired_proportions(both, second, first, neither) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.12, 0.08, 0.1), (0.9, 0.04, 0.04, 0.02), (0.5, 0.0, 0.2, 0.3)])
+def test_paired_proportions_keep_their_promise(shares):
+    drawn = np.random.default_rng(0).multinomial(80, shares, size=2000)
+    bounds = np.array([paired_proportions(*counts) for counts in drawn.tolist()])
+    truth = shares[1] - shares[2]
+    assert 0.93 < ((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])).mean() <= 0.99

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, require_model, write_or_refuse
+from automl_vision.cli.paths import require_data, require_model, require_replaceable, write_or_refuse
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
@@ -28,6 +28,12 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the predictions to this CSV file.", show_default=False)
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page", help="Write the figures to this HTML page: one file, no outside requests.", show_default=False
+        ),
+    ] = None,
     include_seen: Annotated[
         bool,
         typer.Option(
@@ -43,6 +49,8 @@ def evaluate(
 ) -> None:
     """Measure a model on other labelled images, with intervals. Its classes are matched by name.
 
+    How far its figures fall against its own test set is said over all and for each class.
+
     Images that it was trained on or chosen with, also saved again, scaled, mirrored or turned, are found by the digests
     in the model file and do not count.
 
@@ -55,24 +63,39 @@ def evaluate(
     settings = load_settings(overrides=overrides)
     require_model(model)
     require_data(data)
+    for file in filter(None, (out, page)):
+        require_replaceable(file)
 
     with loading():
         from automl_vision.cli.progress import listener
         from automl_vision.cli.result import print_evaluation, print_json
+        from automl_vision.files import write_text
         from automl_vision.pipeline import evaluate as measure
+        from automl_vision.report.evaluation_page import render_evaluation
+        from automl_vision.run_dir import now
 
     with listener(quiet=quiet or json_output) as tell:
         found = measure(model, data, settings, include_seen=include_seen, tell=tell)
     if out is not None:
         write_or_refuse(out, lambda: found.predictions.to_csv(out))
+    if page is not None and found.figures is not None:
+        name = data.resolve().name or "data"
+        text = render_evaluation(_plain(found), name=name, model=str(model), created=now())
+        write_or_refuse(page, lambda: write_text(page, text))
     if json_output:
-        failed = [{"path": path, "error": reason} for path, reason in found.failed]
-        print_json({**(found.figures or {"n": 0}), "known": found.known, "failed": failed})
+        print_json(_plain(found))
     else:
         print_evaluation(found, safe(data.name) or "data")
     for path, reason in found.failed[:10]:
         stderr.print(f"  {safe(path)}: {safe(reason)}", highlight=False)
     _leave(found, fail_on_leak=fail_on_leak)
+
+
+def _plain(found: Evaluation) -> dict[str, Any]:
+    """The evaluation as plain JSON types."""
+    failed = [{"path": path, "error": reason} for path, reason in found.failed]
+    more = {"drop": found.drop, "missing_classes": list(found.missing), "known": found.known, "failed": failed}
+    return {**(found.figures or {"n": 0}), **more}
 
 
 def _leave(found: Evaluation, *, fail_on_leak: bool) -> None:

@@ -25,6 +25,17 @@ def require_run(run: Path) -> None:
     _require(run, "there is no run at this path", "give the folder that search printed")
 
 
+def require_baseline(file: Path) -> None:
+    """Raise UsageError where there is no file of baseline figures."""
+    _require(file, "there is no baseline at this path", "check the path given to --baseline")
+
+
+def require_replaceable(out: Path) -> None:
+    """Raise UsageError where there is something that is no file: what is written whole would take its place."""
+    if out.exists() and not out.is_file():
+        raise UsageError("the output must be a file", value=out, fix="name a new file, or one that may be replaced")
+
+
 def write_or_refuse(out: Path, write: Callable[[], object]) -> None:
     """Call `write`; raise UsageError where it cannot write to `out`."""
     try:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
@@ -17,9 +17,20 @@ import typer
 
 from automl_vision.cli.heat_maps import HeatMapFolder, require_explainable
 from automl_vision.cli.paths import require_model, write_or_refuse
+from automl_vision.cli.prediction_rows import (
+    Columns,
+    best_places,
+    json_rows,
+    more_cells,
+    more_of,
+    more_titles,
+    require_parquet_file,
+    write_parquet,
+)
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.errors import PartialFailure, UsageError
+from automl_vision.spreadsheet import disarmed
 from automl_vision.visible import visible
 
 if TYPE_CHECKING:
@@ -32,6 +43,8 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+    jsonl = "jsonl"
+    parquet = "parquet"
 
 
 def predict(
@@ -45,10 +58,19 @@ def predict(
         ),
     ],
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="table, csv, or json: one object per line.")
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="table, csv, json (one object per line), jsonl (the same, each with the same keys), or parquet.",
+        ),
     ] = Format.table,
-    top: Annotated[int, typer.Option("--top", "-k", help="Classes shown per image in the table.", min=1)] = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of stdout.")] = None,
+    top: Annotated[
+        int, typer.Option("--top", "-k", help="Give the so many most probable classes of each image.", min=1)
+    ] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output", "-o", help="Write to this file instead of stdout.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     abstain: Annotated[
         float,
@@ -73,11 +95,15 @@ def predict(
 
     automl-vision predict runs/imgs/model.pt photo.jpg
 
-    automl-vision predict runs/imgs/model.pt ./new --format json > predictions.jsonl
+    automl-vision predict runs/imgs/model.pt ./new --format jsonl > predictions.jsonl
+
+    automl-vision predict runs/imgs/model.pt ./new --format parquet --top 3 --output predictions.parquet
 
     automl-vision predict runs/imgs/model.pt photo.jpg --explain heat-maps
     """
     require_model(model)
+    if format is Format.parquet:
+        require_parquet_file(out)
     if explain is not None:
         require_explainable(model, explain, images)
 
@@ -100,7 +126,7 @@ def predict(
             failed += prediction.status == "error"
             yield abstaining(drawing.drawn(prediction) if drawing else prediction, abstain)
 
-    _write(counted(), loaded.class_names, format, top, out, with_heat_maps=drawing is not None)
+    _write(counted(), Columns(loaded.class_names, top, heat_map=drawing is not None), format, out)
     if drawing:
         drawing.tell()
         failed += drawing.gone
@@ -138,39 +164,39 @@ def abstaining(prediction: Prediction, threshold: float) -> Prediction:
     return replace(prediction, status="abstained", label=None)
 
 
-def _write(
-    predictions: Iterable[Prediction],
-    class_names: tuple[str, ...],
-    form: Format,
-    top: int,
-    out: Path | None,
-    *,
-    with_heat_maps: bool,
-) -> None:
-    lines = {Format.table: _table_lines, Format.csv: _csv_lines, Format.json: _json_lines}[form]
+def _write(predictions: Iterable[Prediction], columns: Columns, form: Format, out: Path | None) -> None:
+    if form is Format.parquet:
+        file = require_parquet_file(out)
+        write_or_refuse(file, lambda: write_parquet(predictions, columns, file))
+        stderr.print(f"Wrote {safe(str(file))}", highlight=False)
+        return
+    lines = {
+        Format.table: _table_lines,
+        Format.csv: _csv_lines,
+        Format.json: _json_lines,
+        Format.jsonl: json_rows,
+    }[form]
     if out is None:
         shown = visible if sys.stdout.isatty() else str  # a terminal acts on control characters, a program does not
-        for line in lines(predictions, class_names, top, with_heat_maps):
+        for line in lines(predictions, columns):
             typer.echo(shown(line))
         return
 
     def write() -> None:
         with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines(predictions, class_names, top, with_heat_maps))
+            file.writelines(f"{line}\n" for line in lines(predictions, columns))
 
     write_or_refuse(out, write)
     stderr.print(f"Wrote {safe(str(out))}", highlight=False)
 
 
-def _json_lines(
-    predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int, with_heat_maps: bool
-) -> Iterator[str]:
+def _json_lines(predictions: Iterable[Prediction], columns: Columns) -> Iterator[str]:
     for prediction in predictions:
-        row = as_json(prediction, class_names)
-        yield json.dumps(row | {"heat_map": prediction.heat_map} if with_heat_maps else row, ensure_ascii=True)
+        row = as_json(prediction, columns.class_names) | more_of(prediction, columns)
+        yield json.dumps(row, ensure_ascii=True)
 
 
-def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, Any]:
+def as_json(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
     """`path`, `status`, `label`, `probability`, `probabilities` by class; `error` where there is one."""
     row: dict[str, Any] = {
         "path": prediction.path,
@@ -184,13 +210,11 @@ def as_json(prediction: Prediction, class_names: tuple[str, ...]) -> dict[str, A
     return {**row, "error": prediction.error} if prediction.status == "error" else row
 
 
-def _csv_lines(
-    predictions: Iterable[Prediction], class_names: tuple[str, ...], _top: int, with_heat_maps: bool
-) -> Iterator[str]:
-    last = ["heat_map"] if with_heat_maps else []
-    yield _csv_line(["path", "status", "label", "probability", *(f"p:{name}" for name in class_names), "error", *last])
+def _csv_lines(predictions: Iterable[Prediction], columns: Columns) -> Iterator[str]:
+    chances = [f"p:{name}" for name in columns.class_names]
+    yield _csv_line(["path", "status", "label", "probability", *chances, "error", *more_titles(columns)])
     for prediction in predictions:
-        none: list[Any] = [None] * len(class_names)
+        none: list[Any] = [None] * len(columns.class_names)
         probabilities = none if prediction.probabilities is None else prediction.probabilities.tolist()
         yield _csv_line(
             [
@@ -200,7 +224,7 @@ def _csv_lines(
                 prediction.probability,
                 *probabilities,
                 prediction.error,
-                *(getattr(prediction, key) for key in last),
+                *more_cells(prediction, columns),
             ]
         )
 
@@ -208,24 +232,19 @@ def _csv_lines(
 def _csv_line(cells: list[Any]) -> str:
     line = io.StringIO()
     # Before Python 3.13 only characters of the line terminator are quoted as line breaks.
-    csv.writer(line, lineterminator="\r\n").writerow([_disarmed(cell) for cell in cells])
+    csv.writer(line, lineterminator="\r\n").writerow(
+        [disarmed(cell) if isinstance(cell, str) else cell for cell in cells]
+    )
     return line.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace").decode()
 
 
-def _disarmed(cell: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
-
-
-def _table_lines(
-    predictions: Iterable[Prediction], class_names: tuple[str, ...], top: int, with_heat_maps: bool
-) -> Iterator[str]:
+def _table_lines(predictions: Iterable[Prediction], columns: Columns) -> Iterator[str]:
     for prediction in predictions:
         if prediction.probabilities is None:
             yield f"{visible(prediction.path)}  error: {visible(prediction.error)}"
             continue
         answered = "" if prediction.status == "ok" else f"{prediction.status}: "
-        best = prediction.probabilities.argsort()[::-1][:top]
-        shown = (f"{visible(class_names[i])} {prediction.probabilities[i]:.3f}" for i in best)
-        drawn = f"  {visible(prediction.heat_map or 'no heat map')}" if with_heat_maps else ""
+        best = best_places(prediction.probabilities, columns.top)
+        shown = (f"{visible(columns.class_names[i])} {prediction.probabilities[i]:.3f}" for i in best)
+        drawn = f"  {visible(prediction.heat_map or 'no heat map')}" if columns.heat_map else ""
         yield f"{visible(prediction.path)}  {answered}{'  '.join(shown)}{drawn}"

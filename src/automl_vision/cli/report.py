@@ -1,4 +1,4 @@
-"""`automl-vision report`: render a run's report again, or verify its numbers."""
+"""`automl-vision report`: render a run's report again, verify its numbers, or compare several runs."""
 
 from __future__ import annotations
 
@@ -7,32 +7,87 @@ from typing import Annotated
 
 import typer
 
-from automl_vision.cli.paths import require_run
-from automl_vision.cli.terminal import safe, stdout
-from automl_vision.errors import AutomlVisionError
+from automl_vision.cli.paths import require_baseline, require_run, write_or_refuse
+from automl_vision.cli.terminal import safe, stderr, stdout
+from automl_vision.errors import AutomlVisionError, UsageError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several.", show_default=False)
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compute every test figure again from the saved predictions, and compare.")
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            help="CSV of figures to stand beside: columns dataset and accuracy, precision, f1; percent or shares.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write comparison.html, comparison.csv and comparison.json into this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON object.")] = False,
 ) -> None:
-    """Render report.html again from report.json, or check that the numbers follow from the predictions bit for bit.
+    """Render report.html again from report.json, check that the numbers follow from the predictions, or compare runs.
+
+    Several runs are compared by what they left: no image is opened. Those with the same test images are compared in
+    pairs, image by image; all share one table of accuracy, precision and F1.
 
     [bold]Examples[/bold]
 
     automl-vision report runs/imgs
 
     automl-vision report runs/imgs --verify
+
+    automl-vision report runs/a runs/b runs/c --baseline published.csv --out compared
     """
-    require_run(run)
+    for run in runs:
+        require_run(run)
+    compared = len(runs) > 1 or baseline is not None or out is not None or json_output
+    if verify:
+        if baseline is not None or out is not None or json_output:
+            raise UsageError("--verify stands alone", value="--verify", fix="leave out --baseline, --out and --json")
+        for run in runs:
+            _verify(run)
+    elif compared:
+        _compare(runs, baseline, out, json_output=json_output)
+    else:
+        from automl_vision.pipeline import render_again
 
-    from automl_vision.pipeline import render_again, verify_run
+        stdout.print(f"Wrote {safe(str(render_again(runs[0])))}", highlight=False)
 
-    if not verify:
-        stdout.print(f"Wrote {safe(str(render_again(run)))}", highlight=False)
-        return
+
+def _compare(runs: list[Path], baseline: Path | None, out: Path | None, *, json_output: bool) -> None:
+    if baseline is not None:
+        require_baseline(baseline)
+
+    from automl_vision.cli.comparison import print_comparison
+    from automl_vision.cli.result import print_json
+    from automl_vision.stages.compare_runs import compare_runs, write_comparison
+
+    comparison = compare_runs(runs, baseline)
+    if out is not None:
+        write_or_refuse(out, lambda: write_comparison(comparison, out))
+        stderr.print(f"Wrote {safe(str(out / 'comparison.html'))}", highlight=False)
+    if json_output:
+        print_json(comparison)
+    else:
+        print_comparison(comparison)
+
+
+def _verify(run: Path) -> None:
+    from automl_vision.pipeline import verify_run
+
     differences = verify_run(run)
     for line in differences:
         stdout.print(safe(line), highlight=False)

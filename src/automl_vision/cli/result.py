@@ -113,11 +113,33 @@ def _print_impact(report: Mapping[str, Any]) -> None:
         stdout.print(safe(impact_line(report["impact"])), highlight=False)
 
 
+def print_drop(found: Evaluation) -> None:
+    """What became of the figures of the model's own test set, the classes that fell most first."""
+    from automl_vision.report.shift import drop_sentences
+
+    rows = found.drop.get("classes", [])
+    if rows:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("recall")
+        for name in ("own test", "here", "drop in points", "95 % interval"):
+            table.add_column(name, justify="right")
+        for row in sorted(rows, key=lambda each: -each["value"])[:CLASS_ROWS]:
+            figures = (f"{row['before']:.3f}", f"{row['after']:.3f}", f"{100 * row['value']:.1f}")
+            interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+            table.add_row(safe(row["class"]), *figures, interval, style="yellow" if row["low"] > 0 else "")
+        if len(rows) > CLASS_ROWS:
+            table.add_row(f"... {len(rows) - CLASS_ROWS} more (--json)", "", "", "", "", style="dim")
+        stdout.print(table)
+    for sentence in drop_sentences(found.drop, found.missing):
+        stdout.print(safe(sentence), highlight=False)
+
+
 def print_evaluation(found: Evaluation, title: str) -> None:
     """The figures of a set, and what of it the model knows."""
     if found.figures is not None:
         stdout.print(_figures({"test": found.figures, "validation": None, "baselines": []}, title))
         stdout.print(_classes(found.figures))
+    print_drop(found)
     for sentence in _known(found.known, len(found.predictions)):
         stdout.print(sentence, highlight=False)
 

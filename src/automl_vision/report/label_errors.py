@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_vision.report.predictions import disarmed
+from automl_vision.spreadsheet import disarmed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

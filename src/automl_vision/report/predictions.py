@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 
 from automl_vision.errors import DataError
 from automl_vision.files import write_atomically
+from automl_vision.spreadsheet import disarmed, rearmed
 
 COLUMNS = ("path", "label", "predicted", "correct", "probability", "group")
 
 #: Before the class name in the header of a column of probabilities.
 CLASS_PREFIX = "p:"
-
-#: Text that a spreadsheet would run as a formula, with any quotes already before it.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 @dataclass(frozen=True)
@@ -116,15 +113,6 @@ class Predictions:
         return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
-def disarmed(text: str) -> str:
-    """Text for a cell of a table that a spreadsheet will not run as a formula."""
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def _rearmed(text: str) -> str:
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
 def _class_names(file: Path, header: Sequence[str]) -> tuple[str, ...]:
     count = len(COLUMNS)
     classes = header[count:]
@@ -144,13 +132,13 @@ def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
         number = int(group)
     except ValueError as error:
         raise _broken(file, row, str(error)) from None
-    if _rearmed(label) not in index:
+    if rearmed(label) not in index:
         raise _broken(file, row, f"{label!r} is no class of the header")
     if len(chances) != len(index):
         raise _broken(file, row, f"{len(chances)} probabilities for {len(index)} classes")
     if not np.isfinite(chances).all():
         raise _broken(file, row, "a probability is not finite")
-    return _rearmed(path), index[_rearmed(label)], number, chances
+    return rearmed(path), index[rearmed(label)], number, chances
 
 
 def _broken(file: Path, row: int, detail: str) -> DataError:

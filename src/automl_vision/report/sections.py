@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
         "eligible": int(dealt.eligible.sum()),
         "leaks": len(dealt.leaks),
         "dropped_classes": list(prepared.dropped_classes),
+        "test_digest": test_digest(prepared),
         "findings": [
             {
                 "kind": finding.kind,
@@ -72,6 +74,17 @@ def care_section(prepared: Prepared, lineage: str) -> dict[str, Any]:
         "test_copies": int((audit.lineage.role[test] == "copy").sum()),
         "unnamed_faults": len(set(dealt.rows("quarantine").tolist()) - named),
     }
+
+
+def test_digest(prepared: Prepared) -> str:
+    """blake2b-128 over content and label of the test images, in no order; hex: equal for the same test set anywhere."""
+    names, files = prepared.manifest.class_names, prepared.facts.table["file_digest"].to_numpy(dtype=object)
+    rows = prepared.split.rows("test")
+    lines = sorted(f"{files[row]} {names[prepared.manifest.labels[row]]}" for row in rows)
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+test_digest.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it
 
 
 def trials_section(trials: list[Trial]) -> dict[str, Any]:

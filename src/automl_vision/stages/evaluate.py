@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,8 @@ from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.predictor import Model, Prediction, load
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import metrics_section, test_section
-from automl_vision.run_dir import RunDir
+from automl_vision.report.shift import drop_section, own_figures
+from automl_vision.run_dir import RunDir, read_report
 
 #: Figures that are given for all images and for the new ones.
 COMPARED_FIGURES = ("n", "accuracy", "macro_f1")
@@ -39,12 +42,16 @@ class Evaluation:
             the test set this was, None where it was none.
         predictions: of all readable images, known ones included.
         failed: (path, reason) of each image that could not be read.
+        drop: against the model's own test set, as `report.shift.drop_section` says it.
+        missing: classes of the model that the set has no images of.
     """
 
     figures: dict[str, Any] | None
     known: dict[str, Any]
     predictions: Predictions
     failed: tuple[tuple[str, str], ...]
+    drop: dict[str, Any]
+    missing: tuple[str, ...]
 
     @property
     def seen(self) -> int:
@@ -87,9 +94,12 @@ def evaluate(
         class_names=loaded.class_names,
     )
     failed = tuple((manifest.paths[row], each.error) for row, each in enumerate(said) if each.probabilities is None)
+    own = own_figures(loaded.bundle.provenance, _report_beside(model))
+    missing = tuple(each for place, each in enumerate(loaded.class_names) if place not in set(labels.tolist()))
     if fingerprint is None:
         known = {"checked": False, "reason": "the model file has no fingerprint of the images it was made with"}
-        return Evaluation(test_section(predictions, settings.machine.seed), known, predictions, failed)
+        section = test_section(predictions, settings.machine.seed)
+        return Evaluation(section, known, predictions, failed, drop_section(own, section), missing)
     marks = [mark for row in rows if (mark := said[row].mark) is not None]
     where = _where(fingerprint, marks)
     look = _look(model, loaded, sum(name == "test" for name, _ in where))
@@ -97,7 +107,17 @@ def evaluate(
     counted = predictions if include_seen else _of(predictions, _new(where))
     known["excluded"] = len(predictions) - len(counted)
     figures = test_section(counted, settings.machine.seed) if len(counted) else None
-    return Evaluation(figures, known, predictions, failed)
+    known_count = len(predictions) - int(_new(where).sum()) if include_seen else 0
+    why_not = f"{known_count:,} images that the model was made with count here" if known_count else ""
+    return Evaluation(figures, known, predictions, failed, drop_section(own, figures, why_not), missing)
+
+
+def _report_beside(model: Path) -> dict[str, Any] | None:
+    """report.json of the run that the model lies in; one that is damaged counts as none."""
+    try:
+        return read_report(model.resolve().parent)
+    except RunError:
+        return None
 
 
 def _predicted(model: Model, manifest: Manifest, tell: Tell) -> list[Prediction]:
@@ -115,14 +135,27 @@ def _probabilities(prediction: Prediction) -> NDArray[np.float64]:
 
 
 def _labels_of_model(names: tuple[str, ...], known: tuple[str, ...]) -> NDArray[np.int64]:
-    unknown = [name for name in names if name not in known]
+    """(C of the set) the model's number of each class; equal letters in another Unicode form are the same name."""
+    number = {normalize("NFC", name): place for place, name in enumerate(known)} | {
+        name: place for place, name in enumerate(known)
+    }
+    found = [number.get(name, number.get(normalize("NFC", name), -1)) for name in names]
+    unknown = [name for name, place in zip(names, found, strict=True) if place < 0]
     if unknown:
         raise DataError(
-            "the set has classes that the model does not know",
-            value=", ".join(unknown[:10]),
-            fix=f"rename or merge them with --label-map; the model knows {', '.join(known[:20])}",
+            f"the set has {len(unknown)} of {len(names)} classes that the model does not know",
+            value=", ".join(f"{name}{_nearest(name, known)}" for name in unknown[:10]) + ", ..." * (len(unknown) > 10),
+            fix="rename or merge them with --label-map FILE (lines THEIRS,OURS), or leave them out; the model knows "
+            + ", ".join(known[:20])
+            + f" and {len(known) - 20} more" * (len(known) > 20),
         )
-    return np.array([known.index(name) for name in names], dtype=np.int64)
+    return np.array(found, dtype=np.int64)
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1)
+    return f" (did you mean {folded[near[0]]}?)" if near else ""
 
 
 # --- what the model knows -------------------------------------------------------------------------------------------

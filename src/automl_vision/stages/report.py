@@ -26,6 +26,7 @@ from automl_vision.report.sections import (
     selection_section,
     trials_section,
 )
+from automl_vision.report.shift import test_figures
 from automl_vision.runtime import environment
 from automl_vision.search.samplers import export_study, importances
 from automl_vision.search.search import Search
@@ -64,8 +65,7 @@ def write_report(
     report = build_report(
         replace(known, impact=impact, costs=costs, label_check=checks.labels, shortcuts=checks.shortcuts)
     )
-    figures = {name: report["test"][name] for name in ("n", "accuracy", "macro_f1")}
-    provenance = {**finished.bundle.provenance, "test": figures, "looks": looked.looks}
+    provenance = {**finished.bundle.provenance, "test": test_figures(report["test"]), "looks": looked.looks}
     save_bundle(replace(finished.bundle, provenance=provenance), folder / run_dir.MODEL)
     for name, predictions in looked.by_set.items():
         predictions.to_csv(folder / run_dir.predictions_file(name))
