@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet
 import pytest
 from command import assert_mistake
@@ -86,7 +85,8 @@ def test_every_form_tells_where_a_heat_map_is(tmp_path):
     rows = [json.loads(line) for line in json_rows([drawn, ROWS[1]], columns)]
     assert [row["heat_map"] for row in rows] == ["maps/x.png", None]
     write_parquet(iter([drawn, ROWS[1]]), columns, tmp_path / "p.parquet")
-    assert pd.read_parquet(tmp_path / "p.parquet")["heat_map"].tolist() == ["maps/x.png", None]
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet")
+    assert table.column("heat_map").to_pylist() == ["maps/x.png", None]
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 4096])
