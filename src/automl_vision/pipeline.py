@@ -16,6 +16,7 @@ from typing import Any
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
+from automl_vision.data.hub_name import absolute, is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
 from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
@@ -88,7 +89,7 @@ def search(data: str | Path, budget: str | None = None, *, out: str | Path | Non
     """Find the best classifier for a folder or table of labelled images.
 
     Args:
-        data: folder of class folders, or a CSV, TSV or Parquet table.
+        data: folder of class folders, or a CSV, TSV or Parquet table; `hf:NAME`, or what `datasets.save_to_disk` wrote.
         budget: wall-clock time for everything: "90s", "10m", "1h".
         out: the run folder to make; `runs/<data>-<date>` by default.
         **settings: any setting of docs/settings.md by its key (`device="cpu"`, `backbones=["resnet18"]`, ...).
@@ -125,11 +126,13 @@ def run_search(
         started: monotonic seconds from which the budget counts; now by default.
         fail_on_leak: raise `LeakFound` before anything is trained where the split that came with the data leaks.
     """
-    if not data.exists():
+    if not is_hub_name(data) and not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
-    read_manifest(data, settings)  # before the folder is made: data that cannot be used leave nothing behind
-    run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
+    read_manifest(
+        data, settings, lambda text: tell(Note(text))
+    )  # before the folder is made: data that cannot be used leave nothing behind
+    run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(absolute(data))})
     try:
         return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak))
     except UsageError:
@@ -215,7 +218,7 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         DataError: there are no labelled images, or one changes while it is read.
     """
     tell(StageStarted("read"))
-    manifest = read_manifest(data, settings)
+    manifest = read_manifest(data, settings, lambda text: tell(Note(text)))
     runtime = make_runtime("cpu", "float32", settings.machine.threads)
     plan = make_plan(manifest, settings, runtime, offline=True)
     tell(StageStarted("decode", f"{len(manifest):,} images"))
@@ -257,7 +260,7 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
     page = render_inspection(
         prepared,
         settings.data,
-        name=data.resolve().name,
+        name=absolute(data).name,
         created=run_dir.now(),
         threads=make_runtime("cpu", "float32", settings.machine.threads).threads,
         progress=lambda done, total: tell(Progress(done, total)),
@@ -272,7 +275,7 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
 def _run_path(data: Path, settings: Settings) -> Path:
     if settings.output.name:
         return Path(settings.output.runs) / settings.output.name
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.resolve().stem).strip("-.") or "data"
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", absolute(data).stem).strip("-.") or "data"
     wanted = Path(settings.output.runs) / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = wanted, 2
     while path.exists():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, require_run
+from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
@@ -24,9 +24,7 @@ def search(
     overrides: dict[str, Any],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.", show_default=False
-        ),
+        typer.Option("--data", "-d", help=DATA_HELP, show_default=False),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file with settings; options win over it.")
