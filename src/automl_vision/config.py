@@ -31,6 +31,7 @@ from automl_vision.rules import (
     SEED,
     SETS_BY_NAME,
     SIDES,
+    TRACKED_BY,
     Rule,
     at_least,
     below,
@@ -290,6 +291,12 @@ class OutputSettings:
         True,
         "Append what each rung came to to history.jsonl in the user's state folder: recipe and figures, no path, no "
         "class name, no picture. It stays on this machine.",
+    )
+    track: list[str] = _setting(
+        [],
+        "Show the search in tensorboard, mlflow or wandb as well: settings, epochs, figures and the report (extra "
+        "track).",
+        TRACKED_BY,
     )
     kept_checkpoints: int = _setting(
         3, "Fine-tunes, best first, whose weights stay in the run folder; those of probes stay as well.", at_least(1)

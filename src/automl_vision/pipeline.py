@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ from automl_vision.stages.read import read
 from automl_vision.stages.report import write_report
 from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
+from automl_vision.tracking.trackers import require_trackers
+from automl_vision.tracking.tracking import Tracking
 
 __all__ = [
     "Evaluation",
@@ -128,6 +130,7 @@ def run_search(
     """
     if not is_hub_name(data) and not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
+    require_trackers(settings.output.track)
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
     read_manifest(
         data, settings, lambda text: tell(Note(text))
@@ -163,7 +166,25 @@ def resume_search(
 
 
 def _go(context: RunContext) -> Run:
-    """All stages of one run, in their order."""
+    """All stages of one run, in their order, beside the trackers that watch it."""
+    try:
+        with _tracking(context) as tracking:
+            run = _stages(replace(context, tell=tracking.tell))
+            tracking.finish(run.report, context.clock.remaining)
+            return run
+    finally:
+        context.run.close()
+
+
+def _tracking(context: RunContext) -> Tracking:
+    def warn(text: str) -> None:
+        context.note(text, warning=True)
+        context.troubles.append(text)
+
+    return Tracking(context.run.path, context.settings, context.tell, warn, context.note)
+
+
+def _stages(context: RunContext) -> Run:
     try:
         with context.stage("read"):
             manifest = read(context)
@@ -179,8 +200,6 @@ def _go(context: RunContext) -> Run:
         if not run_dir.is_about_writing(context.run.path, error):
             raise
         raise cannot_write(context.run.path, error) from error
-    finally:
-        context.run.close()
 
 
 def _check_leaks(context: RunContext, prepared: Prepared) -> None:

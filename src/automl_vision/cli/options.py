@@ -89,7 +89,7 @@ def _as_parameter(name: str, dotted: str) -> inspect.Parameter:
 def _help(dotted: str) -> str:
     """The setting's own help, and what a command line needs to know beyond it."""
     pairs = f" {_PAIRS[dotted][0]}; may be repeated." if dotted in _PAIRS else ""
-    how = {list: " Separated by commas.", dict: pairs}
+    how = {list: " Separated by commas, or repeated.", dict: pairs}
     return setting_help(dotted) + how.get(typing.get_origin(setting_hint(dotted)), "") + _choices(dotted)
 
 
@@ -109,9 +109,9 @@ def _flags(dotted: str, *, is_switch: bool) -> tuple[str, ...]:
 
 
 def _option_type(dotted: str) -> Any:
-    """How a setting is typed on the command line: lists as comma-separated text, tables as repeated NAME=VALUE."""
+    """How a setting is typed on the command line: lists comma-separated or repeated, tables as repeated NAME=VALUE."""
     hint = setting_hint(dotted)
-    return {list: str, dict: list[str]}.get(typing.get_origin(hint), hint)
+    return {list: list[str], dict: list[str]}.get(typing.get_origin(hint), hint)
 
 
 def _value(dotted: str, given: Any) -> Any:
@@ -120,7 +120,7 @@ def _value(dotted: str, given: Any) -> Any:
     hint = setting_hint(dotted)
     origin = typing.get_origin(hint)
     if origin is list:
-        return _listed(_flags(dotted, is_switch=False)[0], given, typing.get_args(hint)[0])
+        return _listed(_flags(dotted, is_switch=False)[0], ",".join(given), typing.get_args(hint)[0])
     if origin is dict:
         return _named(_flags(dotted, is_switch=False)[0], given, *_PAIRS[dotted])
     return _number_or_text(given) if accepts_number(dotted) else given

@@ -14,6 +14,7 @@ from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
 from automl_vision.errors import Interrupted, UsageError
 from automl_vision.runtime import PROCESS_START
+from automl_vision.tracking.trackers import require_trackers
 
 if TYPE_CHECKING:
     from automl_vision.pipeline import Run
@@ -56,6 +57,7 @@ def search(
     if resume is not None and any(value is not None for value in (*overrides.values(), config, out)):
         raise UsageError("a resumed run keeps its settings", value=str(resume), fix="give --resume alone")
     settings = load_settings(config, overrides)
+    require_trackers(settings.output.track)
     if data is not None:
         require_data(data)
     if resume is not None:

@@ -175,6 +175,11 @@ def _one_recipe(report: Report) -> list[str]:
     ]
 
 
+def _troubled(report: Report) -> list[str]:
+    """What went wrong beside the run; its figures are as good as ever."""
+    return list(report.get("troubles", ()))
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _one_recipe,
     _flatters,
@@ -186,4 +191,5 @@ CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _rare,
     _drawn,
     _unreadable,
+    _troubled,
 )

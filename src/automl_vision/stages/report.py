@@ -100,6 +100,7 @@ def _inputs(
             "data_fingerprint": prepared.manifest.fingerprint,
             "seed": context.settings.machine.seed,
         },
+        troubles=tuple(context.troubles),
     )
 
 

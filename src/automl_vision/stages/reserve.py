@@ -15,6 +15,8 @@ from automl_vision.stages.context import RunContext
 
 #: CPU seconds of the last model file, the plots and the report; measured on two cores, see docs/benchmarks.md.
 REPORT_CPU_SECONDS = 4.0
+#: The same for each tracker: figures and files that it sends in the end.
+TRACKING_CPU_SECONDS = 0.5
 #: What resampling adds per image that was judged, and writing per probability.
 REPORT_CPU_PER_IMAGE = 2e-4
 REPORT_CPU_PER_PROBABILITY = 1.5e-6
@@ -57,7 +59,8 @@ def seconds_to_report(context: RunContext, prepared: Prepared, trials: Sequence[
 def report_seconds(context: RunContext, prepared: Prepared, trials: Sequence[Trial] = ()) -> float:
     """Seconds of the report on this machine, as busy as it is."""
     crowd = min(max(1.0, context.clock.wall_per_cpu_second), MOST_CROWDED)
-    return _report_cpu_seconds(prepared, trials) * crowd
+    tracking = TRACKING_CPU_SECONDS * len(context.settings.output.track)
+    return (_report_cpu_seconds(prepared, trials) + tracking) * crowd
 
 
 def seconds_to_finish(context: RunContext, prepared: Prepared, trials: Sequence[Trial]) -> float:
