@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +372,92 @@ def test_names_have_a_revision_and_a_config(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     assert absolute(Path("hf:./here")) == Path(f"hf:{tmp_path / 'here'}")
     assert absolute(Path("here")) == tmp_path / "here"
+
+
+# --- a hub ----------------------------------------------------------------------------------------------------------
+
+COMMIT = "a" * 40
+#: Reads a set as a process does that was started with the hub's address, and says what it found.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from automl_vision.config import Settings
+from automl_vision.data.preparation import read_manifest
+found = read_manifest(Path("hf:me/pets"), Settings())
+print(json.dumps([found.file(row).read_bytes().hex() for row in range(len(found))] + [sorted(set(found.split))]))
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a hub as loading a set of Parquet files asks for."""
+
+    files: dict[str, bytes]
+
+    def _answer(self) -> None:
+        path = self.path.split("?")[0].strip("/")
+        entries = [
+            {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
+            for name, data in self.files.items()
+        ]
+        if path.startswith("api/datasets/me/pets/tree/"):
+            below = path.removeprefix(f"api/datasets/me/pets/tree/{COMMIT}").strip("/")
+            folder = {"type": "directory", "path": "data", "oid": "d" * 40, "size": 0}
+            self._send(json.dumps(entries if below else [folder]).encode())
+        elif path.startswith("api/datasets/me/pets"):
+            siblings = [{"rfilename": name} for name in self.files]
+            about = {"id": "me/pets", "sha": COMMIT, "private": False, "gated": False, "tags": [], "siblings": siblings}
+            self._send(json.dumps(about).encode())
+        elif (name := path.removeprefix(f"datasets/me/pets/resolve/{COMMIT}/")) in self.files:
+            self._send(self.files[name])
+        else:
+            self._send(b"", 404)
+
+    def _send(self, data: bytes, code: int = 200) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{sha1(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        if code == 404:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_HEAD = do_POST = _answer  # noqa: N815 - names of the base class
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+def test_a_set_of_the_hub_is_downloaded_once(tmp_path: Path) -> None:
+    """And is there without the hub from then on."""
+    files = {}
+    for name in ("train", "test"):
+        part(PARTS[name]).to_parquet(str(tmp_path / f"{name}.parquet"))
+        files[f"data/{name}-00000-of-00001.parquet"] = (tmp_path / f"{name}.parquet").read_bytes()
+    hub = HTTPServer(("127.0.0.1", 0), type("Handler", (Hub,), {"files": files}))
+    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread.start()
+    source = Path(__file__).parents[2] / "src"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "PYTHONPATH": str(source),
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+
+    def read() -> list[Any]:
+        ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment)
+        assert ended.returncode == 0, ended.stderr
+        found: list[Any] = json.loads(ended.stdout)
+        return found
+
+    try:
+        first = read()
+    finally:
+        hub.shutdown()
+        hub.server_close()
+        thread.join()
+    wanted = [data.hex() for name in ("test", "train") for data, _ in PARTS[name]]
+    assert first == [*wanted, ["test", "train"]]
+    assert read() == first
