@@ -50,3 +50,11 @@ def test_a_saved_set_is_inspected_and_listed_in_the_cache(command, tmp_path):
     kept = json.loads(command("cache", "ls", "--cache-dir", cache, "--json").out)["entries"]
     assert sorted(each["kind"] for each in kept) == ["decoded", "unpacked"]
     assert "as files" in command("cache", "ls", "--cache-dir", cache).out
+
+
+def test_trackers_of_a_settings_file_stay_where_no_option_names_any(command, tmp_path, smoke, monkeypatch):
+    monkeypatch.setattr("automl_vision.extras.find_spec", lambda name: None)
+    (tmp_path / "own.toml").write_text('[output]\ntrack = ["wandb"]\n')
+    result = command("search", "--data", smoke, "--config", tmp_path / "own.toml")
+    assert result.code == 2
+    assert "Weights & Biases" in result.err
