@@ -29,7 +29,9 @@ from automl_vision.rules import (
     REGEX,
     REGEX_WITH_KEY,
     SEED,
+    SETS_BY_NAME,
     SIDES,
+    TRACKED_BY,
     Rule,
     above,
     at_least,
@@ -54,11 +56,19 @@ def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:
 class DataSettings:
     """What is read, and how rows are understood."""
 
-    image_column: str = _setting("", "Column with the image paths (tables only; found by name when left out).")
-    label_column: str = _setting("", "Column with the labels (tables only; found by name when left out).")
+    image_column: str = _setting(
+        "", "Column with the image paths of a table, or the images of a data set (found when left out)."
+    )
+    label_column: str = _setting("", "Column with the labels of a table or a data set (found when left out).")
     split_column: str = _setting("", "Column that says train, val or test (default: 'split' where there is one).")
     group_column: str = _setting("", "Column of what must stay together: patient, video ... (default: 'group').")
     augmented_column: str = _setting("", "Column that marks augmented copies (default: 'is_augmented').")
+    split_names: dict[str, str] = _setting(
+        {},
+        "What the parts of a data set are that are not called train, validation or test: train, val, test, or none "
+        "(left out).",
+        SETS_BY_NAME,
+    )
     label_map: str = _setting("", "CSV of two columns, fine label and coarse label: merges classes.")
     group_regex: str = _setting(
         "",
@@ -305,6 +315,12 @@ class OutputSettings:
         True,
         "Append what each rung came to to history.jsonl in the user's state folder: recipe and figures, no path, no "
         "class name, no picture. It stays on this machine.",
+    )
+    track: list[str] = _setting(
+        [],
+        "Show the search in tensorboard, mlflow or wandb as well: settings, epochs, figures and the report (extra "
+        "track).",
+        TRACKED_BY,
     )
     kept_checkpoints: int = _setting(
         3, "Fine-tunes, best first, whose weights stay in the run folder; those of probes stay as well.", at_least(1)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
+from automl_vision.data.hub_name import absolute, is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
 from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
@@ -45,6 +46,8 @@ from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
+from automl_vision.tracking.trackers import require_trackers
+from automl_vision.tracking.tracking import Tracking
 
 __all__ = [
     "Evaluation",
@@ -92,7 +95,7 @@ def search(data: str | Path, budget: str | None = None, *, out: str | Path | Non
     """Find the best classifier for a folder or table of labelled images.
 
     Args:
-        data: folder of class folders, or a CSV, TSV or Parquet table.
+        data: folder of class folders, or a CSV, TSV or Parquet table; `hf:NAME`, or what `datasets.save_to_disk` wrote.
         budget: wall-clock time for everything: "90s", "10m", "1h".
         out: the run folder to make; `runs/<data>-<date>` by default.
         **settings: any setting of docs/settings.md by its key (`device="cpu"`, `backbones=["resnet18"]`, ...).
@@ -129,11 +132,14 @@ def run_search(
         started: monotonic seconds from which the budget counts; now by default.
         fail_on_leak: raise `LeakFound` before anything is trained where the split that came with the data leaks.
     """
-    if not data.exists():
+    if not is_hub_name(data) and not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
+    require_trackers(settings.output.track)
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
-    read_manifest(data, settings)  # before the folder is made: data that cannot be used leave nothing behind
-    run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(data.resolve())})
+    read_manifest(
+        data, settings, lambda text: tell(Note(text))
+    )  # before the folder is made: data that cannot be used leave nothing behind
+    run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(absolute(data))})
     try:
         return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak))
     except UsageError:
@@ -164,7 +170,25 @@ def resume_search(
 
 
 def _go(context: RunContext) -> Run:
-    """All stages of one run, in their order."""
+    """All stages of one run, in their order, beside the trackers that watch it."""
+    try:
+        with _tracking(context) as tracking:
+            run = _stages(replace(context, tell=tracking.tell))
+            tracking.finish(run.report, context.clock.remaining)
+            return run
+    finally:
+        context.run.close()
+
+
+def _tracking(context: RunContext) -> Tracking:
+    def warn(text: str) -> None:
+        context.note(text, warning=True)
+        context.troubles.append(text)
+
+    return Tracking(context.run.path, context.settings, context.tell, warn, context.note)
+
+
+def _stages(context: RunContext) -> Run:
     try:
         with context.stage("read"):
             manifest = read(context)
@@ -181,8 +205,6 @@ def _go(context: RunContext) -> Run:
         if not run_dir.is_about_writing(context.run.path, error):
             raise
         raise cannot_write(context.run.path, error) from error
-    finally:
-        context.run.close()
 
 
 def _check_leaks(context: RunContext, prepared: Prepared) -> None:
@@ -226,7 +248,7 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         DataError: there are no labelled images, or one changes while it is read.
     """
     tell(StageStarted("read"))
-    manifest = read_manifest(data, settings)
+    manifest = read_manifest(data, settings, lambda text: tell(Note(text)))
     runtime = make_runtime("cpu", "float32", settings.machine.threads)
     plan = make_plan(manifest, settings, runtime, offline=True)
     tell(StageStarted("decode", f"{len(manifest):,} images"))
@@ -268,7 +290,7 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
     page = render_inspection(
         prepared,
         settings.data,
-        name=data.resolve().name,
+        name=absolute(data).name,
         created=run_dir.now(),
         threads=make_runtime("cpu", "float32", settings.machine.threads).threads,
         progress=lambda done, total: tell(Progress(done, total)),
@@ -283,7 +305,7 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
 def _run_path(data: Path, settings: Settings) -> Path:
     if settings.output.name:
         return Path(settings.output.runs) / settings.output.name
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.resolve().stem).strip("-.") or "data"
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", absolute(data).stem).strip("-.") or "data"
     wanted = Path(settings.output.runs) / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = wanted, 2
     while path.exists():

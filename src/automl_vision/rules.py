@@ -168,6 +168,13 @@ BATCH_SIZE = must_be(
     "auto, or from 1 to 65536",
     lambda size: size == "auto" if isinstance(size, str) else 1 <= size <= 65_536,
 )
+#: What can show a search; the keys of `tracking.trackers.TRACKERS`.
+TRACKER_NAMES = ("tensorboard", "mlflow", "wandb")
+TRACKED_BY = must_be(f"some of {', '.join(TRACKER_NAMES)}", lambda names: all(name in TRACKER_NAMES for name in names))
+SETS_BY_NAME = must_be(
+    "train, val, test or none for each name",
+    lambda named: all(value in {"train", "val", "test", "none"} for value in named.values()),
+)
 FOLDER_NAME = must_be(
     "the name of one folder, no slash in it",
     lambda name: name not in {".", ".."} and not set(name) & set("/\\\0"),

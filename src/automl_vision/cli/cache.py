@@ -1,4 +1,4 @@
-"""`automl-vision cache`: decoded images of earlier runs, what they take, and giving them up."""
+"""`automl-vision cache`: images of earlier runs, what they take, and giving them up."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ls(cache_dir: _CacheDir = "", json_output: _Json = False) -> None:
     ):
         table.add_column(title, justify=side)  # type: ignore[arg-type] # a literal above
     for entry in entries:
-        sides = " ".join(map(str, entry.sizes)) or "damaged"
+        sides = "as files" if entry.kind == "unpacked" else " ".join(map(str, entry.sizes)) or "damaged"
         ago = f"{seconds_text(time.time() - entry.used)} ago"
         table.add_row(entry.key[:12], f"{entry.images:,}", sides, f"{entry.bytes / 1e6:,.1f}", ago)
     stdout.print(table)
@@ -138,6 +138,7 @@ def _require_gone(folder: Path, most_bytes: int) -> None:
 def _values(entry: CacheEntry) -> dict[str, Any]:
     return {
         "key": entry.key,
+        "kind": entry.kind,
         "images": entry.images,
         "sizes": list(entry.sizes),
         "bytes": entry.bytes,

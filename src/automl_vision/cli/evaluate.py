@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, require_model, require_replaceable, write_or_refuse
+from automl_vision.cli.paths import DATA_HELP, require_data, require_model, require_replaceable, write_or_refuse
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def evaluate(
     overrides: dict[str, Any],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model.pt of a run.", show_default=False)],
-    data: Annotated[
-        Path, typer.Option("--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.")
-    ],
+    data: Annotated[Path, typer.Option("--data", "-d", help=DATA_HELP)],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the predictions to this CSV file.", show_default=False)
     ] = None,

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, write_or_refuse
+from automl_vision.cli.paths import DATA_HELP, require_data, write_or_refuse
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stdout
 from automl_vision.config import load_settings
@@ -31,9 +31,7 @@ SETS = ("train", "val", "test", "aside", "quarantine")
 @with_settings("data", "split", "machine.cache", "machine.cache_dir", "machine.seed", "machine.threads")
 def inspect(
     overrides: dict[str, Any],
-    data: Annotated[
-        Path, typer.Option("--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.")
-    ],
+    data: Annotated[Path, typer.Option("--data", "-d", help=DATA_HELP)],
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file with settings; options win over it.")
     ] = None,

@@ -22,6 +22,13 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "data.drop_small_classes": ("--drop-small-classes/--keep-small-classes",),
     "output.runs": ("--runs",),
 }
+#: How tables are written on a command line, and an example.
+_PAIRS: dict[str, tuple[str, str]] = {
+    "search.weights": ("NAME=PATH", "resnet18=weights.pth"),
+    "data.split_names": ("NAME=SET", "extra=train"),
+}
+#: Lists that may also be given one by one; of the others the last one given counts.
+_REPEATED = frozenset(("output.track",))
 #: Titles under which `--help` groups the options.
 PANELS: dict[str, str] = {
     "data": "Data",
@@ -84,7 +91,8 @@ def _as_parameter(name: str, dotted: str) -> inspect.Parameter:
 
 def _help(dotted: str) -> str:
     """The setting's own help, and what a command line needs to know beyond it."""
-    how = {list: " Separated by commas.", dict: " NAME=PATH; may be repeated."}
+    pairs = f" {_PAIRS[dotted][0]}; may be repeated." if dotted in _PAIRS else ""
+    how = {list: " Separated by commas, or repeated." if dotted in _REPEATED else " Separated by commas.", dict: pairs}
     return setting_help(dotted) + how.get(typing.get_origin(setting_hint(dotted)), "") + _choices(dotted)
 
 
@@ -106,18 +114,20 @@ def _flags(dotted: str, *, is_switch: bool) -> tuple[str, ...]:
 def _option_type(dotted: str) -> Any:
     """How a setting is typed on the command line: lists as comma-separated text, tables as repeated NAME=VALUE."""
     hint = setting_hint(dotted)
+    if dotted in _REPEATED:
+        return list[str]
     return {list: str, dict: list[str]}.get(typing.get_origin(hint), hint)
 
 
 def _value(dotted: str, given: Any) -> Any:
-    if given is None:
+    if given is None or given == []:  # an option that may be repeated and was not given
         return None
     hint = setting_hint(dotted)
     origin = typing.get_origin(hint)
     if origin is list:
         return _listed(_flags(dotted, is_switch=False)[0], given, typing.get_args(hint)[0])
     if origin is dict:
-        return _named(_flags(dotted, is_switch=False)[0], given)
+        return _named(_flags(dotted, is_switch=False)[0], given, *_PAIRS[dotted])
     return _number_or_text(given) if accepts_number(dotted) else given
 
 
@@ -128,7 +138,8 @@ def _number_or_text(given: str) -> int | str:
         return given
 
 
-def _listed(option: str, text: str, kind: type) -> list[Any]:
+def _listed(option: str, given: str | list[str], kind: type) -> list[Any]:
+    text = given if isinstance(given, str) else ",".join(given)
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return [kind(part) for part in parts]
@@ -136,9 +147,9 @@ def _listed(option: str, text: str, kind: type) -> list[Any]:
         raise ConfigError(f"{option} takes whole numbers", value=repr(text), fix="write them like 96,128") from None
 
 
-def _named(option: str, pairs: list[str]) -> dict[str, str] | None:
+def _named(option: str, pairs: list[str], form: str, example: str) -> dict[str, str] | None:
     named = dict(pair.partition("=")[::2] for pair in pairs)
     wrong = [name for name, value in named.items() if not value]
     if wrong:
-        raise ConfigError(f"{option} takes NAME=PATH", value=repr(wrong[0]), fix="write it like resnet18=weights.pth")
+        raise ConfigError(f"{option} takes {form}", value=repr(wrong[0]), fix=f"write it like {example}")
     return named or None

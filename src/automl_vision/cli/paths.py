@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from automl_vision.data.hub_name import is_hub_name, parse_hub_name
 from automl_vision.errors import UsageError
+from automl_vision.extras import require
 
+#: What `--data` takes.
+DATA_HELP = (
+    "Folder of class folders, or a CSV, TSV or Parquet table; hf:NAME (extra hub), or a folder that "
+    "datasets.save_to_disk wrote."
+)
 _NOT_THERE = "No such file or directory"
 
 
 def require_data(data: Path) -> None:
-    """Raise UsageError where there is nothing at the path of the images."""
+    """Raise UsageError where there is nothing at the path of the images, or what reads a data set is not installed."""
+    if is_hub_name(data):
+        parse_hub_name(data)
+        require(["datasets"], "hub", "reading a Hugging Face data set")
+        return
     _require(data, "there are no images at this path", "check the path given to --data")
 
 

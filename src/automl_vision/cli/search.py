@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import require_data, require_run
+from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
 from automl_vision.errors import Interrupted, UsageError
 from automl_vision.runtime import PROCESS_START
+from automl_vision.tracking.trackers import require_trackers
 
 if TYPE_CHECKING:
     from automl_vision.pipeline import Run
@@ -24,9 +25,7 @@ def search(
     overrides: dict[str, Any],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", "-d", help="Folder of class folders, or a CSV, TSV or Parquet table.", show_default=False
-        ),
+        typer.Option("--data", "-d", help=DATA_HELP, show_default=False),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file with settings; options win over it.")
@@ -58,6 +57,7 @@ def search(
     if resume is not None and any(value is not None for value in (*overrides.values(), config, out)):
         raise UsageError("a resumed run keeps its settings", value=str(resume), fix="give --resume alone")
     settings = load_settings(config, overrides)
+    require_trackers(settings.output.track)
     if data is not None:
         require_data(data)
     if resume is not None:

@@ -1,6 +1,7 @@
 """What the cache folder holds, and giving it up: what was used last stays longest.
 
-An entry is one set of decoded images (`planes`), used whenever a store is opened on it. It is removed under its lock,
+An entry is one set of decoded images (`planes`), used whenever a store is opened on it, or the encoded images of a data
+set (`unpacked`), used whenever that is read. It is removed under its lock,
 so never while another process builds it. Where the system can remove an open file, a search that reads it goes on.
 A builder that is killed leaves its scratch folder, and the system frees its lock: the rows that are whole are for the
 next builder (`donors`).
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import filelock
 
@@ -24,6 +26,8 @@ from automl_vision.data.planes import INDEX
 
 #: What comparing pictures told (`lineage.comparison_cache`).
 COMPARISONS = "comparisons.sqlite3"
+#: What says that an entry holds encoded images, and which.
+UNPACKED = "unpacked.json"
 #: What stands between the key of an entry and the rest of the name of its scratch folder.
 SCRATCH = ".tmp-"
 _LOCK = ".lock"
@@ -38,7 +42,7 @@ IN_USE_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Decoded images in the cache folder.
+    """Images in the cache folder.
 
     Attributes:
         key: names the content.
@@ -47,6 +51,7 @@ class CacheEntry:
         sizes: sides in pixels, ascending.
         bytes: on disk.
         used: when it was last opened, in seconds since 1970.
+        kind: decoded squares, or a data set unpacked into files; the latter has no sides.
     """
 
     key: str
@@ -55,6 +60,7 @@ class CacheEntry:
     sizes: tuple[int, ...]
     bytes: int
     used: float
+    kind: Literal["decoded", "unpacked"] = "decoded"
 
 
 def cache_entries(cache_dir: Path) -> tuple[CacheEntry, ...]:
@@ -85,10 +91,10 @@ def held_at_once(cache_dir: Path, key: str) -> Iterator[bool]:
         lock.release()
 
 
-def note_use(folder: Path) -> None:
+def note_use(folder: Path, index: str = INDEX) -> None:
     """Remember that an entry was opened; where nothing may be written, it counts as used when it was built."""
     with contextlib.suppress(OSError):
-        os.utime(folder / INDEX)
+        os.utime(folder / index)
 
 
 def largest_cache(cache_dir: Path) -> int:
@@ -137,7 +143,7 @@ def unfinished_bytes(cache_dir: Path) -> int:
 
 def _listed(folder: Path) -> list[Path]:
     try:
-        return list(folder.iterdir())
+        return [file for file in folder.rglob("*") if file.is_file()]
     except OSError:
         return []  # it is being removed
 
@@ -214,7 +220,17 @@ def _removed(cache_dir: Path, folder: Path) -> bool:
 
 def _is_entry(folder: Path) -> bool:
     """Whether it is ours to remove: whatever else a user keeps there is not even looked at."""
-    return bool(_KEY.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink() and _holds_planes(folder)
+    named = bool(_KEY.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink()
+    return named and (_holds_planes(folder) or _is_unpacked(folder))
+
+
+def _is_unpacked(folder: Path) -> bool:
+    try:
+        return (folder / UNPACKED).is_file() and all(
+            file.is_dir() for file in folder.iterdir() if file.name != UNPACKED
+        )
+    except OSError:
+        return False  # it has just been removed
 
 
 def _holds_planes(folder: Path) -> bool:
@@ -225,6 +241,8 @@ def _holds_planes(folder: Path) -> bool:
 
 
 def _entry(folder: Path) -> CacheEntry | None:
+    if (folder / UNPACKED).exists():
+        return _unpacked_entry(folder)
     try:
         files = [file.stat() for file in folder.iterdir()]
         used = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
@@ -232,6 +250,18 @@ def _entry(folder: Path) -> CacheEntry | None:
         return None  # it is being removed
     images, sizes = _described(folder)
     return CacheEntry(folder.name, folder, images, sizes, sum(file.st_size for file in files), used)
+
+
+def _unpacked_entry(folder: Path) -> CacheEntry | None:
+    try:
+        status = (folder / UNPACKED).stat()
+        told = json.loads((folder / UNPACKED).read_text(encoding="utf-8"))
+        images, size = int(told["count"]), int(told["bytes"])
+    except OSError:
+        return None  # it is being removed
+    except (ValueError, KeyError, TypeError):
+        images, size = 0, sum(map(_size, _listed(folder)))
+    return CacheEntry(folder.name, folder, images, (), size + status.st_size, status.st_mtime, "unpacked")
 
 
 def _described(folder: Path) -> tuple[int, tuple[int, ...]]:

@@ -25,6 +25,7 @@ from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.plane_cache import cache_dir_of
 from automl_vision.data.preprocess import SQUASH, decode_side_of, squares
 from automl_vision.data.readers import read
+from automl_vision.data.readers.data_sets import is_data_set, read_data_set
 from automl_vision.data.sample import sample
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
 from automl_vision.data.store import (
@@ -115,13 +116,21 @@ class Prepared:
         return replace(self, store=self.store.opened(test))
 
 
-def read_manifest(data: Path, settings: Settings) -> Manifest:
+def read_manifest(data: Path, settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Manifest:
     """The list of images, with labels merged and the number of images limited as the settings say.
+
+    Args:
+        data: a folder or a table, or `hf:NAME`.
+        settings: all settings.
+        tell: told what takes long.
 
     Raises:
         DataError: there are no labelled images, a table has faulty rows, or a pattern matches no path.
     """
-    manifest = read(data, settings.data)
+    if is_data_set(data):
+        manifest = read_data_set(data, settings, cache_folder(settings), tell)
+    else:
+        manifest = read(data, settings.data)
     _require_matches("--group-regex", settings.data.group_regex, manifest)
     _require_matches("--original-regex", settings.data.original_regex, manifest)
     if settings.data.label_map:

@@ -85,6 +85,7 @@ class ReportInputs:
             `curve` is a list of {epoch, score, train_loss, val_loss}, `finished` the seconds since the start.
         model: file, backbone, parameters, temperature and the like.
         environment: versions, machine, commands, fingerprints.
+        troubles: sentences about what went wrong beside the run, such as a tracker that failed.
     """
 
     name: str
@@ -112,6 +113,7 @@ class ReportInputs:
     trials: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    troubles: tuple[str, ...] = ()
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "trials": {"table": [], **inputs.trials},
         "model": dict(inputs.model),
         "environment": dict(inputs.environment),
+        "troubles": list(inputs.troubles),
     }
     return _judged(report)
 

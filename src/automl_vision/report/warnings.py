@@ -188,6 +188,11 @@ def _shortcuts(report: Report) -> list[str]:
     return shortcut_warnings(report.get("shortcuts"))
 
 
+def _troubled(report: Report) -> list[str]:
+    """What went wrong beside the run; its figures are as good as ever."""
+    return list(report.get("troubles", ()))
+
+
 CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _one_recipe,
     _over_the_limit,
@@ -201,4 +206,5 @@ CHECKS: tuple[Callable[[Report], list[str]], ...] = (
     _rare,
     _drawn,
     _unreadable,
+    _troubled,
 )

@@ -34,6 +34,7 @@ class RunContext:
         clock: the budget.
         fail_on_leak: end the run where the split that came with the data leaks.
         seconds: wall time by stage; grows as stages end.
+        troubles: sentences about what went wrong beside the run, for the report's warnings; grows.
     """
 
     run: RunDir
@@ -44,6 +45,7 @@ class RunContext:
     clock: Clock
     fail_on_leak: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:

@@ -75,7 +75,7 @@ def evaluate(
         DataError: the set has classes that the model does not know, or no readable image.
     """
     tell(StageStarted("read"))
-    manifest = read_manifest(data, settings)
+    manifest = read_manifest(data, settings, lambda text: tell(Note(text)))
     loaded = load(model, device=settings.machine.device)
     labels = _labels_of_model(manifest.class_names, loaded.class_names)
     fingerprint = loaded.bundle.fingerprint

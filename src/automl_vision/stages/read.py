@@ -15,7 +15,7 @@ def read(context: RunContext) -> Manifest:
         DataError: there are no labelled images.
         RunError: images or labels changed since the run began.
     """
-    manifest = read_manifest(context.data, context.settings)
+    manifest = read_manifest(context.data, context.settings, context.note)
     begun_with = context.run.about.get("fingerprint")
     if begun_with is not None and begun_with != manifest.fingerprint:
         raise RunError(

@@ -129,6 +129,7 @@ def _inputs(
             "data_fingerprint": prepared.manifest.fingerprint,
             "seed": context.settings.machine.seed,
         },
+        troubles=tuple(context.troubles),
     )
 
 

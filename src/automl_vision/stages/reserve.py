@@ -21,6 +21,8 @@ REPORT_CPU_SECONDS = 6.0
 CHECK_CPU_SECONDS = 2.0
 #: What pictures of mistakes may take; an allowance and not measured: where they need more, fewer are shown.
 GALLERY_CPU_SECONDS = 1.5
+#: The same for each tracker: figures and files that it sends in the end.
+TRACKING_CPU_SECONDS = 0.5
 #: What resampling adds per image that was judged, and writing per probability.
 REPORT_CPU_PER_IMAGE = 2e-4
 REPORT_CPU_PER_PROBABILITY = 1.5e-6
@@ -68,7 +70,8 @@ def seconds_to_report(context: RunContext, prepared: Prepared, trials: Sequence[
 def report_seconds(context: RunContext, prepared: Prepared, trials: Sequence[Trial] = ()) -> float:
     """Seconds of the report on this machine, as busy as it is."""
     crowd = min(max(1.0, context.clock.wall_per_cpu_second), MOST_CROWDED)
-    return _report_cpu_seconds(prepared, trials) * crowd
+    tracking = TRACKING_CPU_SECONDS * len(context.settings.output.track)
+    return (_report_cpu_seconds(prepared, trials) + tracking) * crowd
 
 
 def costs_seconds(context: RunContext, trials: Sequence[Trial]) -> float:

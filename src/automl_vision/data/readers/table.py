@@ -328,8 +328,20 @@ def _group(_table: _Table, text: str) -> str | None:
 
 
 def _augmented(_table: _Table, text: str) -> bool | None:
+    try:
+        return truth_of(text)
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+
+
+def truth_of(text: str) -> bool | None:
+    """What a cell says that may be true or false; None for an empty one.
+
+    Raises:
+        ValueError: it says neither.
+    """
     if text.lower() not in _BOOLEANS:
-        raise _Refused(f"{text!a} is neither true nor false")
+        raise ValueError(f"{text!a} is neither true nor false")
     return _BOOLEANS[text.lower()]
 
 
