@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from test_comparison import answers, quick, run, wrong_at  # noqa: F401 - quick is a fixture
+from test_run_comparison import answers, quick, run, wrong_at  # noqa: F401 - quick is a fixture
 
 from automl_vision.report.baseline_figures import Baseline
 from automl_vision.report.comparison import build_comparison

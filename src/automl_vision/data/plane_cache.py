@@ -170,14 +170,14 @@ def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) ->
 
 
 def _in_memory(wanted: Wanted, offering: Offering) -> Planes:
-    writer = MemoryWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side, wanted.resize)
+    writer = MemoryWriter(wanted)
     fill(wanted, writer, offering)
     return _complete(writer.planes(), wanted)
 
 
 def _undecoded(wanted: Wanted) -> Planes:
     """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs."""
-    writer = UndecodedWriter(wanted.sizes, wanted.files, wanted.threads, wanted.decode_side, wanted.resize)
+    writer = UndecodedWriter(wanted)
     fill(wanted, writer)
     return _complete(writer.planes(), wanted)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_vision.data.build import Wanted
 from automl_vision.data.fact_table import PLANE_ROW, FactTable
 from automl_vision.data.plane import Plane
 from automl_vision.data.planes import Planes
@@ -111,19 +112,8 @@ class MemoryPlane:
 class UndecodedWriter:
     """Keeps facts and forgets squares."""
 
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        paths: Mapping[str, Path],
-        threads: int,
-        decode_side: int = 0,
-        resize: str = SQUASH,
-    ) -> None:
-        self._sizes = sizes
-        self._paths = paths
-        self._threads = threads
-        self._decode_side = decode_side
-        self._resize = resize
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
         self._facts = FactTable()
         self.files: Files = []
 
@@ -132,15 +122,16 @@ class UndecodedWriter:
         self._facts.add(fact | {PLANE_ROW: -1 if squares is None else len(self.files)})
         if squares is not None:
             digest = fact["file_digest"]
-            self.files.append((digest, self._paths[digest]))
+            self.files.append((digest, self._wanted.files[digest]))
 
     def planes(self) -> Planes:
         """All that was added."""
-        return Planes(self._facts.table(), {size: self.plane(size) for size in self._sizes})
+        return Planes(self._facts.table(), {size: self.plane(size) for size in self._wanted.sizes})
 
     def plane(self, size: int) -> UndecodedPlane:
         """The squares of one side."""
-        return UndecodedPlane(self.files, size, self._threads, self._decode_side, self._resize)
+        wanted = self._wanted
+        return UndecodedPlane(self.files, size, wanted.threads, wanted.decode_side, wanted.resize)
 
 
 class MemoryWriter:
@@ -150,16 +141,10 @@ class MemoryWriter:
         MemoryError: there is none for so many.
     """
 
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        paths: Mapping[str, Path],
-        threads: int,
-        decode_side: int = 0,
-        resize: str = SQUASH,
-    ) -> None:
-        self._squares = {size: np.empty((len(paths), size, size, 3), dtype=np.uint8) for size in sizes}
-        self._undecoded = UndecodedWriter(sizes, paths, threads, decode_side, resize)
+    def __init__(self, wanted: Wanted) -> None:
+        count = len(wanted.files)
+        self._squares = {size: np.empty((count, size, size, 3), dtype=np.uint8) for size in wanted.sizes}
+        self._undecoded = UndecodedWriter(wanted)
 
     def add(self, fact: Fact, squares: Sequence[NDArray[np.uint8]] | None) -> None:
         """Take the facts of a file and one square per side, ascending; no squares where it is quarantined."""

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 
 from automl_vision.bundle import Bundle
 from automl_vision.exporting.graph import example_squares, warmed
 from automl_vision.exporting.to_onnx import Writer
 from automl_vision.exporting.to_torch_export import DESCRIPTION
+from automl_vision.exporting.torch_program import TorchProgram
 from automl_vision.model_description import ModelDescription
-from automl_vision.prediction import ImageModel
-from automl_vision.runtime import available_threads
 
 
 def torchscript_writer(bundle: Bundle) -> Writer:
@@ -40,25 +37,16 @@ def torchscript_writer(bundle: Bundle) -> Writer:
     return write
 
 
-class TorchScriptModel(ImageModel):
+class TorchScriptModel(TorchProgram):
     """A `.ts` that this package wrote a moment ago; to check it, never to load files of others."""
 
     def __init__(self, path: Path) -> None:
         found: dict[str, Any] = {DESCRIPTION: ""}
         with _deprecated():
-            self._run: Callable[..., torch.Tensor] = torch.jit.load(  # type: ignore[no-untyped-call]
+            program = torch.jit.load(  # type: ignore[no-untyped-call]
                 io.BytesIO(path.read_bytes()), map_location="cpu", _extra_files=found
             )
-        self.description = ModelDescription.from_json(found[DESCRIPTION].decode())
-        sides = (each.size for each in self.description.inputs)
-        how = self.description
-        super().__init__(how.class_names, sides, available_threads(), how.decode_side, how.resize)
-
-    def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""
-        batches = (torch.from_numpy(squares[side]).permute(0, 3, 1, 2).contiguous() for side in self.sides)
-        with torch.inference_mode():
-            return self._run(*batches).double().numpy()
+        super().__init__(program, ModelDescription.from_json(found[DESCRIPTION].decode()))
 
 
 @contextmanager
