@@ -1,0 +1,107 @@
+"""The examples, run as their scripts say, and whether they keep what their pages promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_script import ROOT, commands, run_script
+
+from automl_vision.config import TrainingSettings, load_settings
+
+EXAMPLES = ("finetune_vit", "pets")
+
+
+def script(name: str) -> Path:
+    return ROOT / "examples" / name / "run.sh"
+
+
+def config(name: str) -> Path:
+    return ROOT / "configs" / f"{name}.toml"
+
+
+def report_of(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "report.json").read_text()))
+
+
+@pytest.fixture
+def shrunk(cache: Path) -> tuple[str, ...]:
+    """Options that keep a script within seconds; what the tests look at does not depend on them."""
+    return ("--epochs", "1", "--device", "cpu", "--cache-dir", str(cache))
+
+
+# --- scripts, configurations and pages belong together ----------------------------------------------------------------
+
+
+def test_there_is_a_page_a_configuration_and_a_script_for_each() -> None:
+    assert tuple(sorted(file.parent.name for file in ROOT.glob("examples/*/run.sh"))) == EXAMPLES
+    assert [name for name in EXAMPLES if not config(name).is_file()] == []
+    assert tuple(sorted(file.stem for file in ROOT.glob("docs/examples/*.md"))) == EXAMPLES
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_script_has_known_commands_alone_and_uses_its_configuration(name: str, tmp_path: Path) -> None:
+    found = commands(script(name), tmp_path, "--quiet")
+    assert {words[0] for words in found} <= {"python", "automl-vision"}
+    searches = [words for words in found if words[1] == "search"]
+    assert searches
+    for words in searches:
+        assert words[words.index("--config") + 1] == f"configs/{name}.toml"
+        assert words[-1] == "--quiet"
+    assert [words[1] for words in found if words[0] == "python" and not (ROOT / words[1]).is_file()] == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_page_names_its_script_and_its_configuration_and_shows_no_path_of_a_machine(name: str) -> None:
+    page = (ROOT / "docs" / "examples" / f"{name}.md").read_text()
+    assert f"sh examples/{name}/run.sh" in page
+    assert f"configs/{name}.toml" in page
+    assert [word for word in ("/home/", "/work/", "/tmp/", "/root/") if word in page] == []
+
+
+# --- the examples themselves ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_pets_merges_labels_and_shows_what_accuracy_hides(tmp_path: Path, shrunk: tuple[str, ...]) -> None:
+    results = run_script(script("pets"), tmp_path, *shrunk)
+    reports = {name: report_of(tmp_path / name) for name in ("pretrained", "scratch")}
+    for name, report in reports.items():
+        test = report["test"]
+        assert report["objective"] == "macro_f1"
+        assert {row["class"]: row["support"] for row in test["per_class"]} == {"other": 96, "shirt": 24}
+        assert report["model"]["recipe"]["pretrained"] == (name == "pretrained")
+        (majority,) = (row for row in report["baselines"] if row["name"] == "majority class")
+        assert majority["accuracy"]["value"] == pytest.approx(0.8)
+        recalls = [row["recall"]["value"] for row in test["per_class"]]
+        assert test["balanced_accuracy"]["value"] == pytest.approx(sum(recalls) / 2)
+        assert test["balanced_accuracy"]["value"] != pytest.approx(test["accuracy"]["value"], abs=0.005)
+        f1 = [row["f1"]["value"] for row in test["per_class"]]
+        assert test["macro_f1"]["value"] == pytest.approx(sum(f1) / 2)
+    for result in results:
+        assert [
+            words for words in ("balanced accuracy", "accuracy of the majority class") if words not in result.out
+        ] == []
+    splits = [(tmp_path / name / "split.csv").read_bytes() for name in reports]
+    assert splits[0] == splits[1]
+
+
+@pytest.mark.slow
+def test_finetune_vit_trains_the_one_recipe_that_was_written_down(tmp_path: Path, shrunk: tuple[str, ...]) -> None:
+    run_script(script("finetune_vit"), tmp_path, *shrunk)
+    report = report_of(tmp_path / "run")
+    written = dataclasses.asdict(load_settings(config("finetune_vit")).training)
+    asked = written | {"epochs": 1, "backbone": "vit_small", "head": "linear", "pretrained": False, "seed": 7}
+    (trial,) = report["trials"]["table"]
+    assert asked.items() <= report["model"]["recipe"].items()
+    assert asked.items() <= trial["hyperparameters"].items()
+    assert report["trials"]["one_recipe"]
+    assert (report["head"], report["trials"]["symmetries"], report["finish"]["refit"]) == (None, None, None)
+
+
+def test_finetune_vit_leaves_no_parameter_of_the_training_to_a_rule() -> None:
+    training = load_settings(config("finetune_vit")).training
+    assert [each.name for each in dataclasses.fields(TrainingSettings) if getattr(training, each.name) is None] == []
