@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from run_script import ROOT, commands, run_script
 
 from automl_vision.config import TrainingSettings, load_settings
 
-EXAMPLES = ("finetune_vit", "pets")
+EXAMPLES = ("duo", "finetune_vit", "pets")
 
 
 def script(name: str) -> Path:
@@ -25,6 +27,11 @@ def config(name: str) -> Path:
 
 def report_of(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "report.json").read_text()))
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @pytest.fixture
@@ -63,6 +70,36 @@ def test_a_page_names_its_script_and_its_configuration_and_shows_no_path_of_a_ma
 
 
 # --- the examples themselves ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_duo_compares_four_backbones_and_no_copy_is_on_the_other_side(tmp_path: Path, shrunk: tuple[str, ...]) -> None:
+    *_, searched = run_script(script("duo"), tmp_path, *shrunk)
+    report = report_of(tmp_path / "run")
+    table = rows(tmp_path / "run" / "split.csv")
+    by_set = defaultdict(set)
+    for row in table:
+        by_set[row["split"]].add(source(row["path"]))
+    tested = [row for row in table if row["split"] == "test"]
+    assert {row["role"] for row in tested} == {"original"}
+    assert report["test"]["n"] == len(tested) == len(by_set["test"]) == 48
+    assert by_set["test"] & (by_set["train"] | by_set["val"]) == set()
+    assert by_set["val"] & by_set["train"] == set()
+    trained = Counter(row["role"] for row in table if row["split"] == "train")
+    assert trained["copy"] == 2 * trained["original"] > 0
+    side_by_side = report["backbones"]["table"]
+    assert {row["backbone"] for row in side_by_side} == set(load_settings(config("duo")).search.backbones)
+    assert [row["winner"] for row in side_by_side] == [True, False, False, False]
+    assert all(row["trials"] for row in side_by_side)
+    assert len(report["looks"]) == 1
+    assert report["impact"]["measured"]
+    assert "opened once, for the winner alone" in " ".join(searched.out.split())
+
+
+def source(path: str) -> tuple[str, str]:
+    """The original that a file of `make_duo` goes back to: its class and its number."""
+    label, _, name = path.partition("/")
+    return label, name.removeprefix(f"{label}_original_")[:6]
 
 
 @pytest.mark.slow

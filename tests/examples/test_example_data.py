@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_holdout import write_holdout
+from make_duo import make_duo
 from make_fashion import CLASS_NAMES, OPERATIONS, augment, make_fashion
 from make_smoke_data import SHAPES, make_smoke_data
 
@@ -144,3 +145,22 @@ def test_smoke_data_depend_on_the_seed_alone(tmp_path: Path) -> None:
 def test_smoke_data_of_other_than_one_to_ten_classes_are_refused(tmp_path: Path, classes: int) -> None:
     with pytest.raises(ValueError, match=str(classes)):
         make_smoke_data(tmp_path, classes=classes)
+
+
+def test_duo_has_two_classes_and_two_copies_of_each_original(tmp_path: Path) -> None:
+    assert make_duo(tmp_path) == 2 * 120 * 3
+    images = pixels(tmp_path)
+    assert len(set(images.values())) == len(images)
+    originals = {Path(name).name: image for name, image in pixels(FASHION).items()}
+    for label in ("long", "short"):
+        kept = [file for file in (tmp_path / label).iterdir() if ORIGINAL.fullmatch(file.name)]
+        assert len(kept) == 120
+        assert all(read(file).tobytes() == originals[file.name] for file in kept)
+
+
+def test_duo_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        make_duo(tmp_path / name, copies=1, seed=seed)
+    assert pixels(tmp_path / "a") == pixels(tmp_path / "b")
+    shared = set(pixels(tmp_path / "a").values()) & set(pixels(tmp_path / "c").values())
+    assert len(shared) == 240, "the originals and nothing else"
