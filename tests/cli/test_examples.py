@@ -14,7 +14,7 @@ from run_script import ROOT, commands, run_script
 
 from automl_vision.config import TrainingSettings, load_settings
 
-EXAMPLES = ("duo", "finetune_vit", "pets")
+EXAMPLES = ("compare_cnns", "darts", "duo", "finetune_vit", "pets")
 
 
 def script(name: str) -> Path:
@@ -142,3 +142,52 @@ def test_finetune_vit_trains_the_one_recipe_that_was_written_down(tmp_path: Path
 def test_finetune_vit_leaves_no_parameter_of_the_training_to_a_rule() -> None:
     training = load_settings(config("finetune_vit")).training
     assert [each.name for each in dataclasses.fields(TrainingSettings) if getattr(training, each.name) is None] == []
+
+
+@pytest.mark.slow
+def test_darts_searches_heads_and_asks_a_gaussian_process_on_each_data_set(
+    tmp_path: Path, shrunk: tuple[str, ...]
+) -> None:
+    *_, printed = run_script(script("darts"), tmp_path, *shrunk, "--max-samples", "150", "--refit", "off")
+    names = ("fashion", "digits", "fashion-pretrained")
+    for name in names:
+        report = report_of(tmp_path / name)
+        head = report["head"]
+        assert head["kind"] == "darts"
+        assert head["search"]["epochs"][0]["alpha"] and head["search"]["choices"]
+        assert head["adopted"] == head["reason"].startswith("mlp:")
+        assert report["trials"]["sampler"] == "gp"
+        origins = [row["origin"] for row in report["trials"]["table"] if row["kind"] == "finetune"]
+        assert origins == ["portfolio"] * 3 + ["gp"]
+        tuned = [row["hyperparameters"] for row in report["trials"]["table"] if row["kind"] == "finetune"]
+        assert {recipe["augment"] for recipe in tuned} == {"geometric"}
+        assert {recipe["horizontal_flip"] for recipe in tuned} == {name != "digits"}
+    assert report_of(tmp_path / "digits")["model"]["backbone"] == "resnet34"
+    lines = printed.out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == list(names)
+    for name, line in zip(names, lines[2:], strict=True):
+        assert f" {report_of(tmp_path / name)['test']['accuracy']['value']:.3f} (" in line
+        assert report_of(tmp_path / name)["head"]["reason"] in line
+
+
+@pytest.mark.slow
+def test_compare_cnns_differ_in_the_network_alone_and_are_asked_elsewhere(
+    tmp_path: Path, shrunk: tuple[str, ...]
+) -> None:
+    *_, printed = run_script(script("compare_cnns"), tmp_path, *shrunk)
+    names = load_settings(config("compare_cnns")).search.backbones
+    assert names == ["mobilenetv2_100", "resnet50", "efficientnet_b0", "densenet121"]
+    reports = [report_of(tmp_path / name) for name in names]
+    assert [report["model"]["backbone"] for report in reports] == names
+    recipes = [report["model"]["recipe"] | {"backbone": ""} for report in reports]
+    assert recipes == recipes[:1] * 4
+    assert len({(tmp_path / name / "split.csv").read_bytes() for name in names}) == 1
+    for name, report in zip(names, reports, strict=True):
+        elsewhere = json.loads((tmp_path / name / "elsewhere.json").read_text())
+        assert (elsewhere["n"], elsewhere["known"]["seen"]) == (200, {"exactly": 0, "nearly": 0})
+        assert report["test"]["n"] == 80
+        line = next(line for line in printed.out.splitlines() if line.startswith(f"| {name} "))
+        assert f" {elsewhere['accuracy']['value']:.3f} (" in line
+    assert [line.split("|")[1].strip() for line in printed.out.partition("| recall")[2].splitlines()[2:]] == [
+        row["class"] for row in reports[0]["test"]["per_class"]
+    ]
