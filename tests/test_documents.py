@@ -15,15 +15,16 @@ from make_settings import PAGE, settings_page
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 
 def load(name: str) -> Settings:
     return load_settings(ROOT / "configs" / name)
 
 
-def test_the_four_configurations_are_here() -> None:
-    assert [file.name for file in CONFIGS] == ["quick.toml", "smoke.toml", "standard.toml", "thorough.toml"]
+def test_the_configurations_are_here() -> None:
+    of_examples = {file.parent.name for file in (ROOT / "examples").glob("*/run.sh")}
+    assert {file.stem for file in CONFIGS} == {"quick", "smoke", "standard", "thorough"} | of_examples
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_holdout import write_holdout
+from make_digits import make_digits
+from make_duo import make_duo
 from make_fashion import CLASS_NAMES, OPERATIONS, augment, make_fashion
+from make_shifted import make_shifted
 from make_smoke_data import SHAPES, make_smoke_data
 
 FASHION = Path(__file__).parents[2] / "examples" / "fashion"
@@ -144,3 +147,43 @@ def test_smoke_data_depend_on_the_seed_alone(tmp_path: Path) -> None:
 def test_smoke_data_of_other_than_one_to_ten_classes_are_refused(tmp_path: Path, classes: int) -> None:
     with pytest.raises(ValueError, match=str(classes)):
         make_smoke_data(tmp_path, classes=classes)
+
+
+def test_duo_has_two_classes_and_two_copies_of_each_original(tmp_path: Path) -> None:
+    assert make_duo(tmp_path) == 2 * 120 * 3
+    images = pixels(tmp_path)
+    assert len(set(images.values())) == len(images)
+    originals = {Path(name).name: image for name, image in pixels(FASHION).items()}
+    for label in ("long", "short"):
+        kept = [file for file in (tmp_path / label).iterdir() if ORIGINAL.fullmatch(file.name)]
+        assert len(kept) == 120
+        assert all(read(file).tobytes() == originals[file.name] for file in kept)
+
+
+def test_duo_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        make_duo(tmp_path / name, copies=1, seed=seed)
+    assert pixels(tmp_path / "a") == pixels(tmp_path / "b")
+    shared = set(pixels(tmp_path / "a").values()) & set(pixels(tmp_path / "c").values())
+    assert len(shared) == 240, "the originals and nothing else"
+
+
+def test_what_was_taken_elsewhere_is_of_other_originals_and_looks_otherwise(tmp_path: Path) -> None:
+    assert make_shifted(tmp_path / "one") == (400, 200)
+    assert make_shifted(tmp_path / "two") == (400, 200)
+    assert pixels(tmp_path / "one") == pixels(tmp_path / "two")
+    here, elsewhere = (pixels(tmp_path / "one" / place) for place in ("here", "elsewhere"))
+    originals = pixels(FASHION)
+    assert here.keys() & elsewhere.keys() == set()
+    assert here.keys() | elsewhere.keys() == {name for name in originals if ORIGINAL.fullmatch(Path(name).name)}
+    assert all(originals[name] == image for name, image in here.items())
+    darkest = [min(image) for image in elsewhere.values()]
+    assert np.median(darkest) > np.median([min(image) for image in here.values()])
+    assert set(elsewhere.values()) & set(originals.values()) == set()
+
+
+def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    assert make_digits(tmp_path, images=5) == 50
+    assert {folder.name: len(list(folder.iterdir())) for folder in tmp_path.iterdir()} == {str(n): 5 for n in range(10)}
+    first = read(tmp_path / "0" / "0000.png")
+    assert (first.shape, first.min(), first.max() > 200) == ((8, 8), 0, True)
