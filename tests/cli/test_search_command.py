@@ -16,7 +16,7 @@ from make_smoke_data import make_smoke_data
 FILES = {
     *("report.html", "report.json", "model.pt", "README.md", "config.toml", "split.csv", "audit.csv"),
     *("predictions_test.csv", "predictions_val.csv", "trials.csv", "trials", "study.db", "events.log"),
-    *("looks.json", "run.json", "spent.json", "compared.json"),
+    *("looks.json", "run.json", "spent.json", "compared.json", "gallery.json", "label_suspects.csv"),
 }
 FINE_TUNES = load_settings(Path(__file__).parents[2] / "configs" / "smoke.toml").search.trials
 SPLITS = {"train", "val", "test", "aside", "quarantine"}
@@ -147,7 +147,8 @@ def test_the_page_and_the_card_speak_of_this_run(finished):
 def test_the_log_names_every_stage(finished):
     log = (finished.path / "events.log").read_text()
     stages = [line.split()[2] for line in log.splitlines() if line.split()[1] == "stage"]
-    assert stages == ["read", "plan", "decode", "compare", "audit", "search", "finish", "test", "report"]
+    before, after = ["read", "plan", "decode", "compare", "audit", "search"], ["finish", "checks", "test", "report"]
+    assert stages == [*before, "costs", *after]
 
 
 def test_report_verify_passes(finished, command):

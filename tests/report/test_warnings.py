@@ -64,6 +64,10 @@ def cases(inputs, predict):
             inputs(trials=asked_for | {"table": [row | {"state": "stopped"}]}),
             inputs(trials={"table": [row | {"state": "stopped"}]}),
         ),
+        "ended within the last epoch": (
+            inputs(trials=asked_for | {"table": [row | {"state": "stopped", "epochs": 5}]}),
+            inputs(trials=asked_for | {"table": [row | {"state": "complete", "epochs": 5}]}),
+        ),
         "exceeds what it may cost: 9.00 ms": (
             inputs(costs=measured_costs(shipped=measured_costs()["shipped"] | {"excess": "9.00 ms for one image"})),
             inputs(costs=measured_costs()),
@@ -72,6 +76,7 @@ def cases(inputs, predict):
             inputs(shortcuts={"measured": True, "chance": 1 / 3, "families": [shortcut | {"alarm": True}]} | unsaid),
             inputs(shortcuts={"measured": True, "chance": 1 / 3, "families": [shortcut]} | unsaid),
         ),
+        "mlflow was given up": (inputs(troubles=("mlflow was given up (it hung).",)), inputs()),
         "the budget allows no more": (
             inputs(data={"found": 900, "drawn": 600}),
             inputs(data={"found": 900, "drawn": 900}),
@@ -93,6 +98,11 @@ WORDS = [
     "from file type alone",
     "the budget allows no more",
     "exceeds what it may cost: 9.00 ms",
+    "mlflow was given up",
+    "gave no model: loss is not finite.",
+    "gave no model; the time ended",
+    "ended after 3 of 5 epochs",
+    "ended within the last epoch",
 ]
 
 
@@ -105,6 +115,7 @@ def test_each_is_raised_when_it_applies_and_only_then(inputs, predict, word):
 
 @pytest.mark.usefixtures("few_resamples")
 def test_every_check_has_its_cases(inputs, predict):
+    assert set(cases(inputs, predict)) == set(WORDS)
     raised = [build_report(applies) for applies, _ in cases(inputs, predict).values()]
     assert all(any(check(report) for report in raised) for check in CHECKS)
 

@@ -169,11 +169,16 @@ def _one_recipe(report: Report) -> list[str]:
         why = next((f": {row['error']}" for row in asked_for if row["error"]), "; the time ended before it")
         return [f"The recipe that was asked for gave no model{why}. The model is the best linear probe."]
     return [
-        f"The time ended after {row['epochs']} of {row['hyperparameters']['epochs']} epochs of the recipe that was "
-        "asked for; its learning rate had not come to its end."
+        f"The time ended {_where_it_ended(row)} of the recipe that was asked for; its learning rate had not come to "
+        "its end."
         for row in asked_for
         if row["state"] == "stopped"
     ]
+
+
+def _where_it_ended(row: Mapping[str, Any]) -> str:
+    begun, wanted = row["epochs"], row["hyperparameters"]["epochs"]
+    return f"after {begun} of {wanted} epochs" if begun < wanted else "within the last epoch"
 
 
 def _over_the_limit(report: Report) -> list[str]:

@@ -175,10 +175,11 @@ def with_turns(context: RunContext, prepared: Prepared, plan: Plan) -> RunContex
         return context
     to_come = shares.to_come(plan.backbones)
     measuring = IMPACT_SHARE * to_come if impact_images(context, prepared) else 0.0
+    count = len(plan.backbones)
     after = report_seconds(context, prepared) + measuring + most_costs_seconds(to_come)
     clock = replace(context.clock, budget=context.clock.elapsed + to_come + after)
     context.note(
-        f"{len(plan.backbones)} backbones, one after the other, each with {duration(shares.seconds)}: "
+        f"{count} backbone{'s' * (count != 1)}, one after the other, each with {duration(shares.seconds)}: "
         f"{duration(to_come)} of search to come. With {duration(context.clock.elapsed)} so far, and about "
         f"{duration(after)} for the test and the report, {duration(clock.budget)} in all."
     )
