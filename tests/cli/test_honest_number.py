@@ -223,9 +223,18 @@ def test_what_finds_copies_opens_test_images_before_the_split_and_the_store_show
     assert watched.fetched["before the split"] == set()
 
 
-def test_no_stage_goes_around_the_store_to_the_files(watched):
+def test_who_shows_pictures_of_files_shows_those_that_may_be_seen(watched):
+    """Labels that look wrong are shown before the look, and mistakes after it; all else goes through the store."""
+    table = rows(watched.run.path / "split.csv")
+
+    def names(*sets):
+        return {table[number]["path"] for number in watched.rows(*sets)}
+
+    sealed, looked = ({"/".join(file.parts[-2:]) for file in watched.files[each]} for each in ("sealed", "looked"))
     assert watched.files["before the split"]
-    assert (watched.files["sealed"], watched.files["looked"]) == (set(), set())
+    assert sealed <= names("train", "val")
+    assert looked <= names("train", "val", "test")
+    assert not sealed & names("test")
 
 
 def test_the_model_file_has_the_ledger(watched):
