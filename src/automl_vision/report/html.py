@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -95,6 +96,7 @@ def render_html(report: Report, plots: Mapping[str, str], gallery: Gallery | Non
         sections=_sections(report),
         impact=impact_sentences(report["impact"]) if report.get("impact") else (),
         data_facts=[(label, report["data"][key]) for key, label in DATA_FACTS.items() if key in report["data"]],
+        commands=_commands(report),
         resize=resize_sentence(report["data"].get("resize")),
         environment=capped(list(flattened(report["environment"])), "facts"),
         head=report.get("head"),
@@ -294,6 +296,12 @@ def _picture(name: str, drawn: str) -> Markup:
     return Markup('<img src="{}" alt="{}">').format(drawn, PLOTS[name].title)
 
 
+def _commands(report: Report) -> tuple[str, ...]:
+    """What makes and checks these figures again, to be typed in the folder of the run."""
+    data = shlex.quote(str(report["data"].get("source", "DATA")))
+    return f"automl-vision search --data {data} --config config.toml --out AGAIN", "automl-vision report . --verify"
+
+
 def environment() -> Environment:
     """What pages are rendered in: everything is escaped, and a name that is missing is an error."""
     made = Environment(
@@ -304,6 +312,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
+        "images": images,
         "percent": percent,
         "points": points,
         "between": between,
