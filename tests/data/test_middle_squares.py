@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from automl_vision.config import DataSettings, Settings
 from automl_vision.data import planes, survey
+from automl_vision.data.build import Wanted
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import _whole_images
@@ -182,7 +183,7 @@ def test_where_no_disk_has_room_they_are_made_in_the_same_way(
     root: Path, resize: str, writer_of: type[MemoryWriter] | type[UndecodedWriter]
 ) -> None:
     files = {survey._find(file).digest: file for file in sorted(root.rglob("*.png")) if file.stem != "cut"}
-    writer = writer_of(SIZES, files, 1, 0, resize)
+    writer = writer_of(Wanted(files, SIZES, 1, lambda _done, _total: None, 0, resize))
     for digest, file in files.items():
         writer.add(*survey.look_into(file, digest, SIZES, resize=resize))
     rows = np.arange(len(files))

@@ -16,6 +16,7 @@ from memory_source import MemorySource
 from PIL import Image
 
 from automl_vision.bundle import load_bundle, save_bundle
+from automl_vision.config import OutputSettings
 from automl_vision.errors import WeightsError
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.costs import Form, Limits, Timing
@@ -94,7 +95,7 @@ class Run:
         )
         settings = SimpleNamespace(
             search=SimpleNamespace(**SEARCH | search),
-            output=SimpleNamespace(fingerprint=False),
+            output=OutputSettings(fingerprint=False),
             machine=SimpleNamespace(seed=0),
         )
         self.context: Any = SimpleNamespace(

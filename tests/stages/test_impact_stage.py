@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from automl_vision.config import OutputSettings
 from automl_vision.search.trial import Trial
 from automl_vision.stages import impact as stage
 from automl_vision.stages.context import StopRequest
@@ -33,7 +34,10 @@ def prepared_of(groups: list[int], sets: list[str]) -> Any:
 def context_of(*, budget: float = 600.0, remaining: float = 300.0, asked: bool = True, stop: bool = False) -> Any:
     clock = SimpleNamespace(budget=budget, remaining=remaining, wall_per_cpu_second=1.0)
     settings = SimpleNamespace(
-        search=SimpleNamespace(measure_impact=asked), machine=SimpleNamespace(seed=0), data=SimpleNamespace()
+        search=SimpleNamespace(measure_impact=asked),
+        machine=SimpleNamespace(seed=0),
+        data=SimpleNamespace(),
+        output=OutputSettings(),
     )
     return SimpleNamespace(clock=clock, settings=settings, stop=StopRequest(stop))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from automl_vision.config import OutputSettings
 from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.stages.reserve import FINISH_SHARE, REFIT_SHARE, seconds_to_finish, seconds_to_report
 from automl_vision.training.recipe import Recipe
@@ -28,7 +29,10 @@ def prepared_of(images: int = 100) -> Any:
 def context_of(*, refit: str = "off", budget: float = 600.0) -> Any:
     clock = SimpleNamespace(budget=budget, remaining=budget, wall_per_cpu_second=1.0)
     return SimpleNamespace(
-        clock=clock, settings=SimpleNamespace(search=SimpleNamespace(refit=refit, trials=0, budget_per_backbone=""))
+        clock=clock,
+        settings=SimpleNamespace(
+            search=SimpleNamespace(refit=refit, trials=0, budget_per_backbone=""), output=OutputSettings()
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from automl_vision.config import load_settings
+from automl_vision.config import Settings, load_settings
 from automl_vision.search.choice import Chooser
 from automl_vision.search.judge import Judge
 from automl_vision.search.trial import Trial
@@ -26,7 +26,7 @@ def time_left(*, remaining: float, crowding: float = 1.0, images: int = 100, cla
     split: Any = SimpleNamespace(rows=rows.__getitem__, augmented_val=np.arange(0))
     clock: Any = SimpleNamespace(remaining=remaining, wall_per_cpu_second=crowding)
     prepared: Any = SimpleNamespace(split=split, manifest=SimpleNamespace(class_names=("c",) * classes))
-    context: Any = SimpleNamespace(clock=clock)
+    context: Any = SimpleNamespace(clock=clock, settings=Settings())
     return _TimeLeft(context, prepared, [])()
 
 

@@ -147,7 +147,7 @@ def test_wandb_without_an_account_stays_on_this_machine(
     assert "wandb sync" in place
     assert trap == [], "nobody was called"
     with pytest.raises(OSError):
-        urllib.request.urlopen("http://somewhere.invalid", timeout=5)
+        urllib.request.build_opener().open("http://somewhere.invalid", timeout=5)
     assert len(trap) == 1, "but whoever calls is caught"
     (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
     records = [wandb_internal_pb2.Record.FromString(data) for data in logged(file.read_bytes())]
