@@ -363,6 +363,19 @@ def test_a_picture_is_explained_at_its_own_shape(model: Model, paths: list[Path]
     np.testing.assert_array_equal(same.heat, explained.heat)
 
 
+def test_a_model_of_middles_is_explained_by_its_middles(model: Model) -> None:
+    bundle = model.bundle
+    of_middles = Model(
+        dataclasses.replace(bundle, preprocessing=dataclasses.replace(bundle.preprocessing, resize="middle"))
+    )
+    wide = np.random.default_rng(0).integers(0, 256, (40, 120, 3), dtype=np.uint8)
+    middle = Image.fromarray(wide[:, 40:80])
+    seen, alone = (of_middles.explain(each, NAMES[0]) for each in (Image.fromarray(wide), middle))
+    np.testing.assert_array_equal(seen.heat, alone.heat)
+    np.testing.assert_array_equal(seen.picture[:, 40:80], alone.picture)
+    assert (seen.picture[:, :40].std(axis=2) == 0).all(), "grey where it does not look"
+
+
 def test_every_class_can_be_asked_about_and_no_other(model: Model, paths: list[Path]) -> None:
     heats = [model.explain(paths[1], name).heat for name in NAMES]
     assert all(not np.array_equal(heats[k], heats[k - 1]) for k in range(3))

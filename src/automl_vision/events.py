@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from automl_vision.search.trial import Trial
 
 
+#: How the names of threads begin that tell trackers of a run: nothing of ours waits for them once it has ended.
+TRACKER_THREAD = "track-"
+
 #: Stages in their order, and what a user is told about them.
 STAGES: dict[str, str] = {
     "read": "Reading the list of images",

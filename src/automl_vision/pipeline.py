@@ -232,7 +232,7 @@ def _from_data_to_report(context: RunContext, prepared: Prepared, plan: Plan, ru
         with context.stage("impact"):
             impact = impact_of(context, prepared, searched)
     with context.stage("checks"):
-        checks = check_data(context, prepared, searched)
+        checks = check_data(context, prepared, searched, finished.ensemble.passes)
     with context.stage("test", f"{len(prepared.split.rows('test')):,} originals"):
         looked = look(context, prepared, searched, finished)
     with context.stage("report"):

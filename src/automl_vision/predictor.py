@@ -30,7 +30,7 @@ class Explanation:
 
     Attributes:
         label: the class that it is about.
-        heat: (S, S) float32 in 0..1, of the image squashed to a square, S being the model's largest input.
+        heat: (S, S) float32 in 0..1, of the square that the image was made to, S being the model's largest input.
         picture: (H, W, 3) uint8, the image in grey with the map over it.
     """
 
@@ -87,11 +87,11 @@ class Model(ImageModel):
                 "the model knows no such class", value=repr(label), fix=f"use one of its classes: {classes}"
             )
         pixels = open_rgb(image, self.decode_side).pixels
-        squares = {each: square(pixels, each)[None] for each in self.sides}
+        squares = {each: square(pixels, each, self.resize)[None] for each in self.sides}
         index = int(self.probabilities(squares).argmax()) if label is None else self.class_names.index(label)
         batches = {each: torch.from_numpy(squares[each]).permute(0, 3, 1, 2) for each in self.sides}
         heat = self._heat_maps(batches.__getitem__, np.array([index]))[0]
-        return Explanation(self.class_names[index], heat, overlay(fitted(pixels, side), heat))
+        return Explanation(self.class_names[index], heat, overlay(fitted(pixels, side), heat, self.resize))
 
     @cached_property
     def _heat_maps(self) -> HeatMaps:

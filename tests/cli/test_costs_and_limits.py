@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from command import BY_NAMES, assert_harmless, assert_mistake, run_command
 
-from automl_vision.bundle import load_bundle
+from automl_vision.bundle import load_bundle, save_bundle
+from automl_vision.exporting.trial_model import trial_bundle
 from automl_vision.report.predictions import Predictions
 from automl_vision.search.trial_files import TrialFiles
 
@@ -128,6 +130,21 @@ def test_a_trial_goes_into_other_formats_with_a_card_that_has_no_test_figure(cop
     assert "Figures on the test set" not in card
     assert "training images of the run" in result.out
     assert not list(copied.path.glob("*.tmp"))
+
+
+def test_a_trial_sees_images_as_the_run_saw_them(copied, kept):
+    shipped = load_bundle(copied.model)
+    others = tuple(replace(each, preprocessing=replace(each.preprocessing, resize="middle")) for each in shipped.others)
+    seen = replace(shipped.preprocessing, resize="middle")
+    save_bundle(replace(shipped, preprocessing=seen, others=others), copied.model)
+    assert trial_bundle(copied.path, kept[0]).preprocessing.resize == "middle"
+
+
+def test_a_trial_does_not_replace_the_model(copied, command, kept):
+    before = copied.model.read_bytes()
+    form = ("--trial", str(kept[0]), "--format", "torchscript")
+    assert_mistake(command("export", copied.path, *form, "--out", copied.model, "--force"), 2, "replace the model")
+    assert copied.model.read_bytes() == before
 
 
 def test_mistakes_with_trials(finished, copied, command, kept, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from automl_vision.data.heat_overlay import COLOURS, DIMMED, overlay
-from automl_vision.data.preprocess import fitted, png, square, stretched
+from automl_vision.data.preprocess import MIDDLE, fitted, png, square, stretched
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
@@ -31,6 +31,15 @@ def test_a_place_of_the_square_is_the_same_place_of_the_image(height: int, width
     hot = drawn.astype(int).sum(axis=2)
     assert hot[:, -1].min() > hot[:, : width // 2].max()
     np.testing.assert_allclose(stretched(heat, height, width)[:, -1], 1, atol=0.05)
+
+
+def test_a_map_of_the_middle_lies_over_the_middle() -> None:
+    pixels = np.full((100, 300, 3), 128, dtype=np.uint8)
+    heat = np.ones((8, 8), dtype=np.float32)
+    drawn = overlay(pixels, heat, MIDDLE).astype(int)
+    whole = overlay(pixels, heat).astype(int)
+    np.testing.assert_array_equal(drawn[:, 100:200], whole[:, 100:200])
+    assert (drawn[:, :100].std(axis=2) == 0).all() and (drawn[:, 200:].std(axis=2) == 0).all(), "grey beside it"
 
 
 @settings(deadline=None)

@@ -146,6 +146,22 @@ def test_what_a_lost_probe_said_is_not_taken_for_that_of_another_trial(prepared:
         assert "no linear probe" in check_data(context_of(), prepared, searched).labels["reason"]
 
 
+def test_a_check_that_fails_is_told_and_costs_no_run(
+    prepared: Any, searched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError("of a check")
+
+    monkeypatch.setattr(stage, "find_shortcuts", fail)
+    context = context_of()
+    told: list[str] = []
+    context.note = lambda text, warning: told.append(text)
+    found = check_data(context, prepared, searched)
+    assert found.labels["measured"]
+    assert (found.shortcuts["measured"], "of a check" in found.shortcuts["reason"]) == (False, True)
+    assert told == ["The check of shortcuts failed: ZeroDivisionError: of a check"]
+
+
 def test_large_data_are_sampled(prepared: Any, searched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "MOST_IMAGES", 60)
     assert check_data(context_of(), prepared, searched).shortcuts["images"] == 60

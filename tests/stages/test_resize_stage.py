@@ -377,6 +377,8 @@ def raising(error: BaseException) -> Any:
     [
         (raising(stage.OutOfTime()), None, "took longer than its share"),
         (raising(WeightsError("the file is damaged")), None, "cannot be read (the file is damaged)"),
+        (raising(stage._CannotTell("features of the network are not finite")), None, "are not finite"),
+        (raising(torch.OutOfMemoryError("out of memory")), None, "no memory to compare"),
         (won, raising(BudgetExhausted("no time")), "no time or room to decode"),
     ],
 )
@@ -392,6 +394,23 @@ def test_whole_images_are_kept_where_it_cannot_be_done(
     assert record_of(context)["chosen"] == SQUASH and reason in record_of(context)["reason"]
     rows = prepared.split.rows("train")
     assert len(prepared.store.fetch(rows, 64)) == len(rows), "it is open"
+
+
+def test_features_that_are_not_finite_tell_nothing(
+    wide: tuple[RunContext, Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, prepared = wide
+    monkeypatch.setattr(stage, "extract_features", lambda _net, _store, rows, *_, **__: np.full((len(rows), 8), np.inf))
+    context.run.add_about(resize={"chosen": "", "reason": ""})
+    assert choose_resize(context, prepared, PLAN, RUNTIME) is prepared
+    assert "not finite" in record_of(context)["reason"]
+
+
+def test_both_ways_are_compared_at_a_side_that_the_network_may_have(wide: tuple[RunContext, Prepared]) -> None:
+    """Limits may leave a network some of the sides only."""
+    context, prepared = wide
+    plan = replace(PLAN, resolutions=(96, 64), sides={NAME: (96,)})
+    assert stage._Scene(context, prepared, plan, RUNTIME).size == 96
 
 
 def test_decoding_once_more_ends_with_its_share_of_the_time(

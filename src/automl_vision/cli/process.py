@@ -8,10 +8,13 @@ import gc
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+
+from automl_vision.events import TRACKER_THREAD
 
 #: Options of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -73,11 +76,21 @@ def leave(code: int) -> NoReturn:
     of torch and timm one by one. Where threads still run, output cannot be written, or a profiler or debugger wants
     to see the end, the process ends as Python ends it.
     """
+    if _is_held_up():
+        # Only folders of our own are removed: what a tracker's library runs at the exit waits for its server as well.
+        weakref.finalize._exitfunc()  # type: ignore[attr-defined]
+        if _flushed():
+            os._exit(code)
     if threading.active_count() == 1 and not _is_watched():
         atexit._run_exitfuncs()
         if _flushed():
             os._exit(code)
     sys.exit(code)
+
+
+def _is_held_up() -> bool:
+    """Whether a tracker is still busy, whose run has told its user so."""
+    return any(each.name.startswith(TRACKER_THREAD) for each in threading.enumerate())
 
 
 def _is_watched() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_vision.data.preprocess import stretched
+from automl_vision.data.preprocess import MIDDLE, SQUASH, middle_box, stretched
 
 #: Heat from 0 to 1 in even steps -> RGB: matplotlib's inferno from a quarter on, where it can be told from black. Its
 #: lightness grows all the way.
@@ -35,21 +35,32 @@ DIMMED = 0.6
 _GREY = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
 
-def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The image with its map.
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], resize: str = SQUASH) -> NDArray[np.uint8]:
+    """The image with its map, which lies where the network looked.
 
     Args:
         pixels: (H, W, 3) uint8.
-        heat: (S, S) float32 in 0..1, of the image squashed to a square.
+        heat: (S, S) float32 in 0..1, of the square that the image was made to.
+        resize: how: see `preprocess.Preprocessing`. What a network does not see has no heat.
 
     Returns:
         (H, W, 3) uint8. A map that is 0 everywhere leaves the grey image.
     """
     height, width, _ = pixels.shape
-    hot = np.clip(stretched(heat, height, width), 0.0, 1.0)[..., None]
+    hot = np.clip(_laid(heat, height, width, resize), 0.0, 1.0)[..., None]
     grey = DIMMED * (pixels @ _GREY)[..., None]
     share = DENSEST * np.sqrt(hot)
     return np.rint((1 - share) * grey + share * _colour(hot[..., 0])).astype(np.uint8)
+
+
+def _laid(heat: NDArray[np.float32], height: int, width: int, resize: str) -> NDArray[np.float32]:
+    """(H, W) the map over the whole image, or over the square in its middle."""
+    if resize != MIDDLE:
+        return stretched(heat, height, width)
+    left, top, side = middle_box(width, height)
+    laid = np.zeros((height, width), dtype=np.float32)
+    laid[top : top + side, left : left + side] = stretched(heat, side, side)
+    return laid
 
 
 def _colour(hot: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -24,6 +25,8 @@ from automl_vision.extras import require
 #: Forms of files that hold images and are read without code of the set ("cache": read before, the hub is not there).
 FORMS = frozenset(("arrow", "cache", "imagefolder", "parquet", "webdataset"))
 _BATCH = 64
+#: Names of parts as `datasets` itself allows them; a part becomes a folder.
+_PART_NAME = re.compile(r"\w+(\.\w+)*")
 _HUB_SECONDS = 3.0
 
 
@@ -120,7 +123,6 @@ def open_data_set(data: Path, *, offline: bool = False) -> DataSet:
         DataError: there is no such set, the hub cannot be reached, or reading it would run code of the set.
     """
     require(["datasets"], "hub", "reading a Hugging Face data set")
-    import datasets
 
     with _quiet():
         parts = _downloaded(parse_hub_name(data), offline=offline) if is_hub_name(data) else _saved(data)
@@ -128,6 +130,11 @@ def open_data_set(data: Path, *, offline: bool = False) -> DataSet:
         parts = {"": parts}
     if not parts:
         raise DataError("the data set is empty", value=data, fix="give one with images")
+    odd = [str(name) for name in parts if name and not _PART_NAME.fullmatch(str(name))]
+    if odd:
+        raise DataError(
+            "a part of the data set has a name that no folder may have", value=ascii(odd[0]), fix="give it a plain name"
+        )
     kinds = [rows.features for rows in parts.values()]
     differing = next((name for name, rows in parts.items() if rows.features != kinds[0]), None)
     if differing is not None:
@@ -135,13 +142,22 @@ def open_data_set(data: Path, *, offline: bool = False) -> DataSet:
             "the parts of the data set have different columns", value=f"{data} ({differing})", fix="save them alike"
         )
     named = parse_hub_name(data).name if is_hub_name(data) else str(data)
-    caches = (Path(str(datasets.config.HF_CACHE_HOME)), Path(str(datasets.config.HF_DATASETS_CACHE)))
+    caches = _data_caches()
     return DataSet(
         parts=tuple(Part(name, len(rows), rows) for name, rows in parts.items()),
         columns={name: _column(feature) for name, feature in kinds[0].items()},
         digest=_digest(parts),
         folders=(Path(named), *caches) if Path(named).is_dir() else caches,
     )
+
+
+def _data_caches() -> tuple[Path, ...]:
+    """Where data of the hub lie; the folder above them holds tokens too, which no data set may name as an image."""
+    import datasets
+    from huggingface_hub import constants
+
+    names = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    return tuple(Path(str(each)) for each in names)
 
 
 def _saved(folder: Path) -> Any:

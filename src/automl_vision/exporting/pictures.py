@@ -18,6 +18,7 @@ from automl_vision.config import Settings, load_settings
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.preparation import read_manifest
 from automl_vision.errors import DataError, UsageError
+from automl_vision.spreadsheet import rearmed
 
 #: Images that both forms of the model are asked about, and that ranges for 8 bits are read off.
 CHECKED = 256
@@ -103,7 +104,7 @@ def _of_run(run: Path, bundle: Bundle) -> Material:
     if manifest.fingerprint != about["fingerprint"]:
         raise DataError("the data changed since the run", value=str(about["data"]))
     with (run / run_dir.SPLIT).open(encoding="utf-8", newline="") as file:
-        sets = {row["path"]: row["split"] for row in csv.DictReader(file)}
+        sets = {rearmed(row["path"]): row["split"] for row in csv.DictReader(file)}
     order = scattered_rows(manifest)
 
     def taken(name: str, most: int) -> list[int]:
@@ -113,7 +114,9 @@ def _of_run(run: Path, bundle: Bundle) -> Material:
     if not train:
         raise DataError("no training image of the run is known", value=str(run / run_dir.SPLIT))
     checked = _pictures(manifest, bundle, train, "training images of the run")
-    return Material(checked, _pictures(manifest, bundle, val, "validation images of the run") if val else None)
+    trained = ", on which it was trained once more in the end" if bundle.provenance.get("refitted") else ""
+    measured = _pictures(manifest, bundle, val, f"validation images of the run{trained}") if val else None
+    return Material(checked, measured)
 
 
 def _of_data(data: Path, bundle: Bundle) -> Material:
@@ -123,7 +126,8 @@ def _of_data(data: Path, bundle: Bundle) -> Material:
     same = manifest.fingerprint == bundle.provenance.get("data_fingerprint")
     unknown = same and bundle.fingerprint is None
     checked = _pictures(manifest, bundle, order[::2][:CHECKED], "images of --data")
-    measured = _pictures(manifest, bundle, order[1::2][:MEASURED], "other images of --data")
+    known = ", most of which the model was made with" if same else ""
+    measured = _pictures(manifest, bundle, order[1::2][:MEASURED], f"other images of --data{known}")
     note = "The model file does not tell its test images from the others, so nothing is measured on them."
     return Material(checked, None if unknown or not len(measured) else measured, note if unknown else "")
 

@@ -91,6 +91,10 @@ def export_trial(order: Order, number: int, tell: Callable[[str], None] = lambda
     """
     run, place = order.model.parent, order.place
     out = order.out or place.with_name(f"{place.stem}-trial-{number}{place.suffix}")
+    if _is_shipped(out, run):
+        raise UsageError(
+            "this would replace the model of the run or its card", value=str(out), fix="choose another --out"
+        )
     # It has to lie in the run folder, where the images are found that it is checked with.
     unfinished = run / f"model-trial-{number}.pt.{os.getpid()}{UNFINISHED}"
     bundle = trial_bundle(run, number)
@@ -123,14 +127,14 @@ def trial_bundle(run: Path, number: int) -> Bundle:
             value=f"{len(result.probabilities)} answers, {len(val)} images in {said.name}",
             fix="restore the run folder from a copy",
         )
-    recipe = trial.recipe
+    recipe, seen = trial.recipe, shipped.preprocessing  # all networks of a run see images in the same way
     mean, std = statistics(backbone(recipe.backbone))
     looks = run_dir.read_looks(run)
     return Bundle(
         backbone=recipe.backbone,
         head=recipe.head,
         class_names=shipped.class_names,
-        preprocessing=Preprocessing(recipe.resolution, mean, std, decode_side=shipped.preprocessing.decode_side),
+        preprocessing=Preprocessing(recipe.resolution, mean, std, resize=seen.resize, decode_side=seen.decode_side),
         temperature=fit_temperature(logarithm(result.probabilities), val.labels),
         state_dict=result.weights,
         fingerprint=shipped.fingerprint,

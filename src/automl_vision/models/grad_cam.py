@@ -184,7 +184,10 @@ def _cells_that_count(backbone: nn.Module, name: str, images: torch.Tensor) -> t
     A direction of the features that no head prefers tells, so that the choice is the same for all classes.
     """
     with _activations_alone(backbone):
-        features, pooled = _cut(backbone, name, images)
+        try:
+            features, pooled = _cut(backbone, name, images)
+        except (AttributeError, TypeError):  # some networks hand several maps on together (HRNet, CrossViT)
+            return 0, 0
         if not _has_places(backbone, features):
             return 0, 0
         direction = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(0)).to(pooled.device)

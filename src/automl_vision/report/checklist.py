@@ -55,6 +55,8 @@ def _looked_for_copies(report: Report) -> Answer:
     care = report.get("care")
     if not care:
         return Answer(False, _UNKNOWN)
+    if care.get("uncompared"):
+        return Answer(False, f"{care['uncompared']:,} pairs that look alike were not compared for want of time")
     return Answer(
         care["compared"],
         "pictures that look alike were laid over each other"
@@ -84,6 +86,10 @@ def _everything_used(report: Report) -> Answer:
     found, drawn = report["data"].get("found"), report["data"].get("drawn")
     if found is None or drawn is None:
         return Answer(False, _UNKNOWN)
+    if dropped := report["data"].get("dropped_classes"):
+        return Answer(False, f"classes without enough images were left out: {len(dropped):,}")
+    if most := (report.get("care") or {}).get("max_samples"):
+        return Answer(False, f"at most {most:,} images were asked for (--max-samples)")
     return Answer(drawn >= found, f"{drawn:,} of {found:,} images that were found were used")
 
 

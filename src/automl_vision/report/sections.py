@@ -53,11 +53,12 @@ def data_section(prepared: Prepared, data: Path) -> dict[str, Any]:
     }
 
 
-def care_section(prepared: Prepared, lineage: str) -> dict[str, Any]:
+def care_section(prepared: Prepared, lineage: str, max_samples: int | None = None) -> dict[str, Any]:
     """How the sets were kept apart, counted in the sets themselves.
 
     Returns:
-        `lineage`: the setting; `compared`: whether pictures were laid over each other; `shared_groups`: groups with
+        `lineage`, `max_samples`: the settings; `compared`: whether pictures were laid over each other, and `uncompared`
+        how many pairs that look alike were not, for want of time; `shared_groups`: groups with
         images both in the test set and in training or validation, and `chosen_on_groups`: both in validation and
         training; `test_copies`: copies among the test images; `unnamed_faults`: files in quarantine that no finding
         names.
@@ -68,6 +69,8 @@ def care_section(prepared: Prepared, lineage: str) -> dict[str, Any]:
     named = {finding.row for finding in audit.findings if finding.kind in IMAGE_FAULTS}
     return {
         "lineage": lineage,
+        "max_samples": max_samples,
+        "uncompared": prepared.facts.compared.unchecked if prepared.facts.compared else 0,
         "compared": prepared.facts.compared is not None,
         "shared_groups": len(np.intersect1d(group[test], group[seen])),
         "chosen_on_groups": len(np.intersect1d(group[val], group[train])),

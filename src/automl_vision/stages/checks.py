@@ -17,6 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from automl_vision.data.preparation import Prepared
+from automl_vision.data.store import SealedRowError
+from automl_vision.errors import AutomlVisionError
 from automl_vision.report.inspection_page import thumbnails
 from automl_vision.report.label_errors import PICTURED, Checked, find_suspects, one_of_each_group, suspect_rows
 from automl_vision.report.shortcuts import file_facts, find_shortcuts, pixel_facts
@@ -48,22 +50,37 @@ class DataChecks:
     suspects: list[dict[str, Any]] | None
 
 
-def check_data(context: RunContext, prepared: Prepared, searched: Searched) -> DataChecks:
-    """Both checks, as far as the time goes that the report does not need."""
-    after = seconds_to_report(context, prepared, searched.search.trials) - CHECK_CPU_SECONDS
+def check_data(context: RunContext, prepared: Prepared, searched: Searched, passes: int = 1) -> DataChecks:
+    """Both checks, as far as the time goes that the test and the report do not need.
+
+    They can fail without the run: the model is worth more than what is said of its data.
+
+    Args:
+        context, prepared, searched: of the run.
+        passes: of the model over each test image.
+    """
+    after = seconds_to_report(context, prepared, searched.search.trials, passes) - CHECK_CPU_SECONDS
     deadline = time.monotonic() + context.clock.remaining - after
 
     def late() -> bool:
         return context.stop.requested or time.monotonic() > deadline
 
-    labels, suspects = _timed(lambda: _labels(context, prepared, searched, late))
-    shortcuts, _ = _timed(lambda: (_shortcuts(context, prepared, late), None))
+    labels, suspects = _timed(context, "labels", lambda: _labels(context, prepared, searched, late))
+    shortcuts, _ = _timed(context, "shortcuts", lambda: (_shortcuts(context, prepared, late), None))
     return DataChecks(labels, shortcuts, suspects)
 
 
-def _timed(check: Callable[[], tuple[dict[str, Any], Any]]) -> tuple[dict[str, Any], Any]:
+def _timed(
+    context: RunContext, what: str, check: Callable[[], tuple[dict[str, Any], Any]]
+) -> tuple[dict[str, Any], Any]:
     started = time.monotonic()
-    found, rest = check()
+    try:
+        found, rest = check()
+    except (SealedRowError, AutomlVisionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - said in the log and in the report, and the model is not lost
+        found, rest = _unmeasured(f"looking for it failed ({type(error).__name__}: {error})"), None
+        context.note(f"The check of {what} failed: {type(error).__name__}: {error}", warning=True)
     return {**found, "seconds": time.monotonic() - started}, rest
 
 

@@ -58,7 +58,9 @@ def make_gallery(
         return Gallery(total, (), (), cut_short=bool(total))
     opened = prepared.open_test(looked.looks)
     files = [opened.manifest.file(int(row)) for row in rows]
-    studio = Studio(HeatMaps(finished.ensemble.voters), opened.store, rows, files, test)
+    voters = finished.ensemble.voters
+    resize = voters[0].preprocessing.resize  # that of all
+    studio = Studio(HeatMaps(voters), opened.store, rows, files, test, resize)
     mistakes: list[Shot] = []
     pairs: list[Pair] = []
     for position in worst_mistakes(test):
@@ -83,6 +85,7 @@ class Studio:
         rows: (N_test) rows of the store.
         files: their files.
         test: what the model said of them.
+        resize: how images became squares.
     """
 
     def __init__(
@@ -92,9 +95,11 @@ class Studio:
         rows: NDArray[np.int64],
         files: Sequence[Path],
         test: Predictions,
+        resize: str,
     ) -> None:
         self._heat_maps, self._store = heat_maps, store
         self._rows, self._files, self._test = rows, files, test
+        self._resize = resize
 
     def shot(self, position: int, classes: Sequence[int]) -> Shot:
         """One image with heat maps about some classes; without pictures where its file is gone."""
@@ -107,7 +112,7 @@ class Studio:
         maps = self._heat_maps(lambda side: self._squares(position, side, len(classes)), np.array(classes))
         names = [self._test.class_names[each] for each in classes]
         heats = [
-            Heat(name, _uri(overlay(pixels, heat)) if heat.any() else "")
+            Heat(name, _uri(overlay(pixels, heat, self._resize)) if heat.any() else "")
             for name, heat in zip(names, maps, strict=True)
         ]
         tiny = max(image.width, image.height) <= TINY_SIDE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,10 @@ import pandas as pd
 from automl_vision import run_dir
 from automl_vision.bundle import save_bundle
 from automl_vision.data.preparation import Prepared
+from automl_vision.data.store import SealedRowError
+from automl_vision.errors import AutomlVisionError
 from automl_vision.files import write_json, write_text
+from automl_vision.report.gallery import Gallery
 from automl_vision.report.html import render_html
 from automl_vision.report.label_errors import suspects_csv
 from automl_vision.report.model_card import model_card
@@ -75,9 +78,8 @@ def write_report(
     plots = draw_plots(report)
     report["seconds"] = context.seconds_by_stage()
     trials = searched.search.trials
-    gallery = make_gallery(
-        context, prepared, finished, looked, reserve=report_seconds(context, prepared, trials) * WRITING_SHARE
-    )
+    reserve = report_seconds(context, prepared, trials) * WRITING_SHARE
+    gallery = _gallery(context, lambda: make_gallery(context, prepared, finished, looked, reserve=reserve))
     write_json(folder / run_dir.GALLERY, gallery.to_dict(), indent=None)
     write_text(folder / run_dir.REPORT_HTML, render_html(report, plots, gallery))
     write_text(folder / run_dir.MODEL_CARD, model_card(report))
@@ -89,6 +91,17 @@ def write_report(
     )
     context.run.note_spent(context.clock.elapsed)
     return report
+
+
+def _gallery(context: RunContext, make: Callable[[], Gallery]) -> Gallery:
+    """Pictures of mistakes; where making them fails that is said, and the report is written without."""
+    try:
+        return make()
+    except (SealedRowError, AutomlVisionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - networks of any kind are looked into, and the test set was opened
+        context.note(f"There are no pictures of mistakes: {type(error).__name__}: {error}", warning=True)
+        return Gallery(0, (), ())
 
 
 def _inputs(
@@ -115,7 +128,7 @@ def _inputs(
             **({"one_recipe": True} if searched.search.task.one_recipe else {}),
             "importance": importances(searched.search.space, searched.search.trials),
         },
-        care=care_section(prepared, context.settings.data.lineage),
+        care=care_section(prepared, context.settings.data.lineage, context.settings.data.max_samples),
         head=head_section(searched.search.trials),
         backbones=backbones_section(searched.search, finished.trial) if isinstance(searched.search, Turns) else None,
         selection=_selection(searched, finished, context.settings.machine.seed),

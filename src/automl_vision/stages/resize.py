@@ -27,6 +27,7 @@ from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier, placed
 from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.memory import is_out_of_memory
 from automl_vision.models.probe import fit_probe
 from automl_vision.models.weights import load_weights
 from automl_vision.report.resize import resize_sentence
@@ -61,6 +62,10 @@ FOLDS, STRENGTHS = 3, (0.03, 0.1, 1.0)
 TYPICAL_FEATURES = 1280
 
 
+class _CannotTell(Exception):
+    """What was computed says nothing of either way."""
+
+
 @dataclass(frozen=True)
 class _Scene:
     """What the choice is made from."""
@@ -73,7 +78,7 @@ class _Scene:
     @property
     def size(self) -> int:
         """Side in pixels that both ways are compared at."""
-        return min(self.plan.resolutions)
+        return min(self.plan.sides.get(self.plan.backbones[0], self.plan.resolutions))
 
     @property
     def shown(self) -> NDArray[np.int64]:
@@ -144,6 +149,12 @@ def _tried(scene: _Scene) -> Prepared:
         found = _compared(scene, scene.affordable)
     except OutOfTime:
         return _settled(scene, SQUASH, "comparing it with the middle took longer than its share of the budget")
+    except _CannotTell as error:
+        return _settled(scene, SQUASH, f"it could not be compared with the middle: {error}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _settled(scene, SQUASH, "there was no memory to compare it with the middle")
     except WeightsError as error:
         return _settled(scene, SQUASH, f"the weights of {scene.plan.backbones[0]} cannot be read ({error.what})")
     if not found["better"]:
@@ -312,6 +323,8 @@ def _probe(
         should_stop=late,
         progress=lambda done: context.tell(Progress(done, total)),
     )
+    if not np.isfinite(features).all():
+        raise _CannotTell("features of the network are not finite")
     train, val = np.split(features, [len(rows["train"])])
     fitted = fit_probe(
         train,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from automl_vision.config import TABLES, Settings
-from automl_vision.events import Event, Tell, TrialChanged
+from automl_vision.events import TRACKER_THREAD, Event, Tell, TrialChanged
 from automl_vision.files import write_json
 from automl_vision.run_dir import CONFIG, MODEL_CARD, REPORT_HTML, REPORT_JSON, TRIALS
 from automl_vision.tracking.tracker import Subject, Tracker, figures_of
@@ -31,7 +32,7 @@ LEAST_SECONDS, MOST_SECONDS = 5.0, 60.0
 
 _Message = Callable[[Tracker], object]
 #: Names and passwords in addresses.
-_SECRET = re.compile(r"//[^/@\s]+@")
+_SECRET = re.compile(r"//\S*@")
 
 
 class Delivery:
@@ -52,20 +53,23 @@ class Delivery:
         self._waiting: SimpleQueue[_Message | None] = SimpleQueue()
         self._ended_well = False
         # A daemon: a library that waits for a server must not keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"{TRACKER_THREAD}{name}", daemon=True)
         self._thread.start()
 
     def send(self, message: _Message) -> None:
         """Have the tracker's thread call this with the tracker, after all that was sent before."""
         self._waiting.put(message)
 
-    def end(self, seconds: float, *, well: bool) -> None:
-        """Nothing more is sent; wait until the tracker is done, but no longer than this."""
+    def end(self, *, well: bool) -> None:
+        """Nothing more is sent."""
         self._ended_well = well
         self._waiting.put(None)
+
+    def wait(self, seconds: float, since_the_report: float) -> None:
+        """Wait until the tracker is done, but no longer than this."""
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self.failure = self.failure or f"it was not done {seconds:.0f} s after the report"
+            self.failure = self.failure or f"it was not done {since_the_report:.0f} s after the report"
 
     def _work(self) -> None:
         try:
@@ -153,8 +157,11 @@ class Tracking:
 
     def _end(self, seconds: float, *, well: bool) -> None:
         self._open = False
+        until = time.monotonic() + seconds  # for all of them together
         for delivery in self._deliveries:
-            delivery.end(seconds, well=well)
+            delivery.end(well=well)
+        for delivery in self._deliveries:
+            delivery.wait(max(0.0, until - time.monotonic()), seconds)
         self.say_what_happened()
         for delivery in self._deliveries:
             if delivery.place and not delivery.failure:
@@ -189,5 +196,5 @@ def _remembered(file: Path) -> dict[str, Any]:
 
 def _reason(error: BaseException) -> str:
     """One line without passwords."""
-    said = (str(error).strip().splitlines() or [""])[0][:300]
-    return _SECRET.sub("//…@", f"{type(error).__name__}: {said}" if said else type(error).__name__)
+    said = _SECRET.sub("//…@", (str(error).strip().splitlines() or [""])[0])[:300]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

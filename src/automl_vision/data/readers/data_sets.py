@@ -101,8 +101,8 @@ def _inside(path: str, opened: DataSet, settings: DataSettings) -> bool:
     """Whether a file that the set names lies where the set, or the cache of `datasets`, does."""
     if "://" in path or not posixpath.isabs(path):
         return False
-    plain = Path(posixpath.normpath(path))
-    return settings.allow_outside or any(plain.is_relative_to(folder) for folder in opened.folders)
+    plain = Path(path).resolve()  # links count as what they lead to
+    return settings.allow_outside or any(plain.is_relative_to(folder.resolve()) for folder in opened.folders)
 
 
 # --- columns --------------------------------------------------------------------------------------------------------
