@@ -24,6 +24,7 @@ from PIL import Image
 from automl_vision.config import Settings, load_settings
 from automl_vision.data.cache_entries import cache_entries, give_up
 from automl_vision.data.hub_name import absolute, is_hub_name, parse_hub_name
+from automl_vision.data.hugging_face import _data_caches
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import decode, read_manifest
 from automl_vision.data.unpacked import own_names
@@ -322,6 +323,34 @@ def test_files_elsewhere_are_not_read_unless_they_may_be(tmp_path: Path) -> None
     assert [shut.file(row).exists() for row in range(2)] == [True, False]
     open_ = read_manifest(data, settings_with(allow_outside=True))
     assert open_.file(1).read_bytes() == encoded(99)
+
+
+def test_a_part_cannot_lead_out_of_the_cache(three_parts: Path) -> None:
+    """Its name becomes a folder."""
+    record = three_parts / "dataset_dict.json"
+    (three_parts / "train").rename(three_parts.parent / "elsewhere")
+    record.write_text(json.dumps({"splits": ["../elsewhere", "test", "validation"]}))
+    with pytest.raises(DataError, match="no folder may have"):
+        read_manifest(three_parts, settings_with())
+
+
+def test_the_token_of_the_hub_is_no_image() -> None:
+    from huggingface_hub import constants
+
+    caches = _data_caches()
+    assert Path(constants.HF_HUB_CACHE) in caches
+    assert not any(Path(constants.HF_TOKEN_PATH).is_relative_to(folder) for folder in caches)
+
+
+def test_a_link_that_leads_out_of_a_set_is_not_followed(tmp_path: Path) -> None:
+    images = image_folders(tmp_path / "set")
+    secret = tmp_path / "secret.png"
+    inside = sorted(images.rglob("*.png"))[0]
+    inside.rename(secret)
+    inside.symlink_to(secret)
+    manifest = read_manifest(Path(f"hf:{images}"), settings_with())
+    missing = [row for row in range(len(manifest)) if not manifest.file(row).is_file()]
+    assert len(missing) == 1
 
 
 def test_parquet_is_loaded_with_its_features(tmp_path: Path) -> None:
