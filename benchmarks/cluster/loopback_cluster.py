@@ -108,7 +108,9 @@ class LoopbackCluster:
     @property
     def driver_environment(self) -> dict[str, str]:
         """The variables with which a driver may use the cluster."""
-        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
+        token = (
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
+        )
         return {**_QUIET, **token}
 
     def add_node(self, *, cpus: int | None = None, environment: dict[str, str] | None = None) -> LoopbackNode:

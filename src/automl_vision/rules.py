@@ -178,7 +178,9 @@ def _check_cluster_address(text: str) -> str:
     if text in ("", "auto"):
         return ""
     if text.startswith("ray://"):
-        return "must be HOST:PORT of the head: Ray's client (ray://) is not used, a search starts on a node of the cluster"
+        return (
+            "must be HOST:PORT of the head: Ray's client (ray://) is not used, a search starts on a node of the cluster"
+        )
     parts = _HOST_AND_PORT.fullmatch(text)
     return "" if parts and 0 < int(parts["port"]) < 65_536 else "must be HOST:PORT, like 10.0.0.1:6379, or auto"
 
