@@ -66,6 +66,13 @@ def remove_folder(place: Place) -> None:
         place.fs.rm(place.path, recursive=True)
 
 
+def files_below(place: Place) -> list[str]:
+    """Names of all files below `place`, relative to it, with slashes; none where it is missing."""
+    if isinstance(place, Path):
+        return [file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()]
+    return [name.removeprefix(place.path).lstrip("/") for name in place.fs.find(place.path)]
+
+
 def put(place: Place, content: bytes) -> None:
     """Write one object at an address; whoever reads it sees the old content or the new."""
     if isinstance(place, Path):
