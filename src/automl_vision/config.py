@@ -47,6 +47,10 @@ from automl_vision.rules import parse_duration as parse_duration
 DEFAULT_BUDGET = "10m"
 
 
+#: Settings that say where a run works, and not what it is: a resumed run may have them anew.
+MOVABLE = ("machine.cluster", "machine.insecure_cluster")
+
+
 def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:
     metadata = {"help": help_text, "rule": rule}
     if isinstance(default, list | dict):

@@ -66,6 +66,15 @@ def remove_folder(place: Place) -> None:
         place.fs.rm(place.path, recursive=True)
 
 
+def set_aside(file: Place) -> None:
+    """Rename a damaged file: `.corrupt` comes after its name."""
+    name = f"{file.name}.corrupt"
+    if isinstance(file, Path):
+        file.rename(file.with_name(name))
+    else:
+        file.rename(file.with_name(name))
+
+
 def files_below(place: Place) -> list[str]:
     """Names of all files below `place`, relative to it, with slashes; none where it is missing."""
     if isinstance(place, Path):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import UNFINISHED, write_json
-from automl_vision.place import Place, files_below, is_folder, make_folder, remove_folder
+from automl_vision.place import Place, files_below, is_folder, make_folder, remove_folder, set_aside
 from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
@@ -134,7 +134,7 @@ class TrialFiles:
             if trial is not None:
                 trials[trial.number] = trial
                 continue
-            file.rename(file.with_suffix(".json.corrupt"))
+            set_aside(file)
             damaged.append(file.name)
         for name in damaged:
             self._drop_newer(name, trials)
