@@ -98,12 +98,14 @@ class LoopbackCluster:
     cpus: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     nodes: list[LoopbackNode] = field(default_factory=list)
+    host: str = ""
     port: int = 0
+    _begun: int = 0
 
     @property
     def address(self) -> str:
         """What drivers are given."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def driver_environment(self) -> dict[str, str]:
@@ -135,14 +137,17 @@ class LoopbackCluster:
             self.nodes.pop().end()
 
     def _started(self, cpus: int, environment: dict[str, str]) -> LoopbackNode:
-        ports = iter(free_ports(len(_PORTS) + 1))
+        self._begun += 1
+        host = f"127.0.0.{self._begun + 1}"  # Ray takes 127.0.0.1 for "whatever this machine is called outside"
+        ports = iter(free_ports(len(_PORTS) + 3))
         options = [f"--{name}={next(ports)}" for name in _PORTS]
         options += ["--include-log-monitor=false", "--disable-usage-stats", f"--num-cpus={cpus}", "--num-gpus=0"]
-        options += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1", "--log-color=false"]
+        options += ["--object-store-memory=80000000", f"--node-ip-address={host}", "--log-color=false"]
         if self.nodes:
             options += [f"--address={self.address}"]
         else:
-            self.port = next(ports)
+            self.host, self.port = host, next(ports)
+            options += [f"--ray-client-server-port={next(ports)}", f"--dashboard-port={next(ports)}"]
             options += ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
         log = self.folder / f"node-{secrets.token_hex(4)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
+from automl_vision.rules import is_address
 from automl_vision.spreadsheet import disarmed
 
 MODEL = "model.pt"
@@ -252,9 +253,10 @@ def trials_place(path: Path) -> Place:
 
 def trials_address(trials_url: str, path: Path) -> str:
     """A place below `trials_url` that is of the run in `path` alone."""
-    place = place_of(trials_url)
     own = f"{path.name}-{secrets.token_hex(4)}"
-    return str(place.absolute() / own) if isinstance(place, Path) else f"{trials_url.rstrip('/')}/{own}"
+    if is_address(trials_url):
+        return f"{trials_url.rstrip('/')}/{own}"
+    return str(Path(trials_url).expanduser().absolute() / own)
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:

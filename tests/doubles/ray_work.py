@@ -32,7 +32,7 @@ def open_work(folder: str, orders: Orders) -> PlainWork:
                 if orders.replaced or orders.stopped:
                     note(f"leave {job['word']}")
                     return
-                yield {"word": job["word"][:end], "pid": os.getpid(), "left": orders.seconds_left()}
+                yield {"word": job["word"][:end], "pid": os.getpid(), "left": min(orders.seconds_left(), 1e9)}
         finally:
             note(f"end {job['word']}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from automl_vision.executors.ray_cluster import Hub, Share, share_of
 from automl_vision.executors.ray_connection import Look, Node, Sight, connect, look_around, probe_of
 from automl_vision.files import write_text
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -92,31 +94,31 @@ def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+@needs_ray
 def test_a_missing_token_is_named_before_anything_is_asked(no_token: None) -> None:
-    pytest.importorskip("ray")
     with pytest.raises(RunError, match="there is no token for the cluster"):
         connect("127.0.0.1:1")
 
 
+@needs_ray
 @pytest.mark.parametrize("content", ["", " \n"])
 def test_an_empty_token_is_none(no_token: None, tmp_path: Path, content: str) -> None:
-    pytest.importorskip("ray")
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text(content)
     with pytest.raises(RunError, match="there is no token for the cluster"):
         connect("127.0.0.1:1")
 
 
+@needs_ray
 def test_a_token_that_is_turned_off_is_named(no_token: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(RunError, match="turned off here"):
         connect("127.0.0.1:1")
 
 
+@needs_ray
 def test_an_address_where_nothing_listens_fails_at_once(no_token: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

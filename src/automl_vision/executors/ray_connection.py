@@ -216,13 +216,14 @@ def connect(address: str, *, insecure: bool = False) -> RayConnection:
         _reach(address)
     import ray
 
+    _read_environment_again()
     try:
-        with _own_handlers():
+        with _own_handlers(), _hushed():
             ray.init(
                 address=address,
                 namespace=f"automl-vision-{secrets.token_hex(8)}",
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=logging.CRITICAL,
             )
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and its own
         ray.shutdown()
@@ -316,6 +317,15 @@ def _set_environment(insecure: bool) -> None:
         )
 
 
+def _read_environment_again() -> None:
+    """For a process that had imported Ray before, whose token and mode are from then."""
+    with suppress(ImportError, AttributeError):
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
 def _has_token() -> bool:
     if os.environ.get(_TOKEN):
         return True
@@ -340,8 +350,8 @@ def _reach(address: str) -> None:
 
 
 def _refused(address: str, error: Exception) -> UsageError:
-    said, place = str(error), f"{address} ({reason_of(error)})"
-    if "uthenticat" in said or "Unauthenticated" in said:
+    said, place = _whole(error), f"{address} ({reason_of(error)})"
+    if "uthenticat" in said or "InvalidAuthToken" in said:
         return RunError(
             "the cluster does not accept our token",
             value=address,
@@ -359,6 +369,31 @@ def _refused(address: str, error: Exception) -> UsageError:
         value=place,
         fix="start the search on a node of the cluster: `ray start --address=HOST:PORT` makes this machine one",
     )
+
+
+def _whole(error: BaseException) -> str:
+    """What an error says, and those that it came from."""
+    said: list[str] = []
+    each: BaseException | None = error
+    while each is not None:
+        said.append(str(each))
+        each = each.__cause__ or each.__context__
+    return "\n".join(said)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What Ray's core writes to the terminal while it connects, past Python, is left out: the error says it better."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager
