@@ -48,7 +48,7 @@ DEFAULT_BUDGET = "10m"
 
 
 #: Settings that say where a run works, and not what it is: a resumed run may have them anew.
-MOVABLE = ("machine.cluster", "machine.insecure_cluster")
+MOVABLE = ("machine.cluster", "machine.insecure_cluster", "machine.max_parallel", "machine.gpus_per_trial")
 
 
 def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:

@@ -169,6 +169,11 @@ class RunDir:
         return trials_place(self.path)
 
     @property
+    def keeps_trials(self) -> bool:
+        """Whether that is this folder."""
+        return "trials" not in self.about
+
+    @property
     def report(self) -> dict[str, Any] | None:
         """The content of report.json, None before there is one."""
         return read_report(self.path)

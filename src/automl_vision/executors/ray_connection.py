@@ -7,6 +7,7 @@ are turned off: usage statistics, logs on our terminal, the handlers that it put
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -320,10 +321,9 @@ def _set_environment(insecure: bool) -> None:
 def _read_environment_again() -> None:
     """For a process that had imported Ray before, whose token and mode are from then."""
     with suppress(ImportError, AttributeError):
-        from ray._raylet import AuthenticationTokenLoader, Config
-
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        core = importlib.import_module("ray._raylet")
+        core.Config.initialize("")
+        core.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _has_token() -> bool:

@@ -28,6 +28,7 @@ from automl_vision.files import write_text
 from automl_vision.models.backbones import backbone
 from automl_vision.models.device_images import on_device
 from automl_vision.models.weights import WeightSource, find_weights
+from automl_vision.place import Place, make_folder, place_of
 from automl_vision.runtime import make_runtime
 from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRunner
 from automl_vision.search.trial_files import TrialFiles, TrialReplaced
@@ -65,11 +66,11 @@ class Machine:
     offline: bool
 
 
-def write_site(folder: Path, prepared: Prepared, runner: TrialRunner, machine: Machine) -> None:
+def write_site(folder: Place, prepared: Prepared, runner: TrialRunner, machine: Machine) -> None:
     """Write down what `runner` is made of, for trials that run elsewhere.
 
     Args:
-        folder: made where it is missing; what an earlier session wrote is replaced.
+        folder: made where it is missing, an address will do; what an earlier session wrote is replaced.
         prepared: the data of the run, sealed.
         runner: what would run the trials in this process.
         machine: what each trial has where it runs.
@@ -77,7 +78,7 @@ def write_site(folder: Path, prepared: Prepared, runner: TrialRunner, machine: M
     Raises:
         OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     data = runner.data
     rows = np.concatenate([data.train_rows.numpy(), data.val_rows.numpy()])
     store, digests = prepared.store, prepared.facts.table["file_digest"]
@@ -100,7 +101,7 @@ def write_site(folder: Path, prepared: Prepared, runner: TrialRunner, machine: M
         "squares": None if store.folder is None else os.fspath(store.folder.absolute()),
         "num_classes": data.num_classes,
         "objective": runner.objective,
-        "trials": os.fspath(runner.files.folder.absolute()),
+        "trials": _from_anywhere(runner.files.folder),
         "weights": {name: _as_values(source) for name, source in runner.weights.items()},
         "keeps_features": runner.keeps_features,
         "tests_symmetries": runner.tests_symmetries,
@@ -127,7 +128,7 @@ def open_site(folder: str, orders: Orders) -> PlainWork:
         DataError: an image is not what it was, or not here.
         UsageError: the device is not on this machine.
     """
-    runner = _runner(Path(folder), orders)
+    runner = _runner(place_of(folder), orders)
 
     def work(job: Values) -> Iterator[Values]:
         for trial in runner(Assignment.from_dict(job)):
@@ -136,7 +137,7 @@ def open_site(folder: str, orders: Orders) -> PlainWork:
     return work
 
 
-def _runner(folder: Path, orders: Orders) -> TrialRunner:
+def _runner(folder: Place, orders: Orders) -> TrialRunner:
     site, tensors = _read(folder / SITE), load_tensors(folder / ROWS)
     machine = Machine(**site["machine"])
     runtime = make_runtime(machine.device, machine.precision, machine.threads, machine.share)
@@ -154,7 +155,7 @@ def _runner(folder: Path, orders: Orders) -> TrialRunner:
         train_groups=tensors["train_groups"].numpy(),
         objective=site["objective"],
         runtime=runtime,
-        files=TrialFiles(Path(site["trials"]), fenced=True),
+        files=TrialFiles(place_of(site["trials"]), fenced=True),
         weights={name: _weights(name, WeightSource(**each), machine) for name, each in site["weights"].items()},
         seconds_left=_unless_told_otherwise(orders),
         keeps_features=site["keeps_features"],
@@ -211,7 +212,12 @@ def _unless_told_otherwise(orders: Orders) -> Callable[[], float]:
     return ask
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _from_anywhere(place: Place) -> str:
+    """A folder by its whole path, an address as it is."""
+    return os.fspath(place.absolute()) if isinstance(place, Path) else str(place)
+
+
+def _read(file: Place) -> dict[str, Any]:
     try:
         site = json.loads(file.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
@@ -221,7 +227,7 @@ def _read(file: Path) -> dict[str, Any]:
     return site
 
 
-def _no_site(file: Path, why: str) -> RunError:
+def _no_site(file: Place, why: str) -> RunError:
     return RunError(
         "a worker cannot read what its trials need",
         value=f"{file} ({why})",
