@@ -2,7 +2,7 @@
 
     python benchmarks/cluster/kill_nodes.py --nodes 20 --drivers 10 --minutes 60 --json kill_nodes.json
 
-A Ray cluster on this machine: a head without processors, on which the search runs, and two nodes of two processors each.
+A Ray cluster on this machine: a head without processors, on which the search runs, and two nodes of two processors.
 A node is killed (`kill -9` of everything of it, its workers included) while trials are in work on it, and another one
 takes its place; or the search is killed (`kill -9`), and resumed. A search that ends is checked, and the next begins.
 Checked: no trial that was complete at a kill is missing, different, or in work again; no epoch that was on record was
@@ -167,8 +167,10 @@ class Session:
     ) -> None:
         self.cluster, self.command, self.scratch, self.tally = cluster, command, scratch, tally
         self.chance = random.Random(seed)
-        self.driver = self._next_driver()
+        run = scratch / f"run{tally.runs}"
+        self.driver = Driver(command, run, cluster, scratch / f"{run.name}.log")
         self.seen: list[dict[int, Record]] = []
+        self.ended = False
 
     def kill_all(self, plan: Sequence[str], until: float) -> None:
         """Kill as planned ("node" or "driver", in this order), or until the time is over; then let the search end."""
@@ -180,12 +182,9 @@ class Session:
                 break
             time.sleep(self.chance.uniform(0.0, 3.0))
             {"node": self._kill_node, "driver": self._kill_driver}[what]()
-        self._wait(lambda: False)
+        if not self.ended:
+            self._wait(lambda: False)
         self.driver.kill()
-
-    def _next_driver(self) -> Driver:
-        run = self.scratch / f"run{self.tally.runs}"
-        return Driver(self.command, run, self.cluster, self.scratch / f"{run.name}.log")
 
     def _kill_node(self) -> None:
         busy = [node for node in self.cluster.nodes[1:] if slots_on(node)]
@@ -228,7 +227,7 @@ class Session:
         return list(self.driver.run.glob("trials/[0-9]*.json"))
 
     def _wait(self, happened: Callable[[], bool]) -> bool:
-        """Wait until it happens. A search that ends meanwhile is checked, and the next one is begun unless all is done."""
+        """Wait until it happens; False where the search ends meanwhile, which is then checked."""
         until = time.monotonic() + PATIENCE
         while not happened():
             if self.driver.code is not None:
@@ -243,6 +242,7 @@ class Session:
     def _check(self) -> None:
         """Hold a search that ended against all that was seen of it."""
         after, tally = newest_records(self.driver.run), self.tally
+        self.ended = True
         for before in self.seen:
             compare(before, after, tally)
         self.seen.clear()
@@ -254,12 +254,10 @@ class Session:
         open_ends = [number for number, each in after.items() if each["state"] not in ("complete", "stopped")]
         if open_ends:
             tally.faults.append(f"trials {open_ends} of {self.driver.run.name} did not end well")
-        verify = subprocess.run(
-            [*shlex.split(self.command[0]), "report", str(self.driver.run), "--verify"], check=False
-        )
+        checking = [*shlex.split(self.command[0]), "report", str(self.driver.run), "--verify"]
+        verify = subprocess.run(checking, stdout=subprocess.DEVNULL, check=False)
         if verify.returncode:
             tally.faults.append(f"the report of {self.driver.run.name} does not follow from its predictions")
-        self.driver = self._next_driver()
 
 
 def plan_of(nodes: int, drivers: int, seed: int) -> list[str]:
@@ -272,7 +270,7 @@ def plan_of(nodes: int, drivers: int, seed: int) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "examples" / "fashion")
+    parser.add_argument("--data", type=Path, help="images (default: drawn ones)")
     parser.add_argument("--nodes", type=int, default=20, help="kills of a node")
     parser.add_argument("--drivers", type=int, default=10, help="kills of the search")
     parser.add_argument("--minutes", type=float, default=60.0, help="no kill begins later than this")
@@ -281,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--command", default=f"{sys.executable} -m automl_vision", help="the program to measure")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then, too
     tally, until = Tally(), time.monotonic() + 60 * options.minutes
     plan = plan_of(options.nodes, options.drivers, options.seed)
     with (
@@ -289,7 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         for _ in range(2):
             cluster.add_node(cpus=2)
-        chosen = ["--data", str(options.data), "--cluster", cluster.address, *shlex.split(options.options)]
+        chosen = [
+            "--data",
+            str(options.data or _drawn(Path(scratch))),
+            "--cluster",
+            cluster.address,
+            *shlex.split(options.options),
+        ]
         command = [options.command, *chosen, "--cache-dir", str(Path(scratch) / "cache")]
         while (left := plan[tally.nodes + tally.drivers :]) and time.monotonic() < until and tally.sound:
             Session(cluster, command, Path(scratch), options.seed + tally.runs, tally).kill_all(left, until)
@@ -300,6 +305,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = {"machine": machine(), "options": options.options, "seed": options.seed, **asdict(tally)}
         options.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return int(not tally.sound)
+
+
+def _drawn(scratch: Path) -> Path:
+    data = scratch / "data"
+    maker = ROOT / "examples" / "make_smoke_data.py"
+    subprocess.run([sys.executable, str(maker), str(data), "--images", "20"], check=True, stdout=subprocess.DEVNULL)
+    return data
 
 
 def _last_words(scratch: Path) -> str:
