@@ -111,7 +111,9 @@ def test_one_image_is_a_row_of_one(model: Model, paths: list[Path], expected: An
         assert len(model.predict(image)) == 1
 
 
-@pytest.mark.parametrize("nothing", [[], (), pd.DataFrame({"image": []}), iter(())], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "nothing", [[], (), pd.DataFrame({"image": []}), iter(())], ids=lambda value: type(value).__name__
+)
 def test_nothing_asked_nothing_told(model: Model, nothing: Any) -> None:
     assert model.predict(nothing) == []
     assert model.predict_proba(nothing).shape == (0, 3)

@@ -57,7 +57,7 @@ def _results(report: Mapping[str, Any]) -> dict[str, Any]:
 def _data_set(source: str) -> dict[str, str]:
     """Its name, and no path: where it lies on somebody's disk is nobody's business."""
     if is_hub_name(Path(source)):
-        known = parse_hub_name(source)
+        known = parse_hub_name(Path(source))
         if not Path(known.name).is_absolute():
             return {"name": known.name, "type": known.name}
         source = known.name
