@@ -23,7 +23,7 @@ from pathlib import Path
 
 #: Seconds that a node may take to start; the programs of Ray are Python, and many.
 START_SECONDS = 120.0
-START_TRIES = 3
+START_TRIES = 5
 _STARTED = "Ray runtime started"
 _PORTS = (
     "node-manager-port",
