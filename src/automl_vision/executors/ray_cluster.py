@@ -65,6 +65,14 @@ CLOSE_SECONDS = 10.0
 LEAVE_SECONDS = 5.0
 #: Seconds that the first jobs wait for slots to find their places.
 SETTLE_SECONDS = 30.0
+#: What Ray's errors say of a slot, in our words.
+_WHY_OVER = {
+    "WorkerCrashedError": "its worker died",
+    "NodeDiedError": "its machine is gone",
+    "LocalRayletDiedError": "its machine is gone",
+    "OutOfMemoryError": "its machine ran out of memory, and Ray ended it",
+    "TaskCancelledError": "it was ended",
+}
 _GO_ON = "go on with search --resume"
 
 
@@ -578,7 +586,7 @@ class RayExecutor(Generic[Job, Progress]):
         try:
             fault = str(self._ray.get(slot.ref, timeout=0))
         except self._ray.exceptions.RayError as error:
-            return reason_of(error)
+            return _WHY_OVER.get(type(error).__name__) or reason_of(error)
         if fault:
             self._pass_over(slot.node, fault)
         return fault or "it ended"
