@@ -206,7 +206,7 @@ class Session:
         """Seconds until trials that were in work have a later attempt; those that have none in time were not lost."""
         watched = {number: each["attempt"] for number, each in before.items() if each["state"] == "running"}
         found: dict[int, float] = {}
-        while time.monotonic() - killed < 30.0 and self.driver.code is None:
+        while self.driver.code is None and time.monotonic() - killed < (3.0 + max(found.values()) if found else 30.0):
             for number, record in newest_records(self.driver.run).items():
                 if number in watched and number not in found and record["attempt"] > watched[number]:
                     found[number] = time.monotonic() - killed

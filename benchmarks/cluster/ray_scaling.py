@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from cluster.scaling import OPENING, ideal, lengths, seconds_per_report, timed
-
 from automl_vision.executors.ray_cluster import RayExecutor, Share
 from automl_vision.executors.ray_connection import RayConnection, connect
 from automl_vision.executors.workplace import Values, Workplace
 from cluster.loopback_cluster import loopback_cluster
+from cluster.scaling import OPENING, ideal, lengths, seconds_per_report, timed
 
 
 def measured(connection: RayConnection, slots: int, options: argparse.Namespace) -> dict[str, Any]:
