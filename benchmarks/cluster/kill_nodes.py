@@ -39,6 +39,8 @@ OPTIONS = (
 )
 #: Seconds that anything may take before it counts as hanging.
 PATIENCE = 240.0
+#: Processors that each node says it has.
+CPUS = 2
 
 
 @dataclass
@@ -200,7 +202,7 @@ class Session:
         again = self._next_attempts(before, killed)
         self.tally.attempts_lost += len(again)
         self.tally.rescheduled += again
-        self.cluster.add_node()
+        self.cluster.add_node(cpus=CPUS)
 
     def _next_attempts(self, before: dict[int, Record], killed: float) -> list[float]:
         """Seconds until trials that were in work have a later attempt; those that have none in time were not lost."""
@@ -287,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loopback_cluster(1, cpus=0, environment={"PYTHONPATH": os.environ.get("PYTHONPATH", "")}) as cluster,
     ):
         for _ in range(2):
-            cluster.add_node(cpus=2)
+            cluster.add_node(cpus=CPUS)
         chosen = [
             "--data",
             str(options.data or _drawn(Path(scratch))),
