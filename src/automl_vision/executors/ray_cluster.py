@@ -383,6 +383,7 @@ class RayExecutor(Generic[Job, Progress]):
         self._waiting: deque[tuple[int, int, Job]] = deque()
         self._unfit: dict[str, str] = {}
         self._looked = -math.inf
+        self._room = 0
         self._unplaced_since = time.monotonic()
         self._closed = threading.Event()
         self._hub = self._made_hub()
@@ -468,7 +469,8 @@ class RayExecutor(Generic[Job, Progress]):
                 value="; ".join(self._unfit.values()),
                 fix="see what the workers say in the folder workers of the run",
             )
-        wanted = self._max_parallel or sum(self._share.fits(node) for node in fit)
+        self._room = sum(self._share.fits(node) for node in fit)
+        wanted = self._max_parallel or self._room
         for _ in range(wanted - len(self._slots)):
             self._start_slot()
 
@@ -489,7 +491,11 @@ class RayExecutor(Generic[Job, Progress]):
     def _settle(self) -> None:
         """Wait a little for slots, so that the first jobs are handed out together."""
         until = time.monotonic() + SETTLE_SECONDS
-        while self._placed < len(self._slots) and time.monotonic() < until and not self._workplace.stopped():
+        while (
+            self._placed < min(len(self._slots), self._room)
+            and time.monotonic() < until
+            and not self._workplace.stopped()
+        ):
             self._news(POLL_SECONDS)
 
     def _hand_out(self) -> None:
