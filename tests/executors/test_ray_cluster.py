@@ -113,9 +113,10 @@ def test_jobs_are_done_side_by_side_and_reported_in_order(make: Make, tmp_path: 
 def test_a_worker_that_dies_is_lost_within_seconds_and_its_job_can_go_on(make: Make) -> None:
     executor = make(max_parallel=1)
     executor.submit(0, 1, {"word": "ax"})
-    begun = time.monotonic()
-    reports = drain(executor)
-    assert time.monotonic() - begun < 15
+    reports = executor.poll()
+    died = time.monotonic()  # or is about to: it tells of the first letter and takes the second
+    reports += drain(executor)
+    assert time.monotonic() - died < 15
     assert words(reports, 0) == ["a"]
     assert [(each.ended, bool(each.lost), each.preempted) for each in reports][-1] == (True, True, False)
     executor.submit(0, 2, {"word": "ab"})
