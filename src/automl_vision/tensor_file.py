@@ -10,7 +10,7 @@ switch the safety off is never shown.
 
 from __future__ import annotations
 
-import pickletools
+import pickletools  # nosec B403 # it tells opcodes, and obeys none
 import stat
 import zipfile
 from collections.abc import Callable, Mapping

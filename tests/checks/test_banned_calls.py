@@ -76,6 +76,8 @@ OURS: dict[str, tuple[str, str]] = {
     "a module by text": ("__import__('os')", "compile"),
     "a rule of ruff switched off": ("import pickle  # noqa: TID251 - so what", "TID251"),
     "two rules of ruff switched off": ("import pickle  # noqa: F401, S403", "S403"),
+    "bandit switched off": ("import pickle  # nosec B403 # so what", "S403"),
+    "both switched off": ("TOKEN = 'a'  # noqa: E501 - long # nosec B105", "S105"),
 }
 HARMLESS = """
 import re
@@ -88,7 +90,7 @@ np.load("a", allow_pickle=False)
 step = torch.compile(step)
 net.eval()
 frame.text.str.extract("(a)")
-assert pattern  # noqa: S101 - for the type checker
+assert pattern  # noqa: S101 - for the type checker # nosec B101
 """
 
 

@@ -151,7 +151,7 @@ def _answers(endpoint: str) -> bool:
 def _ask(endpoint: str) -> bool:
     request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310  # checked by the caller
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_SECONDS):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_SECONDS):  # noqa: S310 # nosec B310
             return True
     except urllib.error.HTTPError as error:
         # A mirror without a front page is a hub too; a proxy that refuses is none.
@@ -221,7 +221,9 @@ def _download(repository: str) -> Path:
     problem: BaseException | None = None
     for name in _HUB_FILES:
         try:
-            path = hf_hub_download(repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5)
+            path = hf_hub_download(  # nosec B615 # the newest revision
+                repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5
+            )
         except failures as error:
             problem = problem or error
         else:
