@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+
 from automl_vision import bundle as files
 from automl_vision.bundle import VERSION, Bundle, save_bundle
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.classifier import build_classifier
 from automl_vision.predictor import load
-from PIL import Image
 
 HERE = Path(__file__).parent
 RECORDED = HERE / "recorded.json"
