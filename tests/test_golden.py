@@ -7,7 +7,7 @@ import json
 import lzma
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from automl_vision import load
 from automl_vision.bundle import VERSION, load_bundle
+from automl_vision.errors import RunError
 from automl_vision.exporting.trial_model import write_trial_model
 from automl_vision.pipeline import render_again, resume_search, verify_run
 from automl_vision.report.predictions import Predictions
@@ -111,6 +112,50 @@ def test_its_report_is_rendered(run: Path) -> None:
 
 def test_its_figures_follow_from_its_predictions(run: Path) -> None:
     assert verify_run(run) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("head",), "<script>"),
+        (("trials",), 1),
+        (("validation", "micro_f1", "high"), []),
+        (("test",), {}),
+        (("test", "per_class"), None),
+        (("data",), None),
+        (("warnings",), 7),
+        (("environment",), {}),
+    ],
+    ids=lambda each: ".".join(each) if isinstance(each, tuple) else "",
+)
+def test_a_report_that_somebody_changed_is_told_so_or_rendered(run: Path, place: tuple[str, ...], value: Any) -> None:
+    """It is data of foreign origin, like every other file of a run."""
+    file = run / "report.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    inner = report
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    file.write_text(json.dumps(report), encoding="utf-8")
+    for act in (render_again, verify_run):
+        with suppress(RunError):
+            act(run)
+
+
+ACTS = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+
+
+def test_no_text_of_a_foreign_report_acts_in_the_page(run: Path) -> None:
+    file = run / "report.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    report["name"] = report["stop_reason"] = report["data"]["source"] = report["environment"]["device"] = ACTS
+    report["test"]["classes"][0] = report["test"]["per_class"][0]["class"] = ACTS
+    report["environment"][ACTS] = ACTS
+    file.write_text(json.dumps(report), encoding="utf-8")
+    page = render_again(run).read_text(encoding="utf-8")
+    assert "onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in page
+    assert "<script>alert" not in page
 
 
 def test_it_is_complete_and_not_gone_on_with(run: Path) -> None:

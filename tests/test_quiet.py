@@ -52,6 +52,12 @@ KNOWN = {
     "filelock": "it tries in a temporary folder whether there are hard links",
     "matplotlib": "it keeps a list of fonts in the user's cache, which it asks fc-list for",
 }
+#: The same while a model is searched, and used.
+KNOWN_IN_A_SEARCH = {
+    "torch": "a folder for what it compiles, in the user's cache",
+    "wandb": "timm imports it where it is installed; it makes temporary folders",
+}
+PROCESSES = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.")
 CONNECTIONS = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.")
 EVERY_MODULE = """
 import importlib, pkgutil, automl_vision
@@ -142,4 +148,9 @@ def test_a_search_and_what_follows_open_no_connection_and_write_where_they_were_
     _, told = watched(COMMANDS.format(lines=lines), tmp_path)
     assert (out / "report.html").is_file()
     assert [each for each in told if each[0].startswith(CONNECTIONS)] == []
-    print(json.dumps(told, indent=0))
+    ours = [each for each in told if each[2].startswith(str(SOURCE)) and each[0] != "sqlite3.connect/handle"]
+    assert len(ours) > 50
+    assert [each for each in ours if str(tmp_path) not in each[1] or each[0].startswith(PROCESSES)] == []
+    others = [each for each in told if not each[2].startswith(str(SOURCE))]
+    assert [each for each in others if library_of(each[2]) not in {**KNOWN, **KNOWN_IN_A_SEARCH}] == []
+    assert [each for each in others if "torchinductor_" in each[1]] == []
