@@ -13,7 +13,7 @@ from __future__ import annotations
 import pickletools  # nosec B403 # it tells opcodes, and obeys none
 import stat
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,6 @@ _CALLABLE = {
 _REUSABLE = {"BINUNICODE", "GLOBAL", "REDUCE"}
 _STORE = {"BINPUT", "LONG_BINPUT"}
 _USE_AGAIN = {"BINGET", "LONG_BINGET"}
-#: First bytes of a zip that is not empty.
-_ARCHIVE = b"PK\x03\x04"
 _REGENERATE = "copy it again from where it was made, or make it again"
 
 
@@ -58,40 +56,23 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: the file is missing, damaged, or holds anything but tensors and plain types.
     """
-    _refuse(path, _file_fault(path) or _archive_fault(path, _own_content_fault))
-    loaded = _loaded(path)
+    _check_outside(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - this is its one door
+    except Exception as error:  # torch has no single error for "this is not what I wrote"
+        raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
     if not isinstance(loaded, dict):
         raise ModelFileError("the file does not hold named values", value=str(path), fix=_REGENERATE)
     return loaded
 
 
-def load_tensors_of_others(path: Path) -> object:
-    """Read what a `torch.save` that was not ours wrote, such as pretrained weights, onto the CPU.
-
-    Others write what `save_tensors` does not: parameters, attributes of dictionaries, and the format that torch had
-    before it wrote archives. So of an archive only the records are checked, and the rest is left to `weights_only`:
-    nothing in the file can run, but what it says may take long to read.
-
-    Raises:
-        ModelFileError: the file is missing or damaged, or holds what `weights_only` does not make.
-    """
-    _refuse(path, _file_fault(path) or (_archive_fault(path, _changed_record) if _is_archive(path) else ""))
-    return _loaded(path)
+def _check_outside(path: Path) -> None:
+    wrong = _outer_fault(path)
+    if wrong:
+        raise ModelFileError(wrong, value=str(path), fix=_REGENERATE)
 
 
-def _loaded(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - this is its one door
-    except Exception as error:  # torch has no single error for "this is not what I wrote"
-        raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
-
-
-def _refuse(path: Path, fault: str) -> None:
-    if fault:
-        raise ModelFileError(fault, value=str(path), fix=_REGENERATE)
-
-
-def _file_fault(path: Path) -> str:
+def _outer_fault(path: Path) -> str:
     try:
         status = path.stat()
     except OSError as error:
@@ -102,22 +83,9 @@ def _file_fault(path: Path) -> str:
         return "this is no regular file"
     if status.st_size > LARGEST_FILE:
         return f"the file has {status.st_size} bytes, over the limit of {LARGEST_FILE}"
-    return ""
-
-
-def _is_archive(path: Path) -> bool:
-    """As torch tells its archives from its older format."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_ARCHIVE)) == _ARCHIVE
-    except OSError:
-        return False  # reading it says why
-
-
-def _archive_fault(path: Path, content_fault: Callable[[zipfile.ZipFile], str]) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
-            return _records_fault(archive.infolist(), path.stat().st_size) or content_fault(archive)
+            return _records_fault(archive.infolist(), status.st_size) or _content_fault(archive)
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError):
         return "the file is no model file, or it was cut off"
 
@@ -138,17 +106,12 @@ def _records_fault(records: list[zipfile.ZipInfo], file_size: int) -> str:
     )
 
 
-def _own_content_fault(archive: zipfile.ZipFile) -> str:
-    return _changed_record(archive) or _program_fault(archive.read(_index_of(archive)))
-
-
-def _changed_record(archive: zipfile.ZipFile) -> str:
+def _content_fault(archive: zipfile.ZipFile) -> str:
     damaged = archive.testzip()
-    return "" if damaged is None else f"the file was changed after it was written, in record {damaged[:80]!r}"
-
-
-def _index_of(archive: zipfile.ZipFile) -> str:
-    return next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+    if damaged is not None:
+        return f"the file was changed after it was written, in record {damaged[:80]!r}"
+    index = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+    return _program_fault(archive.read(index))
 
 
 def _program_fault(index: bytes) -> str:
@@ -191,3 +154,47 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"only tensors and plain types can be written, got {type(value).__name__}")
+
+
+# --- what others wrote ----------------------------------------------------------------------------------------------
+
+#: First bytes of a zip that is not empty: so torch tells its archives from the format that it had before.
+_ARCHIVE = b"PK\x03\x04"
+
+
+def load_tensors_of_others(path: Path) -> object:
+    """Read what a `torch.save` that was not ours wrote, such as pretrained weights, onto the CPU.
+
+    Others write what `save_tensors` does not: parameters, attributes of dictionaries, the format before archives. So of
+    an archive only the records are checked, and the rest is left to `weights_only`: nothing in the file can run, but
+    what it says may take long to read.
+
+    Raises:
+        ModelFileError: the file is missing or damaged, or holds what `weights_only` does not make.
+    """
+    fault = _fault_of_others(path)
+    if fault:
+        raise ModelFileError(fault, value=str(path), fix=_REGENERATE)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the same door
+    except Exception as error:
+        raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
+
+
+def _fault_of_others(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+            return f"this is no regular file of up to {LARGEST_FILE} bytes"
+        with path.open("rb") as file:
+            if file.read(len(_ARCHIVE)) != _ARCHIVE:
+                return ""
+            with zipfile.ZipFile(file) as archive:
+                return _records_fault(archive.infolist(), status.st_size) or _changed_record(archive)
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError) as error:
+        return f"the file cannot be read ({getattr(error, 'strerror', None) or error})"
+
+
+def _changed_record(archive: zipfile.ZipFile) -> str:
+    damaged = archive.testzip()
+    return "" if damaged is None else f"the file was changed after it was written, in record {damaged[:80]!r}"
