@@ -17,6 +17,7 @@ import pytest
 from automl_vision import load
 from automl_vision.bundle import VERSION, load_bundle
 from automl_vision.errors import RunError
+from automl_vision.exporting.pictures import find_material
 from automl_vision.exporting.trial_model import write_trial_model
 from automl_vision.pipeline import render_again, resume_search, verify_run
 from automl_vision.report.predictions import Predictions
@@ -173,6 +174,31 @@ def test_one_of_its_trials_is_exported(run: Path) -> None:
         written = write_trial_model(run, number)
     said = load(written.path, device="cpu").predict_proba([GOLDEN / "picture.png"])
     assert said.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "[" * 100_000),
+        ("run.json", '{"fingerprint": FINGERPRINT}'),
+        ("run.json", '{"fingerprint": FINGERPRINT, "data": 7}'),
+        ("run.json", '{"fingerprint": FINGERPRINT, "data": "a\\u0000b"}'),
+        ("config.toml", "[data]\nlineage = 3\n"),
+        ("split.csv", "a,b\n1,2\n"),
+        ("split.csv", "path\n"),
+    ],
+    ids=["deep", "no data", "a number", "no path", "no setting", "no path in the split", "no rows"],
+)
+def test_an_export_from_a_run_that_somebody_changed_is_checked_with_noise(
+    run: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    make_smoke_data(tmp_path / "shapes")
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps({**about, "data": str(tmp_path / "shapes")}), encoding="utf-8")
+    bundle = load_bundle(run / "model.pt")
+    assert find_material(run / "model.pt", bundle, None).checked.origin == "training images of the run"
+    (run / name).write_text(content.replace("FINGERPRINT", json.dumps(about["fingerprint"])), encoding="utf-8")
+    assert "noise" in find_material(run / "model.pt", bundle, None).checked.origin
 
 
 def test_its_model_says_of_its_test_images_what_it_said(run: Path, tmp_path: Path) -> None:
