@@ -333,3 +333,10 @@ def test_a_run_may_work_elsewhere_and_stays_what_it_is(tmp_path: Path) -> None:
         run.move({"machine.cluster": "nowhere"})
     assert run.settings.machine.cluster == ""
     run.close()
+
+
+def test_a_run_folder_cannot_name_just_any_place_for_its_trials(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "a", Settings(), {"data": "/data", "trials": "http://host/a"})
+    with pytest.raises(RunError, match="damaged"):
+        _ = run.trials
+    run.close()

@@ -45,7 +45,7 @@ from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
-from automl_vision.rules import is_address
+from automl_vision.rules import TRIALS_URL, is_address
 from automl_vision.spreadsheet import disarmed
 
 MODEL = "model.pt"
@@ -254,8 +254,11 @@ def trials_place(path: Path) -> Place:
         RunError: the file that says so is damaged.
         UsageError: it is an address, and a package that reads it is not installed.
     """
-    given = read_about(path).get("trials")
-    return place_of(str(given)) if given else path / TRIALS
+    given = str(read_about(path).get("trials") or "")
+    wrong = TRIALS_URL.check(given)  # whoever wrote the folder chose it
+    if wrong:
+        raise _damaged(path / RUN, f"trials {wrong}")
+    return place_of(given) if given else path / TRIALS
 
 
 def trials_address(trials_url: str, path: Path) -> str:
