@@ -262,6 +262,11 @@ class Trainer:
         return done
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is a step that a checkpoint would keep."""
+        return self.epoch > 0 or self._so_far.steps > 0
+
+    @property
     def best_epoch(self) -> int:
         """The epoch that is kept: the newest whose score is within one standard error of the highest."""
         return self._scores.require_best().epoch
