@@ -19,6 +19,7 @@ EXIT_CODES = {
     "LeakFound": 4,
     "BudgetExhausted": 5,
     "Interrupted": 130,
+    "TakenAway": 75,
 }
 
 

@@ -19,7 +19,7 @@ from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.hub_name import absolute, is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
-from automl_vision.errors import DataError, LeakFound, RunError, UsageError
+from automl_vision.errors import DataError, LeakFound, RunError, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.predictor import Model, load
@@ -34,7 +34,7 @@ from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.checks import check_data
 from automl_vision.stages.compare import inspected_pictures
-from automl_vision.stages.context import RunContext, StopRequest
+from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
 from automl_vision.stages.evaluate import Evaluation, evaluate
@@ -46,6 +46,7 @@ from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
+from automl_vision.stop_request import StopRequest
 from automl_vision.tracking.trackers import require_trackers
 from automl_vision.tracking.tracking import Tracking
 
@@ -128,7 +129,7 @@ def run_search(
         settings: all settings.
         out: the run folder to make; by default named by the settings, or after the data and the date.
         tell: listener for events.
-        stop: may be set at any time to end the run tidily.
+        stop: may be set at any time to end the run tidily, or at once.
         started: monotonic seconds from which the budget counts; now by default.
         fail_on_leak: raise `LeakFound` before anything is trained where the split that came with the data leaks.
     """
@@ -171,11 +172,15 @@ def resume_search(
 
 def _go(context: RunContext) -> Run:
     """All stages of one run, in their order, beside the trackers that watch it."""
+    context.stop.go_on = context.how_to_resume
     try:
         with _tracking(context) as tracking:
             run = _stages(replace(context, tell=tracking.tell))
             tracking.finish(run.report, context.clock.remaining)
             return run
+    except TakenAway:
+        context.run.note_spent(context.clock.elapsed)
+        raise
     finally:
         context.run.close()
 

@@ -10,6 +10,7 @@ import typer
 from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
+from automl_vision.cli.signals import stop_on_signal
 from automl_vision.cli.terminal import interactive
 from automl_vision.config import load_settings
 from automl_vision.errors import Interrupted, UsageError
@@ -63,19 +64,20 @@ def search(
     if resume is not None:
         require_run(resume)
 
-    with loading():
-        from automl_vision.cli.progress import listener, stop_on_signal
-        from automl_vision.cli.result import print_json, print_run
-        from automl_vision.pipeline import resume_search, run_search
-
     quiet = quiet or json_output
-    with stop_on_signal(announce=quiet or not interactive()) as stop, listener(quiet=quiet, stop=stop) as tell:
-        if data is not None:
-            run = run_search(
-                data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START, fail_on_leak=fail_on_leak
-            )
-        elif resume is not None:
-            run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START)
+    with stop_on_signal(announce=quiet or not interactive()) as stop:
+        with loading():
+            from automl_vision.cli.progress import listener
+            from automl_vision.cli.result import print_json, print_run
+            from automl_vision.pipeline import resume_search, run_search
+
+        with listener(quiet=quiet, stop=stop) as tell:
+            if data is not None:
+                run = run_search(
+                    data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START, fail_on_leak=fail_on_leak
+                )
+            elif resume is not None:
+                run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
     _leave(run)
 

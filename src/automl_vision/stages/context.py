@@ -12,13 +12,9 @@ from automl_vision.config import Settings
 from automl_vision.events import Note, StageStarted, Tell
 from automl_vision.run_dir import RunDir, how_to_resume
 from automl_vision.runtime import Clock
+from automl_vision.stop_request import StopRequest
 
-
-@dataclass
-class StopRequest:
-    """Set by a signal handler to end a run tidily with the best model so far."""
-
-    requested: bool = False
+__all__ = ["RunContext", "StopRequest"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class RunContext:
         data: the images.
         settings: all settings.
         tell: listener for events.
-        stop: set from outside to end tidily.
+        stop: set from outside to end tidily, or at once.
         clock: the budget.
         fail_on_leak: end the run where the split that came with the data leaks.
         seconds: wall time by stage; grows as stages end.
@@ -49,7 +45,13 @@ class RunContext:
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
-        """Tell that a stage begins, and time it."""
+        """Tell that a stage begins, and time it.
+
+        Raises:
+            TakenAway: the machine is taken away; no stage begins any more.
+        """
+        if self.stop.taken:
+            raise self.stop.taken_away()
         self.tell(StageStarted(name, detail, self.clock.remaining, self.clock.budget))
         self.run.log(f"stage {name} {detail}".rstrip())
         started = time.monotonic()

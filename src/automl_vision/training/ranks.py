@@ -91,20 +91,22 @@ class Ranks:
             RankLost: they are not there in time.
         """
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         with _lost_when_it_fails():
-            store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=START_TIMEOUT)))
+            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=START_TIMEOUT)))
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             dist.init_process_group(
                 backend,
-                store=dist.PrefixStore("steps", store),
+                store=PrefixStore("steps", store),
                 rank=rank,
                 world_size=size,
                 timeout=timedelta(seconds=STEP_TIMEOUT),
             )
-        return cls(rank, size, dist.PrefixStore("orders", store))
+        return cls(rank, size, PrefixStore("orders", store))
 
     def leave(self) -> None:
         """Free what is held, when all have come to the end."""
@@ -402,7 +404,7 @@ class GradientSum:
             gradients = [each.grad for each in bucket if each.grad is not None]
             views = [
                 part.view_as(own)
-                for part, own in zip(summed.split([each.numel() for each in bucket]), bucket, strict=True)
+                for part, own in zip(torch.split(summed, [each.numel() for each in bucket]), bucket, strict=True)
             ]
             torch._foreach_copy_(gradients, views)
         return flat[-1]

@@ -135,7 +135,7 @@ class _Given:
 
     def shared(self, shared: _Shared) -> torch.Tensor:
         """The norm over all ranks; running statistics follow, the same on each."""
-        out, mean, variance, _ = _Normalize.apply(self.input, self.weight, self.bias, self.eps, shared)  # type: ignore[no-untyped-call]  # torch leaves it without types
+        out, mean, variance, _ = _Normalize.apply(self.input, self.weight, self.bias, self.eps, shared)
         with torch.no_grad():
             for running, new in ((self.running_mean, mean), (self.running_var, variance)):
                 if running is not None:
