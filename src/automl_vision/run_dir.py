@@ -12,6 +12,7 @@ predictions_test.csv      class probabilities of every test image; report.json c
 predictions_val.csv       the same for validation (and predictions_augmented_val.csv, where there are any)
 trials/ trials.csv        every trial
 study.db                  the same for optuna-dashboard
+workers/                  what processes printed that ran trials (only with several at a time)
 looks.json                every look at the test set
 events.log                what happened when
 
@@ -58,6 +59,7 @@ COMPARED = "compared.json"
 EVIDENCE = "evidence.csv"
 INSPECTION = "inspect.html"
 TRIALS = "trials"
+WORKERS = "workers"
 TRIALS_CSV = "trials.csv"
 STUDY = "study.db"
 LOOKS = "looks.json"

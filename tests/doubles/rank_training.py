@@ -30,7 +30,7 @@ RECIPE = Recipe(
     epochs=2,
     batch_size=8,
     optimizer="sgd",
-    learning_rate=1e-2,
+    learning_rate=0.1,
     layer_decay=1.0,
     ema=False,
 )

@@ -185,7 +185,8 @@ class TrialRunner:
         work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
             assignment.trial.recipe.kind
         ]
-        latest = assignment.trial
+        latest = self._with_share(assignment.trial)
+        assignment = dataclasses.replace(assignment, trial=latest)
         try:
             for latest in work(assignment):
                 if latest.recipe.kind != "finetune":  # their records are written with their checkpoints
@@ -204,6 +205,11 @@ class TrialRunner:
             if not is_out_of_memory(error):
                 raise
             yield from self._failed(latest, "not enough memory, not even for one image at a time", out_of_memory=True)
+
+    def _with_share(self, trial: Trial) -> Trial:
+        """The notes say where others run beside it: its seconds are not those of a machine of its own."""
+        share = {"share": self.runtime.share} if self.runtime.share < 1 else {}
+        return trial.replace(notes={**trial.notes, **share}) if share else trial
 
     def _failed(self, trial: Trial, error: str, **notes: Any) -> Iterator[Trial]:
         failed = trial.replace(state="failed", error=error, notes={**trial.notes, **notes})
@@ -269,7 +275,7 @@ class TrialRunner:
                 "folds": folds,
                 "repeats": repeats,
                 **(self._symmetries(net, trial.recipe, frozen, probe.strength) if assignment.tests_symmetries else {}),
-                **lost_notes(trial),
+                **kept_notes(trial),
             },
         )
 
@@ -492,7 +498,7 @@ class TrialRunner:
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
         trainer.load_state(checkpoint["trainer"])
         known = Trial.from_dict(checkpoint["trial"])
-        notes = {**known.notes, **lost_notes(trial)}
+        notes = {**known.notes, **kept_notes(trial)}
         return known.replace(state="running", attempt=trial.attempt, notes=notes), trainer
 
     def start_head(self, net: Classifier, recipe: Recipe) -> None:
@@ -526,9 +532,9 @@ class TrialRunner:
         )
 
 
-def lost_notes(trial: Trial) -> dict[str, Any]:
-    """What the notes of a trial tell of workers that were lost with it."""
-    return {name: trial.notes[name] for name in ("lost", "lost_why") if name in trial.notes}
+def kept_notes(trial: Trial) -> dict[str, Any]:
+    """Notes that tell where a trial runs, and of workers that were lost with it: a checkpoint knows older ones."""
+    return {name: trial.notes[name] for name in ("share", "lost", "lost_why") if name in trial.notes}
 
 
 def _next_state(result: EpochResult, until: int) -> str:

@@ -88,7 +88,7 @@ class TrialFiles:
     Args:
         folder: created when missing.
         fenced: whether attempts are kept apart, because processes that outlive what is believed of them may write. In
-            a folder of one process, each attempt takes the files of the one before it.
+            a folder of one process, each attempt takes the files of the one before it. May be set later.
     """
 
     def __init__(self, folder: Path, *, fenced: bool = False) -> None:

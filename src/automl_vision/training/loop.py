@@ -388,7 +388,7 @@ class Trainer:
 
     def _kind(self) -> Kind:
         """What the steps on whole batches have in common with those of other trials."""
-        recipe, whole = self.recipe, len(self.ranks.part(len(self._batches(epoch=1)[0])))
+        recipe, whole = self.recipe, max(1, len(self.ranks.part(len(self._batches(epoch=1)[0]))))
         parts = math.ceil(whole / self.micro_batch.size)
         images = math.ceil(whole / parts)
         return Kind(

@@ -40,8 +40,7 @@ class MemoryFit:
         Raises:
             TooLittleMemory: a single image is not expected to fit.
         """
-        device, recipe = self.runtime.device, self.recipe
-        available = available_bytes(device)
+        recipe, available = self.recipe, self._available()
         if available is None:
             return
         try:
@@ -50,10 +49,15 @@ class MemoryFit:
             raise TooLittleMemory(
                 f"{self._one_image} needs more than the {_gigabytes(available)} that are free"
             ) from None
-        free = micro_batch.fit(recipe.effective_batch, memory, lambda: available_bytes(device))
+        free = micro_batch.fit(recipe.effective_batch, memory, self._available)
         if free is not None:
             needed = _gigabytes(memory(1))
             raise TooLittleMemory(f"{self._one_image} needs about {needed} of memory, and {_gigabytes(free)} are free")
+
+    def _available(self) -> int | None:
+        """Bytes that this process may still take: its share of what is free; None where nobody tells."""
+        free = available_bytes(self.runtime.device)
+        return None if free is None else int(self.runtime.share * free)
 
     @property
     def _one_image(self) -> str:
@@ -77,7 +81,7 @@ class MemoryFit:
             one = self._passes(1, at_most)
         except MoreThanAllowed:
             micro_batch.give_up()  # kept images may have been in its way
-            one = self._passes(1, available_bytes(self.runtime.device) or at_most)
+            one = self._passes(1, self._available() or at_most)
         try:
             per_image = self._passes(2, at_most) - one
         except MoreThanAllowed:
