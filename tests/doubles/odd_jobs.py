@@ -109,3 +109,9 @@ def open_badly(folder: str, _orders: Orders) -> PlainWork:
     if how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     raise {"memory": MemoryError("no room"), "ours": DataError("no images", value="here", fix="bring some")}[how]
+
+
+def open_slowly(folder: str, orders: Orders) -> PlainWork:
+    """The same odd jobs, after what an import of torch takes."""
+    time.sleep(5)
+    return open_odd(folder, orders)

@@ -113,11 +113,11 @@ class WorkersExecutor(Generic[Job, Progress]):
             WorkFailed, AutomlVisionError, OSError: what opening the work or a job raised.
         """
         reports = self._take(self._waiting_news())
-        while not reports and any(worker.job is not None for worker in self._workers):
+        while not reports and self._fault is None and any(worker.job is not None for worker in self._workers):
             reports = self._take(self._next_news()) + self._left_over()
             self._replace_stalled()
-            if self._fault is not None:
-                raise self._fault
+        if self._fault is not None and not reports:
+            raise self._fault
         return reports
 
     def cancel(self, number: int) -> None:
@@ -172,7 +172,7 @@ class WorkersExecutor(Generic[Job, Progress]):
             case Leaving():
                 worker.leaving = True
             case Broken():
-                raise self._error(worker, message)
+                self._fault = self._fault or self._error(worker, message)  # after what was told before it
             case Told() if worker.has(message.number, message.attempt):
                 progress = self._workplace.decode(message.progress)
                 return [Report(message.number, message.attempt, progress, ended=False)]
