@@ -297,6 +297,13 @@ class MachineSettings:
         "out: a fifth of the disk, at most 200).",
         between(0, 1_000_000),
     )
+    ddp: int = _setting(
+        1,
+        "Processes that train one model together, each on its part of every batch (torch.distributed; 0: one for each "
+        "GPU of this machine). They are started by torchrun, or joined where that has started this one. On GPUs not "
+        "measured yet.",
+        between(0, 4096),
+    )
     max_parallel: int = _setting(
         0,
         "Trials at a time, each in a process of its own with its share of the threads (0: one on a CPU, in this very "

@@ -7,6 +7,7 @@
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
     │   └── RunError           2    a run folder cannot be written, is in use, or cannot be resumed
+    ├── ProcessLost            1    a process that trains the same model is gone; the run can be resumed
     ├── PartialFailure         3    some files failed, the rest is done
     ├── LeakFound              4    a leak was found under --fail-on-leak
     ├── BudgetExhausted        5    the budget (or the disk) ended before one usable model
@@ -67,6 +68,10 @@ class WeightsError(UsageError):
 
 class RunError(UsageError):
     """A run folder cannot be written, is in use, or cannot be resumed."""
+
+
+class ProcessLost(AutomlVisionError):
+    """A process that trains the same model is gone; torchrun starts all of them again."""
 
 
 class PartialFailure(AutomlVisionError):

@@ -20,7 +20,7 @@ from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.classifier import build_classifier
 from automl_vision.runtime import Runtime
 from automl_vision.training.loop import Trainer, TrainingData
-from automl_vision.training.ranks import ALONE, Ranks, has_ranks
+from automl_vision.training.ranks import ALONE, OVER, Ranks
 from automl_vision.training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -109,13 +109,12 @@ def free_port() -> int:
 def main(arguments: Sequence[str]) -> None:
     task = Path(arguments[0])
     torch.set_num_threads(1)
-    assert has_ranks()
     ranks = Ranks.join(CPU.device)
     for name, changes in json.loads(task.read_text()).items():
         own = trainer(changes, ranks)
         if ranks.first:
             came = outcome(own)
-            own.dismiss()
+            ranks.say(OVER)
         else:
             own.follow()
             came = {"weights": own.last_weights(), "epoch": torch.tensor(own.epoch)}

@@ -16,7 +16,7 @@ SAME: dict[str, dict[str, Any]] = {
     "mixup": {"mix": "mixup", "augment": "trivial", "quarter_turns": True, "ema": True},
     "cutmix": {"mix": "cutmix", "augment": "randaugment", "erasing": 0.5, "freeze_stages": 1},
     "clipped": {"clip_norm": 0.05, "momentum": 0.9, "loss": "weighted", "sampling": "balanced", "augment": "geometric"},
-    "batch_norm_learns": {"freeze_norm": False, "backbone": "test_resnet"},
+    "batch_norm_learns": {"freeze_norm": False, "backbone": "test_resnet", "learning_rate": 0.01},
 }
 
 

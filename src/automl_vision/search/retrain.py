@@ -22,7 +22,7 @@ from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.trial_saver import SAVING_SHARE, WITHIN_EPOCH
 from automl_vision.training.loop import Trainer
-from automl_vision.training.ranks import RankLost
+from automl_vision.training.ranks import OVER, RankLost
 from automl_vision.training.recipe import Recipe
 
 #: Weights after the last epoch, and the last training loss (0 for a probe).
@@ -84,7 +84,18 @@ def _probe(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[
     return net.state_dict(), 0.0
 
 
-def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+def follow_retraining(runner: TrialRunner, trial: Trial, on: Rows) -> None:
+    """Take part in what the first rank does in `retrain`.
+
+    Raises:
+        RankLost, RanksDiffer: the other ranks are gone, or hold other weights.
+    """
+    trainer = _trainer(runner, trial, on)
+    _Keeper(runner.files, trainer, trial.number, _digest(on)).load()
+    trainer.follow()
+
+
+def _trainer(runner: TrialRunner, trial: Trial, on: Rows) -> Trainer:
     recipe = dataclasses.replace(trial.recipe, patience=0)
     data = dataclasses.replace(
         runner.data,
@@ -97,7 +108,7 @@ def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callab
     if recipe.head_from_probe:
         runner.start_head(net, recipe)
     preprocessing = runner.preprocessing(recipe)
-    trainer = Trainer(
+    return Trainer(
         recipe,
         data,
         net,
@@ -106,7 +117,19 @@ def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callab
         lambda _labels, _said: 0.0,
         runner.learned,
         runner.compiler,
+        runner.ranks,
     )
+
+
+def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    try:
+        return _fine_tuned(runner, trial, on, seconds_left)
+    finally:
+        runner.ranks.say(OVER)
+
+
+def _fine_tuned(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    trainer = _trainer(runner, trial, on)
     keeper = _Keeper(runner.files, trainer, trial.number, _digest(on))
     keeper.load()
     loss = keeper.loss

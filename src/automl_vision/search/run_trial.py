@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
 from automl_vision.training.compiling import StepCompiler
 from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
-from automl_vision.training.ranks import ALONE, RankLost, Ranks
+from automl_vision.training.ranks import ALONE, OVER, RankLost, Ranks
 from automl_vision.training.recipe import Recipe
 
 #: How thoroughly a probe is fitted, best first: (folds of the cross-validation, how often they are dealt, penalties it
@@ -176,12 +176,21 @@ class TrialRunner:
         if trial.recipe.kind != "finetune" and trial.state == "complete":
             self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
 
+    @property
+    def known_heads(self) -> list[list[str | int]]:
+        """Those that fine-tunes start with, as values of JSON: [backbone, head, number of the trial]."""
+        return [[*names, number] for names, number in self._heads.items()]
+
+    def take_heads(self, heads: Iterable[tuple[str, str, int]]) -> None:
+        """Take those that another process knows."""
+        self._heads.update({(name, head): number for name, head, number in heads})
+
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
         """Yield the trial after every epoch; the last one has its new state and is committed before it is seen.
 
         Nothing is yielded or written any more once a newer attempt of the trial was claimed.
         """
-        self._heads.update({(name, head): number for name, head, number in assignment.heads})
+        self.take_heads(assignment.heads)
         work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
             assignment.trial.recipe.kind
         ]
@@ -444,7 +453,25 @@ class TrialRunner:
 
     # --- fine-tune ----------------------------------------------------------------------------------------------
 
+    def follow(self, assignment: Assignment) -> None:
+        """Take part in the work of the first rank, which decides, and writes files.
+
+        Raises:
+            RankLost, RanksDiffer: the other ranks are gone, or hold other weights.
+            WeightsError: weights that the first rank has are not here.
+        """
+        if assignment.trial.recipe.kind == "finetune":
+            self.take_heads(assignment.heads)
+            _, trainer = self._trainer(assignment.trial)
+            trainer.follow()
+
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
+        try:
+            yield from self._fine_tuned(assignment)
+        finally:
+            self.ranks.say(OVER)
+
+    def _fine_tuned(self, assignment: Assignment) -> Iterator[Trial]:
         trial, trainer = self._trainer(assignment.trial)
         saver = TrialSaver(self.files, trainer)
         if self.files.fenced and trial.attempt > 1 and trainer.has_begun:

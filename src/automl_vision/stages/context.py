@@ -13,6 +13,7 @@ from automl_vision.events import Note, StageStarted, Tell
 from automl_vision.run_dir import RunDir, how_to_resume
 from automl_vision.runtime import Clock
 from automl_vision.stop_request import StopRequest
+from automl_vision.training.ranks import ALONE, Ranks
 
 __all__ = ["RunContext", "StopRequest"]
 
@@ -29,6 +30,7 @@ class RunContext:
         stop: set from outside to end tidily, or at once.
         clock: the budget.
         fail_on_leak: end the run where the split that came with the data leaks.
+        ranks: the processes that train each model together, of which this is the first.
         seconds: wall time by stage; grows as stages end.
         troubles: sentences about what went wrong beside the run, for the report's warnings; grows.
     """
@@ -40,6 +42,7 @@ class RunContext:
     stop: StopRequest
     clock: Clock
     fail_on_leak: bool = False
+    ranks: Ranks = ALONE
     seconds: dict[str, float] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
 

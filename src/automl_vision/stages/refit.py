@@ -70,6 +70,10 @@ def refitted(bench: Bench, improved: Improved) -> Refit:
     passes = sum(1 + network.flip for network in improved.draft.networks)
     try:
         on = Rows(rows, bench.prepared.labels(rows), bench.prepared.groups(rows))
+        if not is_frozen(trial):
+            runner = bench.searched.runner
+            heads = runner.known_heads
+            runner.ranks.say({"do": "job", "job": {"retrain": trial.to_dict(), "heads": heads}})
         weights, loss = retrain(bench.searched.runner, trial, on, lambda: _seconds_left(bench, passes))
     except (OutOfTime, TrialFailed, TrialInterrupted, WeightsError) as error:
         reason = str(error) or "the run was stopped"

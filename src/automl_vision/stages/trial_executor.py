@@ -17,7 +17,9 @@ from automl_vision.search.trial import Trial
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.slots import Slots, bytes_of_a_trial, cpu_slots, gpu_slots, visible_gpus
-from automl_vision.stages.trial_site import OPENING, ROWS, SITE, Machine, write_site
+from automl_vision.stages.trial_site import OPENING, ROWS, SITE, TOGETHER, Machine, write_site
+
+_LOGS = f"what they print is in {run_dir.WORKERS}/"
 
 
 def slots_of(
@@ -33,6 +35,8 @@ def slots_of(
         fixed: fields of every recipe that the user gave.
     """
     machine, device = context.settings.machine, runner.runtime.device
+    if not context.ranks.alone:
+        return cpu_slots(1, runner.runtime.threads)
     if device.type != "cuda":
         if machine.gpus_per_trial is not None:
             context.note("Trials run without a GPU: gpus_per_trial says nothing.", warning=True)
@@ -77,6 +81,12 @@ def trial_executor(
         slots=slots.slots,
         logs=folder,
     )
+    if not context.ranks.alone:
+        write_site(folder, prepared, runner, _machine(context, runner, slots))
+        context.note(f"{context.ranks.size} processes train each model together; {_LOGS}.")
+        together = dataclasses.replace(workplace, ranks=context.ranks, opening=TOGETHER)
+        yield from _until_closed(EXECUTORS["ranks"](together))
+        return
     if len(slots) == 1:
         yield from _until_closed(EXECUTORS["local"](workplace))
         return
@@ -85,7 +95,7 @@ def trial_executor(
     try:
         yield from _until_closed(EXECUTORS["workers"](workplace))
     finally:
-        _remove_site(folder)
+        remove_site(folder)
 
 
 def _until_closed(executor: Executor[Assignment, Trial]) -> Iterator[Executor[Assignment, Trial]]:
@@ -114,11 +124,10 @@ def _machine(context: RunContext, runner: TrialRunner, slots: Slots) -> Machine:
 def _in_words(slots: Slots) -> str:
     threads = f"{slots.threads} thread{'s' * (slots.threads != 1)}"
     why = f" ({slots.reason})" if slots.reason else ""
-    where = f"what they print is in {run_dir.WORKERS}/"
-    return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {where}."
+    return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {_LOGS}."
 
 
-def _remove_site(folder: Path) -> None:
+def remove_site(folder: Path) -> None:
     """It names files by their whole paths, and serves nobody any more."""
     for name in (SITE, ROWS):
         (folder / name).unlink(missing_ok=True)

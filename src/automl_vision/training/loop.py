@@ -212,18 +212,15 @@ class Trainer:
         """
         while self._sittings.follow():
             try:
-                self._make_steps(_no_deadline)
-                self._judged_together(self._sittings.unless_left())
+                ask = self._sittings.unless_left()
+                self._make_steps(_no_deadline, ask)
+                self._judged_together(ask)
                 self._end_epoch()
             except (LeftByFirst, TrialFailed):
                 continue  # the first rank says what follows
 
-    def dismiss(self) -> None:
-        """Tell the other ranks that this candidate is over. For the first."""
-        self._sittings.end()
-
     def _epoch(self, seconds_left: Callable[[], float]) -> EpochResult:
-        cut = self._make_steps(seconds_left)
+        cut = self._make_steps(seconds_left, seconds_left)
         val_loss, score = self._validate(seconds_left)
         so_far = self._end_epoch()
         self._keep_best(score, val_loss)
@@ -244,9 +241,11 @@ class Trainer:
             cpu_seconds=so_far.watch.cpu_seconds,
         )
 
-    def _make_steps(self, seconds_left: Callable[[], float]) -> bool:
-        """Those of an epoch that are left; whether the deadline cut it short."""
+    def _make_steps(self, seconds_left: Callable[[], float], ask: Callable[[], Any]) -> bool:
+        """Those of an epoch that are left; whether the deadline cut it short. `ask` while others are waited for."""
         self._training_mode()
+        if not self._fitted:
+            self._sittings.meet("ready", ask)  # one of them may have had images to decode
         self._fit_micro_batch()
         self._may_repeat = not self._shares_statistics
         if not self._shares_statistics:

@@ -41,7 +41,10 @@ _LOOK_AGAIN = 1.0
 #: Seconds between two looks at the store, at first and at most.
 _LOOKS = (0.002, 0.1)
 
-_GO_ON, _CUT, _LEAVE = 0, 1, 2
+#: What the first rank says when it is done with a candidate, however that ended.
+OVER = {"do": "over"}
+
+_CUT, _LEAVE = 1, 2
 
 
 class RankLost(Exception):
@@ -56,9 +59,15 @@ class RanksDiffer(Exception):
     """Ranks that must hold the same weights do not."""
 
 
-def has_ranks() -> bool:
-    """Whether this process was started as one of several by torchrun, or by what sets the same variables."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+def own_device(name: str) -> torch.device:
+    """The device of this rank: of several GPUs of a machine, each rank has the one of its local number.
+
+    Args:
+        name: a device as settings have it, or "auto".
+    """
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    local = os.environ.get("LOCAL_RANK", "0")
+    return torch.device(f"cuda:{local}" if wanted == "cuda" else wanted)
 
 
 class Ranks:
@@ -278,10 +287,6 @@ class Sittings:
     def follow(self) -> bool:
         """Wait for it; False where the candidate is over."""
         return bool(self._ranks.hear()["do"] == "epoch")
-
-    def end(self) -> None:
-        """The first rank is done with this candidate."""
-        self._ranks.say({"do": "over"})
 
     def leave(self) -> None:
         """The first rank leaves an epoch before its end."""
