@@ -219,12 +219,12 @@ class Search:
         self._interrupted = interrupted
         self._first_number = first_number
         self._trials: dict[int, Trial] = {}
+        self._in_work: dict[int, Assignment] = {}
         self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
         for trial in history:
             self._put(_adopted(trial, task))
         self._earlier = frozenset(self._trials)  # what did not fit then may fit now: memory is another, or free again
         self._records = records or NoRecords()
-        self._in_work: dict[int, Assignment] = {}
         self._again: list[tuple[Trial, int]] = []  # lost, and not submitted again yet
         self._time = 0.0  # seconds that the whole search has, known when it begins
 
@@ -317,10 +317,10 @@ class Search:
         return self._trials[decision.number], decision.until
 
     def _put(self, trial: Trial) -> Trial:
-        """Take the newest state of a trial."""
+        """Take the newest state of a trial; until its work ended, the scheduler leaves it alone."""
         self._trials[trial.number] = trial
         if trial.recipe.kind == "finetune":
-            self._scheduler.tell(trial)
+            self._scheduler.tell(trial.replace(state="running") if trial.number in self._in_work else trial)
         return trial
 
     @property
@@ -352,7 +352,7 @@ class Search:
                 yield self._put(report.progress)
             if report.ended:
                 del self._in_work[report.number]
-                yield from self._without_end(self._trials[report.number])
+                yield from self._without_end(self._put(self._trials[report.number]))
         yield from self._submit_again()
 
     def _lost(self, report: Report[Trial]) -> Iterator[Trial]:
@@ -362,12 +362,13 @@ class Search:
         """
         assignment = self._in_work.pop(report.number)
         newest = self._records.record(report.number) or assignment.trial
-        if newest.state != "running":
-            yield self._put(newest)  # it was over, and nobody was left to tell
+        attempt = assignment.trial.attempt + 1
+        if newest.state != "running":  # it was over, and nobody was left to tell
+            yield self._put(newest.replace(attempt=attempt) if newest.state == "paused" else newest)
             return
         times = assignment.trial.notes.get("lost", 0) + (not report.preempted)
         notes = {**newest.notes, "lost": times, "lost_why": report.lost}
-        trial = newest.replace(attempt=assignment.trial.attempt + 1, notes=notes)
+        trial = newest.replace(attempt=attempt, notes=notes)
         if times > MOST_LOST:
             error = f"whoever worked on it was lost {times} times, at last because {report.lost}"
             yield self._put(trial.replace(state="failed", error=error))
