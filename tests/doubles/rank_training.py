@@ -8,7 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.classifier import build_classifier
 from automl_vision.runtime import Runtime
 from automl_vision.training.loop import Trainer, TrainingData
-from automl_vision.training.ranks import ALONE, OVER, Ranks
+from automl_vision.training.ranks import ALONE, OVER, RankLost, Ranks, RanksDiffer
 from automl_vision.training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -75,14 +76,16 @@ def outcome(trained: Trainer) -> dict[str, Any]:
     }
 
 
-def by_ranks(folder: Path, size: int, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def by_ranks(
+    folder: Path, size: int, variants: Mapping[str, Mapping[str, Any]], codes: Sequence[int] = ()
+) -> dict[str, dict[str, Any]]:
     """Outcomes of all variants, each trained by `size` processes; those of every rank are in `folder`."""
     task = folder / "task.json"
     task.write_text(json.dumps(variants))
     port = free_port()
     started = [start(rank, size, port, task) for rank in range(size)]
     ends = [each.wait(240) for each in started]
-    assert ends == [0] * size, [file.read_text()[-2000:] for file in sorted(folder.glob("*.log"))]
+    assert ends == list(codes or [0] * size), [file.read_text()[-2000:] for file in sorted(folder.glob("*.log"))]
     return {name: torch.load(folder / f"{name}.0.pt", weights_only=True) for name in variants}
 
 
@@ -111,15 +114,50 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
     ranks = Ranks.join(CPU.device)
     for name, changes in json.loads(task.read_text()).items():
+        fault = changes.pop("fault", "none")
         own = trainer(changes, ranks)
-        if ranks.first:
-            came = outcome(own)
-            ranks.say(OVER)
-        else:
-            own.follow()
-            came = {"weights": own.last_weights(), "epoch": torch.tensor(own.epoch)}
-        torch.save(came, task.parent / f"{name}.{ranks.rank}.pt")
+        if not ranks.first:
+            FAULTS[fault](own)
+        torch.save(_came_of(own), task.parent / f"{name}.{ranks.rank}.pt")
     ranks.leave()
+
+
+def _came_of(own: Trainer) -> dict[str, Any]:
+    started = time.monotonic()
+    try:
+        if own.ranks.first:
+            came = outcome(own)
+            own.ranks.say(OVER)
+            return came
+        own.follow()
+        return {"weights": own.last_weights(), "epoch": torch.tensor(own.epoch)}
+    except (RankLost, RanksDiffer) as error:
+        said = [type(error).__name__, str(error)]
+        return {"error": said, "seconds": time.monotonic() - started, "steps": own.state()["so_far"]["steps"]}
+
+
+def _differs(own: Trainer) -> None:
+    with torch.no_grad():
+        next(own.classifier.parameters()).view(-1)[0] += 1e-6
+
+
+def _dies(own: Trainer) -> None:
+    """In the forward pass of the second step."""
+    passes: list[int] = []
+
+    def die(_module: Any, given: Any) -> None:
+        passes.append(len(given[0]))
+        if len(passes) > 3:  # two of them look at memory
+            os._exit(9)
+
+    own.classifier.register_forward_pre_hook(die)
+
+
+def _nothing(own: Trainer) -> None:
+    """As it is to be."""
+
+
+FAULTS: dict[str, Callable[[Trainer], None]] = {"none": _nothing, "differs": _differs, "dies": _dies}
 
 
 if __name__ == "__main__":

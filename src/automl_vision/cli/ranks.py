@@ -30,7 +30,6 @@ def joined(settings: Settings) -> Iterator[Ranks]:
     if settings.machine.ddp == 1 or not torchrun.is_rank():
         yield ALONE
         return
-    torchrun.introduce()
     try:
         ranks = Ranks.join(own_device(settings.machine.device))
     except RankLost as error:

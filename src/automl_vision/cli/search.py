@@ -72,6 +72,8 @@ def search(
     together = settings.machine.ddp != 1
     if together and not torchrun.is_rank():
         raise typer.Exit(torchrun.run_ranks(settings.machine.ddp, _with_folder(data, settings, out)))
+    if together:
+        torchrun.introduce()
     if together and data is not None:
         out = _named_folder(settings, out)
         if torchrun.is_restart() and (out / "run.json").is_file():

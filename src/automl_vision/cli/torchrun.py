@@ -7,6 +7,7 @@ ended with 0. So a first rank that has come to an end, whichever, tells it in a 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -90,7 +91,7 @@ def _environment(count: int, talk: str) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """Nobody would pass signals on any more."""
+    """Have this process told to end when the one that started it has: nobody would pass signals on any more."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -124,48 +125,62 @@ def _passing_on(started: subprocess.Popen[bytes], talk: Path) -> Iterator[_Asked
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        _kill(started)
+        _kill(started, talk)
 
 
 def _wait(started: subprocess.Popen[bytes], talk: Path, asked: _Asked) -> int | None:
     """The exit code; None where the first rank told none."""
     told_at: float | None = None
-    while started.poll() is None:
+    while started.poll() is None and asked.interrupts <= 1:
         time.sleep(0.05)
         now = time.monotonic()
-        told_at = told_at or (now if _told(talk) is not None else None)
+        told_at = (told_at or now) if _is_last_word(_told(talk), asked) else None
         if told_at is not None and now - told_at > _END:
             break
         if asked.taken_at is not None and now - asked.taken_at > _TAKEN:
             break
-        if asked.interrupts > 1:
-            break
     code = _told(talk)
-    if code is not None:
-        return code
-    if asked.taken_at is not None:
+    if code is None and asked.taken_at is not None:
         return TakenAway.exit_code
-    return Interrupted.exit_code if asked.interrupts else None
+    return Interrupted.exit_code if code is None and asked.interrupts else code
+
+
+def _is_last_word(code: int | None, asked: _Asked) -> bool:
+    """When a rank has died, torchrun sends SIGTERM to the others before it starts all of them again."""
+    return code is not None and (code != TakenAway.exit_code or asked.taken_at is not None)
 
 
 def _to_first(started: subprocess.Popen[bytes], talk: Path, number: signal.Signals) -> None:
     """To the first rank; before there is one, nothing was begun, and all may end."""
+    first = _number_in(talk / "process-0")
     try:
-        os.kill(int((talk / "pid").read_text("ascii")), number)
-    except (OSError, ValueError):
-        started.terminate()
+        if first is not None:
+            os.kill(first, number)
+            return
+    except ProcessLookupError:
+        pass  # it has died, and was not started again yet
+    started.terminate()
 
 
-def _kill(started: subprocess.Popen[bytes]) -> None:
-    """End whatever is left of it."""
+def _kill(started: subprocess.Popen[bytes], talk: Path) -> None:
+    """End whatever is left of it; ranks are no part of the group of torchrun."""
     if started.poll() is None:
-        os.killpg(started.pid, signal.SIGKILL)
+        started.kill()
         started.wait()
+        for file in talk.glob("process-*"):
+            process = _number_in(file)
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
 
 def _told(talk: Path) -> int | None:
+    return _number_in(talk / "code")
+
+
+def _number_in(file: Path) -> int | None:
     try:
-        return int((talk / "code").read_text("ascii"))
+        return int(file.read_text("ascii"))
     except (OSError, ValueError):
         return None
 
@@ -176,9 +191,12 @@ _expects_restart = False
 
 
 def introduce() -> None:
-    """Tell the process in front which one the first rank is."""
-    if _TALK in os.environ and rank() == 0:
-        _write("pid", os.getpid())
+    """Tell the process in front which one this rank is; it is not to outlive torchrun."""
+    _end_with_parent()
+    if _TALK in os.environ:
+        if rank() == 0:
+            (Path(os.environ[_TALK]) / "code").unlink(missing_ok=True)  # of an end that was none
+        _write(f"process-{rank()}", os.getpid())
 
 
 def expect_restart() -> None:
