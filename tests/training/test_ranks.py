@@ -63,7 +63,7 @@ def test_a_rank_that_holds_other_weights_ends_the_run(tmp_path: Path) -> None:
     other = torch.load(tmp_path / "differs.1.pt", weights_only=True)
     for each in (came, other):
         assert each["error"][0] == "RanksDiffer"
-        assert "1 of " in each["error"][1] and "backbone.conv_stem.weight" in each["error"][1]
+        assert "1 of " in each["error"][1] and "head.bias" in each["error"][1]
 
 
 def test_a_rank_that_dies_ends_the_others_at_once_between_two_steps(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,8 @@ BUCKET_BYTES = 25 << 20
 DECISION_SECONDS = 0.2
 #: Steps between two of them at most.
 MOST_STEPS = 100
+#: Where, in the store that torchrun serves, the first rank says where its own is; and seconds that this has to answer.
+_HOME, _ANSWER = "automl-vision", 3.0
 #: Seconds between two looks at whether the first rank has left.
 _LOOK_AGAIN = 1.0
 #: Seconds between two looks at the store, at first and at most.
@@ -104,7 +108,8 @@ class Ranks:
         from torch.distributed.rendezvous import rendezvous
 
         with _lost_when_it_fails():
-            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=START_TIMEOUT)))
+            common, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=START_TIMEOUT)))
+            store = _own_store(common) if rank == 0 else _store_of_first(common)
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             if device.type == "cuda":
                 torch.cuda.set_device(device)
@@ -435,6 +440,48 @@ class GradientSum:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return torch.cat([each.grad.reshape(-1) for each in bucket if each.grad is not None])
+
+
+def _own_store(common: Any) -> Any:
+    """A key-value store that this process, the first, serves; where it is stands in the one that torchrun serves.
+
+    That one outlives the ranks: those that are started again would find what the ones before them said.
+    """
+    from torch.distributed import TCPStore
+
+    host = os.environ["MASTER_ADDR"]  # of the machine of the first rank
+    store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=STEP_TIMEOUT))
+    token = secrets.token_hex(8)
+    store.set("token", token)
+    common.set(_HOME, json.dumps([host, store.port, token]))
+    return store
+
+
+def _store_of_first(common: Any) -> Any:
+    """The store of the first rank, once it is there; one of a first rank that is gone does not answer."""
+    ends = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < ends:
+        store = _answering(json.loads(common.get(_HOME))) if common.check([_HOME]) else None
+        if store is not None:
+            return store
+        time.sleep(_LOOKS[1])
+    raise RankLost(f"the first process was not there within {START_TIMEOUT:.0f} s")
+
+
+def _answering(home: list[Any]) -> Any:
+    """The store at this place, None where there is none, or another one."""
+    from torch.distributed import TCPStore
+
+    host, port, token = home
+    try:
+        with socket.create_connection((host, port), timeout=_ANSWER):
+            pass  # torch would print a stack where nobody listens
+        store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=_ANSWER))
+        is_same = store.check(["token"]) and store.get("token").decode() == token
+    except (RuntimeError, ValueError, OSError):  # torch's DistError is a RuntimeError
+        return None
+    store.set_timeout(timedelta(seconds=STEP_TIMEOUT))
+    return store if is_same else None
 
 
 def _mark(tensor: torch.Tensor) -> torch.Tensor:
