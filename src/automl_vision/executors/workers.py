@@ -277,7 +277,6 @@ class _Worker:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=printed,
-                    bufsize=0,
                     env=_environment(slot),
                     start_new_session=True,  # Ctrl-C in the terminal is for the driver alone
                 )
@@ -304,7 +303,9 @@ class _Worker:
     def send(self, message: Message) -> None:
         """Tell it something; where it is gone, the end of its output says so."""
         with self._sending, contextlib.suppress(OSError, ValueError):
-            _write_all(self.process, to_line(message))
+            pipe = cast(Any, self.process.stdin)
+            pipe.write(to_line(message))
+            pipe.flush()
 
     def kill(self) -> None:
         """End it at once, also where it is stopped."""
@@ -350,13 +351,6 @@ class _Worker:
             if not isinstance(message, Alive):
                 self._news.put((self, message))
         self._news.put((self, None))
-
-
-def _write_all(process: subprocess.Popen[bytes], data: bytes) -> None:
-    """An unbuffered pipe may take a part only."""
-    left, pipe = memoryview(data), cast(Any, process.stdin)
-    while left:
-        left = left[pipe.write(left) :]
 
 
 def _loss(job: Do, why: str, preempted: bool) -> Report[Any]:

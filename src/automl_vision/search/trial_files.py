@@ -147,7 +147,8 @@ class TrialFiles:
     def record(self, number: int) -> Trial | None:
         """One trial, or None where there is no record of it that can be read; nothing is changed on disk."""
         files = (self._record_file(number, attempt) for attempt in reversed(self._claims(number)))
-        return next((trial for trial in map(_read_record, files) if trial is not None), None)
+        known = (_read_record(file) for file in files if file.is_file())
+        return next((trial for trial in known if trial is not None), None)
 
     # --- checkpoints and weights --------------------------------------------------------------------------------
 
