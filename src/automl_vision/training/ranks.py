@@ -447,7 +447,7 @@ def _own_store(common: Any) -> Any:
 
     That one outlives the ranks: those that are started again would find what the ones before them said.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, though its module does not say so
 
     host = os.environ["MASTER_ADDR"]  # of the machine of the first rank
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=STEP_TIMEOUT))
@@ -470,7 +470,7 @@ def _store_of_first(common: Any) -> Any:
 
 def _answering(home: list[Any]) -> Any:
     """The store at this place, None where there is none, or another one."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, though its module does not say so
 
     host, port, token = home
     try:
