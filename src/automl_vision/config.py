@@ -509,7 +509,7 @@ def _merge(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _across_tables(tables: Mapping[str, Any]) -> list[str]:
-    split, search = tables["split"], tables["search"]
+    split, search, machine = tables["split"], tables["search"], tables["machine"]
     checks = {
         f"split.test + split.val leave nothing to train on, got {split.test} + {split.val}": split.test + split.val
         >= 1,
@@ -518,6 +518,9 @@ def _across_tables(tables: Mapping[str, Any]) -> list[str]:
         ),
         "search.budget_per_backbone needs to know whose it is: name search.backbones": (
             search.budget_per_backbone and not search.backbones
+        ),
+        "machine.ddp trains one model at a time, machine.max_parallel several; leave one out": (
+            machine.ddp != 1 and machine.max_parallel > 1
         ),
     }
     return [problem for problem, is_so in checks.items() if is_so]
