@@ -84,7 +84,7 @@ def by_ranks(
     task.write_text(json.dumps(variants))
     port = free_port()
     started = [start(rank, size, port, task) for rank in range(size)]
-    ends = [each.wait(240) for each in started]
+    ends = [each.wait(480) for each in started]
     assert ends == list(codes or [0] * size), [file.read_text()[-2000:] for file in sorted(folder.glob("*.log"))]
     return {name: torch.load(folder / f"{name}.0.pt", weights_only=True) for name in variants}
 
@@ -118,7 +118,10 @@ def main(arguments: Sequence[str]) -> None:
         own = trainer(changes, ranks)
         if not ranks.first:
             FAULTS[fault](own)
-        torch.save(_came_of(own), task.parent / f"{name}.{ranks.rank}.pt")
+        came = _came_of(own)
+        torch.save(came, task.parent / f"{name}.{ranks.rank}.pt")
+        if "error" in came:
+            return  # nobody is left to leave together with
     ranks.leave()
 
 
