@@ -24,6 +24,11 @@ class StopRequest:
     taken: bool = False
     go_on: str = _START_AGAIN
 
+    @property
+    def has_something_to_save(self) -> bool:
+        """Whether a run was begun: until then the process may end at once."""
+        return self.go_on != _START_AGAIN
+
     def take_away(self) -> None:
         """The machine is taken away."""
         self.taken = self.requested = True

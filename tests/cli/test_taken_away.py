@@ -68,6 +68,7 @@ def test_a_search_that_is_taken_away_again_and_again_ends_as_the_undisturbed_one
 def test_sigterm_takes_away_and_ctrl_c_stops_tidily():
     former = signal.getsignal(signal.SIGTERM)
     with stop_on_signal(announce=False) as stop:
+        stop.go_on = "go on with: automl-vision search --resume run"
         os.kill(os.getpid(), signal.SIGINT)
         assert (stop.requested, stop.taken) == (True, False)
         for _ in range(3):  # batch systems tell every process of a job, and whoever started it tells it again
@@ -86,6 +87,7 @@ def test_nothing_keeps_a_process_beyond_its_grace():
         "from automl_vision.cli import signals\n"
         "signals.GRACE = 0.5\n"
         "with signals.stop_on_signal(announce=False) as stop:\n"
+        "    stop.go_on = 'go on with: it'\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    while True:\n"
         "        time.sleep(0.2)\n"
@@ -94,5 +96,21 @@ def test_nothing_keeps_a_process_beyond_its_grace():
     ended = subprocess.run([sys.executable, "-c", deaf], capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 75
     assert ended.stderr.startswith("Stopped: told to end (SIGTERM)")
-    assert "start it again with the same command" in ended.stderr
+    assert "go on with: it" in ended.stderr
     assert signals.GRACE < 10
+
+
+def test_a_search_that_has_not_begun_ends_at_once():
+    importing = (
+        "import os, signal, time\n"
+        "from automl_vision.cli import signals\n"
+        "with signals.stop_on_signal(announce=False):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    while True:\n"
+        "        time.sleep(0.2)\n"
+    )
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", importing], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 75
+    assert "start it again with the same command" in ended.stderr
+    assert time.monotonic() - began < signals.GRACE

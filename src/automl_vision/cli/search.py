@@ -89,6 +89,7 @@ def search(
 
         with joined(settings) as ranks:
             if not ranks.first:
+                stop.go_on = "the first rank says how to go on"  # which may need this one until it has left
                 follow_first(ranks)
                 return
             watched: dict[str, Any] = {"stop": stop, "started": PROCESS_START, "ranks": ranks}

@@ -17,7 +17,7 @@ STOPPING = "Stopping tidily with the best so far; press Ctrl-C again to stop at 
 LEAVING = "Told to end: leaving as of the last checkpoint."
 #: Seconds after SIGTERM at which the process ends whatever it is doing. Nothing on disk minds: every file is written
 #: whole or not at all.
-GRACE = 8.0
+GRACE = 7.0
 
 
 @contextmanager
@@ -25,7 +25,8 @@ def stop_on_signal(*, announce: bool) -> Iterator[StopRequest]:
     """The first Ctrl-C asks the run to end tidily, the second one ends the process at once.
 
     SIGTERM asks it to leave as of the last checkpoint. It may come more than once: batch systems send it to a whole
-    group of processes, of which one passes it on. After `GRACE` seconds the process ends in any case.
+    group of processes, of which one passes it on. After `GRACE` seconds the process ends in any case, and at once where
+    no run was begun.
 
     Args:
         announce: write to stderr that it is stopping; a live view shows it by itself.
@@ -77,7 +78,7 @@ def _watch(heard: socket.socket, stop: StopRequest) -> None:
             break
     else:
         return
-    ends = time.monotonic() + GRACE
+    ends = time.monotonic() + (GRACE if stop.has_something_to_save else 0.0)
     try:
         while True:
             heard.settimeout(max(ends - time.monotonic(), 0.001))
