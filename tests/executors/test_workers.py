@@ -335,12 +335,13 @@ from automl_vision.executors.workers import WorkersExecutor
 folder = sys.argv[1]
 workplace = Workplace(opening="odd_jobs:open_odd", folder=folder, slots=(Slot(), Slot()), logs=Path(folder, "workers"))
 executor = WorkersExecutor(workplace)
-for number, job in enumerate([{"do": "wait"}, {"do": "deaf", "seconds": 100}]):
+for number, job in enumerate([{"do": "wait", "seconds": 1000}, {"do": "deaf", "seconds": 1000}]):
     executor.submit(number, 1, job)
-for _ in range(2):
-    executor.poll()
+heard = 0
+while heard < 2:
+    heard += len(executor.poll())
 print(*executor.processes, flush=True)
-time.sleep(100)
+time.sleep(1000)
 """
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import platformdirs
+
 from automl_vision.events import TRACKER_THREAD
 from automl_vision.main_memory import keep_freed_memory
 
@@ -29,6 +31,15 @@ def settle_process() -> None:
         name, value = BUSY if _is_busy() else QUIET
         os.environ[name] = value
     keep_freed_memory()
+
+
+def keep_compiled_code_private() -> None:
+    """Have torch keep what it compiled, and will run again, among the user's own files.
+
+    By itself it takes a folder of a fixed name in /tmp, which somebody else may have made and filled before.
+    """
+    own = platformdirs.user_cache_path("automl-vision") / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own))
 
 
 def _is_busy() -> bool:
