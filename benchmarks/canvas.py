@@ -73,7 +73,7 @@ from automl_vision.stages.plan import Plan
 from automl_vision.stages.resize import choose_resize
 from automl_vision.training.augment import AUGMENTATIONS, crop_boxes
 from automl_vision.training.loop import Trainer, TrainingData
-from automl_vision.training.randomness import keyed_generator, keyed_seed, seeded_globals
+from automl_vision.training.randomness import Draws, keyed_generator, keyed_seed, seeded_globals
 from automl_vision.training.recipe import Recipe
 
 #: Shares of the area, and aspect ratios, of the random crops of every arm: those of the product.
@@ -185,7 +185,7 @@ class Cut(Trainer):
 
     def _generator(self, step: int) -> torch.Generator:
         """The one that the product's trainer draws crops and flips of this step from."""
-        return keyed_generator("augment", self.recipe.seed, self.epoch, step)
+        return keyed_generator("augment", self.recipe.seed, self.epoch + 1, step)
 
 
 class CutFromFiles(Cut):
@@ -197,7 +197,7 @@ class CutFromFiles(Cut):
         cut = v2.Compose(
             [v2.RandomResizedCrop(self.preprocessing.size, scale=AREA, ratio=ASPECT), v2.RandomHorizontalFlip()]
         )
-        with seeded_globals(self.runtime.device, "files", self.recipe.seed, self.epoch, step):
+        with seeded_globals(self.runtime.device, "files", self.recipe.seed, self.epoch + 1, step):
             return stacked([np.asarray(cut(self.pictures.opened(row))) for row in rows.tolist()])
 
 
@@ -206,7 +206,7 @@ class CutSquashedFromFiles(Cut):
 
     def _crops(self, rows: torch.Tensor, step: int) -> torch.Tensor:
         generator, size, side = self._generator(step), self.preprocessing.size, self._canvas_side
-        shares = crop_boxes(len(rows), side, generator).double() / side
+        shares = crop_boxes(Draws(generator, len(rows)), side).double() / side
         crops = [
             _part(self.pictures.opened(row), each, size)
             for row, each in zip(rows.tolist(), shares.tolist(), strict=True)
@@ -229,7 +229,7 @@ class CutFromLarger(Cut):
 
     def _crops(self, rows: torch.Tensor, step: int) -> torch.Tensor:
         generator, canvas = self._generator(step), self.data.source.fetch(rows, LARGER * self.preprocessing.size)
-        boxes = crop_boxes(len(rows), canvas.shape[-1], generator)
+        boxes = crop_boxes(Draws(generator, len(rows)), canvas.shape[-1])
         return flipped(cropped(canvas, boxes, self.preprocessing.size), generator)
 
 

@@ -15,10 +15,12 @@ EXIT_CODES = {
     "ModelFileError": 2,
     "WeightsError": 2,
     "RunError": 2,
+    "ProcessLost": 1,
     "PartialFailure": 3,
     "LeakFound": 4,
     "BudgetExhausted": 5,
     "Interrupted": 130,
+    "TakenAway": 75,
 }
 
 

@@ -312,6 +312,13 @@ class MachineSettings:
         "out: a fifth of the disk, at most 200).",
         between(0, 1_000_000),
     )
+    ddp: int = _setting(
+        1,
+        "Processes that train one model together, each on its part of every batch (torch.distributed; 0: one for each "
+        "GPU of this machine). They are started by torchrun, or joined where that has started this one. On GPUs not "
+        "measured yet.",
+        between(0, 4096),
+    )
     max_parallel: int = _setting(
         0,
         "Trials at a time, each in a process of its own with its share of the threads (0: one on a CPU, in this very "
@@ -523,7 +530,7 @@ def _merge(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _across_tables(tables: Mapping[str, Any]) -> list[str]:
-    split, search = tables["split"], tables["search"]
+    split, search, machine = tables["split"], tables["search"], tables["machine"]
     checks = {
         f"split.test + split.val leave nothing to train on, got {split.test} + {split.val}": split.test + split.val
         >= 1,
@@ -532,6 +539,9 @@ def _across_tables(tables: Mapping[str, Any]) -> list[str]:
         ),
         "search.budget_per_backbone needs to know whose it is: name search.backbones": (
             search.budget_per_backbone and not search.backbones
+        ),
+        "machine.ddp trains one model at a time, machine.max_parallel several; leave one out": (
+            machine.ddp != 1 and machine.max_parallel > 1
         ),
     }
     return [problem for problem, is_so in checks.items() if is_so]

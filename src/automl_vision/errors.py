@@ -7,10 +7,12 @@
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
     │   └── RunError           2    a run folder cannot be written, is in use, or cannot be resumed
+    ├── ProcessLost            1    a process that trains the same model is gone; the run can be resumed
     ├── PartialFailure         3    some files failed, the rest is done
     ├── LeakFound              4    a leak was found under --fail-on-leak
     ├── BudgetExhausted        5    the budget (or the disk) ended before one usable model
     └── Interrupted          130    stopped by the user; the run can be resumed
+        └── TakenAway         75    told to end (SIGTERM); start it again, or resume it, on any machine
     ImageReadError                  one image cannot be decoded (never leaves the data layer uncaught)
 
 An error is three things: what went wrong, the value that was found, and the fix.
@@ -68,6 +70,10 @@ class RunError(UsageError):
     """A run folder cannot be written, is in use, or cannot be resumed."""
 
 
+class ProcessLost(AutomlVisionError):
+    """A process that trains the same model is gone; torchrun starts all of them again."""
+
+
 class PartialFailure(AutomlVisionError):
     """Some files failed; everything else is done."""
 
@@ -90,6 +96,15 @@ class Interrupted(AutomlVisionError):
     """The user stopped the run; it can be resumed."""
 
     exit_code = 130
+
+
+class TakenAway(Interrupted):
+    """The machine is taken away (SIGTERM): nothing is wrong, and whoever started the run is to start it again.
+
+    The exit code is EX_TEMPFAIL of sysexits.h, which batch systems can be told to queue again.
+    """
+
+    exit_code = 75
 
 
 class ImageReadError(Exception):

@@ -8,12 +8,10 @@ Nothing is printed here: what happens is told to a listener, and the result is r
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.hub_name import absolute, is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
-from automl_vision.errors import DataError, LeakFound, RunError, UsageError
+from automl_vision.errors import DataError, LeakFound, ProcessLost, RunError, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.place import check_place, place_of
@@ -35,12 +33,13 @@ from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import verify, with_ledger
 from automl_vision.run_dir import RunDir, cannot_write, trials_address
+from automl_vision.run_path import new_run_path
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.checks import check_data
 from automl_vision.stages.cluster import joined
 from automl_vision.stages.compare import inspected_pictures
-from automl_vision.stages.context import RunContext, StopRequest
+from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
 from automl_vision.stages.evaluate import Evaluation, evaluate
@@ -52,8 +51,11 @@ from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
+from automl_vision.stages.trial_executor import remove_site
+from automl_vision.stop_request import StopRequest
 from automl_vision.tracking.trackers import require_trackers
 from automl_vision.tracking.tracking import Tracking
+from automl_vision.training.ranks import ALONE, RankLost, Ranks, RanksDiffer
 
 __all__ = [
     "Evaluation",
@@ -126,6 +128,7 @@ def run_search(
     stop: StopRequest | None = None,
     started: float | None = None,
     fail_on_leak: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """A new run.
 
@@ -134,8 +137,9 @@ def run_search(
         settings: all settings.
         out: the run folder to make; by default named by the settings, or after the data and the date.
         tell: listener for events.
-        stop: may be set at any time to end the run tidily.
+        stop: may be set at any time to end the run tidily, or at once.
         started: monotonic seconds from which the budget counts; now by default.
+        ranks: the processes that train each model together, of which this is the first.
         fail_on_leak: raise `LeakFound` before anything is trained where the split that came with the data leaks.
     """
     if not is_hub_name(data) and not data.exists():
@@ -145,10 +149,12 @@ def run_search(
     read_manifest(
         data, settings, lambda text: tell(Note(text))
     )  # before the folder is made: data that cannot be used leave nothing behind
-    path = out or _run_path(data, settings)
+    path = out or new_run_path(data, settings)
     run = RunDir.create(path, settings, {"data": str(absolute(data)), **_trials_elsewhere(settings, path)})
     try:
-        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak=fail_on_leak))
+        return _go(
+            RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak=fail_on_leak, ranks=ranks)
+        )
     except UsageError:
         run.discard()
         raise
@@ -170,6 +176,7 @@ def resume_search(
     stop: StopRequest | None = None,
     started: float | None = None,
     moved: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Go on with a run that was interrupted or killed; a finished one is returned as it is.
 
@@ -194,18 +201,30 @@ def resume_search(
     begun = (time.monotonic() if started is None else started) - run.spent
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
     clock = Clock(begun, settings.budget_seconds + again)
-    context = RunContext(run, Path(run.about["data"]), settings, tell, stop or StopRequest(), clock)
-    return _go(context)
+    stop = stop or StopRequest()
+    return _go(RunContext(run, Path(run.about["data"]), settings, tell, stop, clock, ranks=ranks))
 
 
 def _go(context: RunContext) -> Run:
     """All stages of one run, in their order, beside the trackers that watch it."""
+    context.stop.go_on = context.how_to_resume
     try:
         with joined(context) as cluster, _tracking(context) as tracking:
             run = _stages(replace(context, tell=tracking.tell, cluster=cluster))
             tracking.finish(run.report, context.clock.remaining)
             return run
+    except TakenAway:
+        context.run.note_spent(context.clock.elapsed)
+        raise
+    except (RankLost, RanksDiffer) as error:
+        context.run.note_spent(context.clock.elapsed)
+        raise ProcessLost(
+            "another process that trains the same model is gone, or does not do the same",
+            value=str(error),
+            fix=f"see {run_dir.WORKERS}/; torchrun starts all of them again, else {context.how_to_resume}",
+        ) from error
     finally:
+        remove_site(context.run.path / run_dir.WORKERS)  # ranks keep it to the end
         context.run.close()
 
 
@@ -329,17 +348,6 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
     write_text(out / run_dir.EVIDENCE, run_dir.table_text(evidence_table(prepared)))
     write_text(out / run_dir.INSPECTION, page)
     return out / run_dir.INSPECTION
-
-
-def _run_path(data: Path, settings: Settings) -> Path:
-    if settings.output.name:
-        return Path(settings.output.runs) / settings.output.name
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", absolute(data).stem).strip("-.") or "data"
-    wanted = Path(settings.output.runs) / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, number = wanted, 2
-    while path.exists():
-        path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    return path
 
 
 def render_again(path: Path) -> Path:

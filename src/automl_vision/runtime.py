@@ -83,9 +83,15 @@ class Runtime:
 
 
 def available_threads() -> int:
-    """CPU threads this process may use, by affinity."""
+    """CPU threads this process may use: by affinity, and where torchrun started several on this machine, its share."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    here = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    return max(1, here // _processes_here())
+
+
+def _processes_here() -> int:
+    given = os.environ.get("LOCAL_WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    return int(given) if given.isdecimal() and int(given) else 1
 
 
 def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0, share: float = 1.0) -> Runtime:

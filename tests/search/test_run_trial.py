@@ -60,6 +60,10 @@ class StandIn:
         return EpochResult(self.epoch, 1.0, StandIn.val_loss(self.epoch), self.epoch / 10, 1e-3, 2.0, 8, ended)
 
     @property
+    def has_begun(self) -> bool:
+        return self.epoch > 0
+
+    @property
     def best_epoch(self) -> int:
         return min(self.epoch, StandIn.best)
 

@@ -17,7 +17,7 @@ from automl_vision.training.augment import (
     rectangles,
 )
 from automl_vision.training.operations import OPERATIONS
-from automl_vision.training.randomness import epoch_order, keyed_generator
+from automl_vision.training.randomness import Draws, epoch_order, keyed_generator
 from automl_vision.training.recipe import Recipe
 
 
@@ -155,7 +155,7 @@ def test_geometry_bounds_what_it_moves() -> None:
 @given(side=st.integers(1, 300), seed=st.integers(0, 1000))
 @settings(deadline=None)
 def test_crops_lie_inside_and_keep_most_of_the_image(side: int, seed: int) -> None:
-    top, left, height, width = crop_boxes(16, side, keyed_generator(seed)).unbind(1)
+    top, left, height, width = crop_boxes(Draws(keyed_generator(seed), 16), side).unbind(1)
     assert (torch.stack([top, left]) >= 0).all() and (torch.stack([height, width]) >= 1).all()
     assert (top + height <= side).all() and (left + width <= side).all()
     if side >= 64:
@@ -163,7 +163,7 @@ def test_crops_lie_inside_and_keep_most_of_the_image(side: int, seed: int) -> No
 
 
 def test_both_ways_to_crop_agree() -> None:
-    boxes = crop_boxes(6, 48, keyed_generator(1))
+    boxes = crop_boxes(Draws(keyed_generator(1), 6), 48)
     images = smooth(6, 48)
     difference = _crop_by_slices(images, boxes, 40).float() - _crop_by_grid(images, boxes, 40).float()
     assert difference.abs().mean() < 1.0

@@ -24,7 +24,7 @@ from automl_vision.data.preprocess import Preprocessing
 from automl_vision.models.classifier import build_classifier
 from automl_vision.models.inference import training_autocast
 from automl_vision.runtime import Runtime
-from automl_vision.training import compiling, loop
+from automl_vision.training import compiling, epoch_so_far, loop
 from automl_vision.training.compiling import ASSUMED_SECONDS, LAUNCH_BOUND, WORTH, Kind, StepCompiler
 from automl_vision.training.loop import EpochResult, Trainer, TrainingData
 from automl_vision.training.recipe import Recipe
@@ -276,9 +276,9 @@ def test_compiling_counts_for_the_deadline_and_not_for_what_validation_takes(
 ) -> None:
     """The clock stands still but for compiling, 50 s of the 60 that are left after it."""
     now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(compiling, "time", clock)
+    clock = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: now[0])
+    for module in (loop, compiling, epoch_so_far):
+        monkeypatch.setattr(module, "time", clock)
 
     def slow(function: Any, **_options: Any) -> Any:
         def compile_first(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -356,9 +356,9 @@ def test_auto_compiles_in_the_middle_of_a_trial_and_goes_back_where_it_is_slower
 ) -> None:
     """As on a GPU: the first epoch tells what is to come, the second is compiled, and slower."""
     now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(compiling, "time", clock)
+    clock = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: now[0])
+    for module in (loop, compiling, epoch_so_far):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Kind, "mode", "reduce-overhead")
     kind = Trainer._kind
     monkeypatch.setattr(Trainer, "_kind", lambda self: dataclasses.replace(kind(self), device="cuda"))

@@ -15,7 +15,7 @@ from automl_vision.models.classifier import Classifier, build_classifier
 from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource
 from automl_vision.runtime import Runtime
-from automl_vision.training import loop
+from automl_vision.training import memory_fit
 from automl_vision.training.batch_size import LearnedMemory
 from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
 from automl_vision.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups
@@ -89,6 +89,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+def timeless(result: EpochResult) -> EpochResult:
+    return dataclasses.replace(result, seconds=0, cpu_seconds=0)
+
+
 def test_it_learns(cpu: Runtime) -> None:
     trained = trainer(cpu, stripes(64, 16), freeze_norm=False, epochs=6, learning_rate=3e-3)
     results = run(trained)
@@ -131,7 +135,7 @@ def test_a_resumed_trial_is_the_undisturbed_one_to_the_last_bit(cpu: Runtime, va
     got += run(second)
 
     for mine, theirs in zip(got, expected, strict=True):
-        assert dataclasses.replace(mine, seconds=0) == dataclasses.replace(theirs, seconds=0)
+        assert timeless(mine) == timeless(theirs)
     assert same(second.classifier.state_dict(), straight.classifier.state_dict())
     assert same(second.best_weights(), straight.best_weights())
     assert np.array_equal(second.probabilities, straight.probabilities)
@@ -165,7 +169,7 @@ def test_a_state_of_another_recipe_is_refused(cpu: Runtime) -> None:
 def test_the_micro_batch_halves_and_the_result_stays(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(loop, "available_bytes", lambda device: None)
+    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: None)
     straight = trainer(cpu, epochs=1, **changes)
     run(straight)
     tight = trainer(cpu, epochs=1, **changes)
@@ -189,7 +193,7 @@ def test_a_process_beside_others_takes_its_share_of_the_memory_that_is_free(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int | None] = []
-    monkeypatch.setattr(loop, "available_bytes", lambda device: 10**12)
+    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: 10**12)
     for share in (1.0, 0.25):
         one = trainer(dataclasses.replace(cpu, share=share), epochs=1)
         monkeypatch.setattr(one.micro_batch, "fit", lambda images, memory, available: asked.append(available()))
@@ -200,7 +204,7 @@ def test_a_process_beside_others_takes_its_share_of_the_memory_that_is_free(
 def test_images_that_are_kept_on_the_device_give_way_before_batches_get_smaller(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "available_bytes", lambda device: None)
+    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: None)
     tight = trainer(cpu, epochs=1)
     released, forward, sizes = [True, False, False], tight.classifier.forward, []
     monkeypatch.setattr(tight.micro_batch, "release", lambda: released.pop(0))
@@ -441,11 +445,12 @@ def test_sources_are_interchangeable(cpu: Runtime, source: ImageSource) -> None:
 def with_free(monkeypatch: pytest.MonkeyPatch, *free: int | None) -> None:
     """A device with so many free bytes, the last of them for good."""
     left = list(free)
-    monkeypatch.setattr(loop, "available_bytes", lambda device: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: left.pop(0) if len(left) > 1 else left[0])
 
 
 def needs(fresh: Trainer, images: int) -> int:
-    return fresh._step_memory(10**12)(images)
+    fresh._training_mode()
+    return fresh._memory.step_memory(10**12, fresh.micro_batch)(images)
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "freeze_stages": 2, "ema": False}], ids=str)
@@ -499,6 +504,7 @@ def test_looking_at_memory_leaves_no_trace(
     looked, blind = trainer(cpu, **changes), trainer(cpu, **changes)
     before, state = {k: v.clone() for k, v in looked.classifier.state_dict().items()}, torch.get_rng_state()
     with_free(monkeypatch, 10**12)
+    looked._training_mode()
     looked._fit_micro_batch()
     assert same(looked.classifier.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -514,8 +520,8 @@ def test_memory_is_looked_at_once_in_a_trial_and_measured_once_in_a_run(
 ) -> None:
     with_free(monkeypatch, 10**12)
     learned, passes = LearnedMemory(), []
-    real = loop.saved_bytes
-    monkeypatch.setattr(loop, "saved_bytes", lambda *given: (passes.append(1), real(*given))[1])
+    real = memory_fit.saved_bytes
+    monkeypatch.setattr(memory_fit, "saved_bytes", lambda *given: (passes.append(1), real(*given))[1])
     for rate in (1e-3, 1e-4):
         net = build_classifier("test_efficientnet", 2, resolution=32)
         recipe = dataclasses.replace(RECIPE, learning_rate=rate)
@@ -526,11 +532,16 @@ def test_memory_is_looked_at_once_in_a_trial_and_measured_once_in_a_run(
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_tensors_that_an_optimizer_keeps_are_counted(cpu: Runtime, name: str) -> None:
     fresh = trainer(cpu, optimizer=name, freeze_stages=1)
-    before = fresh._step_memory(10**12)
+    fresh._training_mode()
+    before = fresh._memory.step_memory(10**12, fresh.micro_batch)
     fresh.run_epoch()
     kept = [value for state in fresh.optimizer.state.values() for value in state.values()]
     tensors = [value for value in kept if isinstance(value, torch.Tensor) and value.ndim]
-    assert before.fixed - fresh._step_memory(10**12).fixed == sum(tensor.nbytes for tensor in tensors) > 0
+    assert (
+        before.fixed - fresh._memory.step_memory(10**12, fresh.micro_batch).fixed
+        == sum(tensor.nbytes for tensor in tensors)
+        > 0
+    )
 
 
 def test_fewer_images_are_validated_at_once_where_fewer_are_trained_on(
@@ -542,7 +553,7 @@ def test_fewer_images_are_validated_at_once_where_fewer_are_trained_on(
     small.run_epoch()
     net = small._validated
     net.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
-    small._validate()
+    small._validate(lambda: math.inf)
     assert sizes == [4, 4, 2]
 
 

@@ -17,6 +17,7 @@ import typer
 
 from automl_vision.cli.process import keep_compiled_code_private, leave, settle_process
 from automl_vision.cli.terminal import safe, safe_lines, stderr
+from automl_vision.cli.torchrun import told_in_front
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
 INTERRUPTED = Interrupted.exit_code
@@ -71,8 +72,8 @@ def program() -> NoReturn:
     try:
         main()
     except SystemExit as ended:
-        leave(ended.code if isinstance(ended.code, int) else 0)
-    leave(0)
+        leave(told_in_front(ended.code if isinstance(ended.code, int) else 0))
+    leave(told_in_front(0))
 
 
 def main() -> None:

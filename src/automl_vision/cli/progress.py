@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -19,45 +16,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from automl_vision.cli.signals import LEAVING, STOPPING
 from automl_vision.cli.terminal import interactive, safe, seconds_text, stderr
 from automl_vision.events import STAGES, Event, Note, Progress, StageStarted, Tell, TrialChanged, silent
+from automl_vision.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from automl_vision.search.trial import Trial
-    from automl_vision.stages.context import StopRequest
 
-STOPPING = "Stopping tidily with the best so far; press Ctrl-C again to stop at once."
 BAR_WIDTH = 32
 TABLE_ROWS = 8  # trials shown live: the best, and the newest
 LINE_EVERY = 10.0  # seconds between two plain lines of one stage
-
-
-@contextmanager
-def stop_on_signal(*, announce: bool) -> Iterator[StopRequest]:
-    """The first Ctrl-C or SIGTERM asks the run to end tidily; the second one ends the process at once.
-
-    Args:
-        announce: write to stderr that it is stopping; a live view shows it by itself.
-    """
-    from automl_vision.stages.context import StopRequest
-
-    stop = StopRequest()
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        stop.requested = True
-        for each in former:
-            signal.signal(each, signal.SIG_DFL)
-        if announce:
-            os.write(2, f"{STOPPING}\n".encode())  # plain: rich or an import may be at work
-
-    for number in former:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -157,7 +126,7 @@ class LiveView:
         if self._trials:
             parts.append(self._table())
         if self._stop is not None and self._stop.requested:
-            parts.append(Text(STOPPING, style="yellow"))
+            parts.append(Text(LEAVING if self._stop.taken else STOPPING, style="yellow"))
         return Group(*parts)
 
     def _time(self) -> Table:

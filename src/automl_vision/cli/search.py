@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automl_vision.cli import torchrun
 from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
+from automl_vision.cli.signals import stop_on_signal
 from automl_vision.cli.terminal import interactive
-from automl_vision.config import MOVABLE, load_settings
+from automl_vision.config import MOVABLE, Settings, load_settings
 from automl_vision.errors import Interrupted, UsageError
+from automl_vision.run_path import new_run_path
 from automl_vision.runtime import PROCESS_START
 from automl_vision.tracking.trackers import require_trackers
 
@@ -71,21 +75,60 @@ def search(
     if resume is not None:
         require_run(resume)
 
-    with loading():
-        from automl_vision.cli.progress import listener, stop_on_signal
-        from automl_vision.cli.result import print_json, print_run
-        from automl_vision.pipeline import resume_search, run_search
+    if resume is not None:
+        settings = load_settings(resume / "config.toml")
+    together = settings.machine.ddp != 1
+    if together and (settings.machine.cluster or moved.get("machine.cluster")):
+        raise UsageError(
+            "one model in several processes does not go with trials on a cluster",
+            value="--ddp with --cluster",
+            fix="give one of them: --cluster for many trials at a time, --ddp for one large one",
+        )
+    if together and not torchrun.is_rank():
+        raise typer.Exit(torchrun.run_ranks(settings.machine.ddp, _with_folder(data, settings, out)))
+    if together:
+        torchrun.introduce()
+    if together and data is not None:
+        out = _named_folder(settings, out)
+        if torchrun.is_restart() and (out / "run.json").is_file():
+            data, resume = None, out
 
     quiet = quiet or json_output
-    with stop_on_signal(announce=quiet or not interactive()) as stop, listener(quiet=quiet, stop=stop) as tell:
-        if data is not None:
-            run = run_search(
-                data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START, fail_on_leak=fail_on_leak
-            )
-        elif resume is not None:
-            run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START, moved=moved)
+    with stop_on_signal(announce=quiet or not interactive()) as stop:
+        with loading():
+            from automl_vision.cli.progress import listener
+            from automl_vision.cli.ranks import follow_first, joined
+            from automl_vision.cli.result import print_json, print_run
+            from automl_vision.pipeline import resume_search, run_search
+
+        with joined(settings) as ranks:
+            if not ranks.first:
+                stop.go_on = "the first rank says how to go on"  # which may need this one until it has left
+                follow_first(ranks)
+                return
+            watched: dict[str, Any] = {"stop": stop, "started": PROCESS_START, "ranks": ranks}
+            with listener(quiet=quiet, stop=stop) as tell:
+                if data is not None:
+                    run = run_search(data, settings, out=out, tell=tell, fail_on_leak=fail_on_leak, **watched)
+                elif resume is not None:
+                    run = resume_search(resume, tell=tell, moved=moved, **watched)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
     _leave(run)
+
+
+def _with_folder(data: Path | None, settings: Settings, out: Path | None) -> list[str]:
+    """The arguments of each rank: all of them, also when they are started again, have to know the folder of the run."""
+    known = data is None or out is not None
+    return [*sys.argv[1:], *([] if known or data is None else ["--out", str(new_run_path(data, settings))])]
+
+
+def _named_folder(settings: Settings, out: Path | None) -> Path:
+    if out is None and not settings.output.name:
+        raise UsageError(
+            "processes that torchrun starts have to know the folder of the run, or they cannot go on with it",
+            fix="give --out, or --resume",
+        )
+    return out or Path(settings.output.runs) / settings.output.name
 
 
 def _leave(run: Run) -> None:

@@ -22,10 +22,19 @@ def _workers(workplace: Workplace[Any, Any]) -> Executor[Any, Any]:
     return WorkersExecutor(workplace)
 
 
+def _ranks(workplace: Workplace[Any, Any]) -> Executor[Any, Any]:
+    from automl_vision.executors.ranks import RanksExecutor
+
+    if workplace.ranks is None:
+        raise ValueError("nobody works together here, got workplace.ranks=None")
+    return RanksExecutor(workplace, workplace.ranks)
+
+
 #: name -> what makes the executor of a workplace.
 EXECUTORS: dict[str, Callable[[Workplace[Any, Any]], Executor[Any, Any]]] = {
     "local": _local,
     "workers": _workers,
+    "ranks": _ranks,
 }
 
 __all__ = ["EXECUTORS", "Executor", "LocalExecutor", "Report", "Slot", "Work", "Workplace"]

@@ -22,11 +22,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from automl_vision import errors
 from automl_vision.errors import AutomlVisionError
 from automl_vision.executors.executor import Job, Progress, Work
+
+if TYPE_CHECKING:
+    from automl_vision.training.ranks import Ranks
 
 #: Seconds between two messages of the driver to each worker.
 BEAT_SECONDS = 0.5
@@ -69,6 +72,7 @@ class Workplace(Generic[Job, Progress]):
         stopped: whether the user stopped the run; likewise.
         slots: jobs at a time, and where.
         logs: folder for what workers print.
+        ranks: the processes that do each job together, of whom this is the first.
     """
 
     here: Work[Job, Progress] | None = None
@@ -80,6 +84,7 @@ class Workplace(Generic[Job, Progress]):
     stopped: Callable[[], bool] = _never
     slots: tuple[Slot, ...] = (Slot(),)
     logs: Path = Path("workers")
+    ranks: Ranks | None = None
 
 
 # --- messages -------------------------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +17,13 @@ from numpy.typing import NDArray
 from automl_vision.models.classifier import placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
-from automl_vision.search.run_trial import FEATURE_BATCH, PROBE_ROWS, TrialRunner
+from automl_vision.search.run_trial import FEATURE_BATCH, PROBE_ROWS, TrialInterrupted, TrialRunner
 from automl_vision.search.trial import Trial
+from automl_vision.search.trial_files import TrialFiles
+from automl_vision.search.trial_saver import SAVING_SHARE, WITHIN_EPOCH
 from automl_vision.training.loop import Trainer
+from automl_vision.training.ranks import OVER, RankLost
+from automl_vision.training.recipe import Recipe
 
 #: Weights after the last epoch, and the last training loss (0 for a probe).
 Retrained = tuple[dict[str, torch.Tensor], float]
@@ -39,6 +46,9 @@ def retrain(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[
         trial: a probe or a fine-tune.
         on: what it is trained on.
         seconds_left: asked at every step.
+
+    A fine-tune that is left between two steps (`seconds_left` raises, or another rank is lost) goes on there when it
+    is asked for again.
 
     Raises:
         OutOfTime, TrialFailed, TrialInterrupted: it did not come to an end.
@@ -74,7 +84,18 @@ def _probe(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[
     return net.state_dict(), 0.0
 
 
-def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+def follow_retraining(runner: TrialRunner, trial: Trial, on: Rows) -> None:
+    """Take part in what the first rank does in `retrain`.
+
+    Raises:
+        RankLost, RanksDiffer: the other ranks are gone, or hold other weights.
+    """
+    trainer = _trainer(runner, trial, on)
+    _Keeper(runner.files, trainer, trial.number, _digest(on)).load()
+    trainer.follow()
+
+
+def _trainer(runner: TrialRunner, trial: Trial, on: Rows) -> Trainer:
     recipe = dataclasses.replace(trial.recipe, patience=0)
     data = dataclasses.replace(
         runner.data,
@@ -87,7 +108,7 @@ def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callab
     if recipe.head_from_probe:
         runner.start_head(net, recipe)
     preprocessing = runner.preprocessing(recipe)
-    trainer = Trainer(
+    return Trainer(
         recipe,
         data,
         net,
@@ -96,11 +117,76 @@ def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callab
         lambda _labels, _said: 0.0,
         runner.learned,
         runner.compiler,
+        runner.ranks,
     )
-    loss = math.nan
-    for _ in range(trial.epochs_done):
-        result = trainer.run_epoch(seconds_left)
-        if result.finished == "deadline":
-            raise OutOfTime(f"its time ended in epoch {result.epoch} of {trial.epochs_done}")
-        loss = result.train_loss
+
+
+def _fine_tune(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    try:
+        return _fine_tuned(runner, trial, on, seconds_left)
+    finally:
+        runner.ranks.say(OVER)
+
+
+def _fine_tuned(runner: TrialRunner, trial: Trial, on: Rows, seconds_left: Callable[[], float]) -> Retrained:
+    trainer = _trainer(runner, trial, on)
+    keeper = _Keeper(runner.files, trainer, trial.number, _digest(on))
+    keeper.load()
+    loss = keeper.loss
+    try:
+        while trainer.epoch < trial.epochs_done:
+            result = trainer.run_epoch(partial(keeper.ask, seconds_left))
+            if result.finished == "deadline":
+                raise OutOfTime(f"its time ended in epoch {result.epoch} of {trial.epochs_done}")
+            loss = keeper.loss = result.train_loss
+    except (TrialInterrupted, RankLost):
+        keeper.save()
+        raise
+    runner.files.drop_retrained()
     return trainer.last_weights(), loss
+
+
+@dataclass
+class _Keeper:
+    """Writes where the training is when it is left, and in long ones from time to time.
+
+    Attributes:
+        loss: of the newest epoch.
+    """
+
+    files: TrialFiles
+    trainer: Trainer
+    number: int
+    rows: str
+    loss: float = math.nan
+    _saved: float = field(default_factory=time.monotonic)
+    _seconds: float = 0.0
+
+    def ask(self, seconds_left: Callable[[], float]) -> float:
+        """`seconds_left`, between two steps."""
+        if time.monotonic() - self._saved >= max(WITHIN_EPOCH, self._seconds / SAVING_SHARE):
+            self.save()
+        return seconds_left()
+
+    def save(self) -> None:
+        """Write it."""
+        started = time.monotonic()
+        known = {"trial": self.number, "rows": self.rows, "loss": self.loss}
+        self.files.save_retrained({**known, "trainer": self.trainer.state()})
+        self._saved = time.monotonic()
+        self._seconds = self._saved - started
+
+    def load(self) -> None:
+        """Go on where a training of the same trial on the same rows was left, if there is one."""
+        left = self.files.load_retrained()
+        if left is None or (left["trial"], left["rows"]) != (self.number, self.rows):
+            return
+        if Recipe.from_dict(left["trainer"]["recipe"]) == self.trainer.recipe:
+            self.trainer.load_state(left["trainer"])
+            self.loss = left["loss"]
+
+
+def _digest(on: Rows) -> str:
+    digest = hashlib.blake2b(on.rows.tobytes(), digest_size=16)
+    digest.update(on.labels.tobytes())
+    return digest.hexdigest()

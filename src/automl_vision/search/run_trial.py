@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
 from automl_vision.training.compiling import StepCompiler
 from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
+from automl_vision.training.ranks import ALONE, OVER, RankLost, Ranks
 from automl_vision.training.recipe import Recipe
 
 #: How thoroughly a probe is fitted, best first: (folds of the cross-validation, how often they are dealt, penalties it
@@ -141,6 +143,7 @@ class TrialRunner:
         learned: what its trials found out about memory.
         compiler: what compiles training steps, and what its trials found out about that.
         decode_side, resize: how squares are made of the images, see `data.preprocess.Preprocessing`.
+        ranks: the processes that train every fine-tune together; the first of them does all else alone.
     """
 
     data: TrainingData
@@ -157,6 +160,7 @@ class TrialRunner:
     compiler: StepCompiler = field(default_factory=StepCompiler)
     decode_side: int = 0
     resize: str = SQUASH
+    ranks: Ranks = ALONE
     _heads: dict[tuple[str, str], int] = field(default_factory=dict)
     _kept: dict[str, _Frozen] = field(default_factory=dict)
     _best_probe: float = -math.inf
@@ -172,12 +176,21 @@ class TrialRunner:
         if trial.recipe.kind != "finetune" and trial.state == "complete":
             self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
 
+    @property
+    def known_heads(self) -> list[list[str | int]]:
+        """Those that fine-tunes start with, as values of JSON: [backbone, head, number of the trial]."""
+        return [[*names, number] for names, number in self._heads.items()]
+
+    def take_heads(self, heads: Iterable[tuple[str, str, int]]) -> None:
+        """Take those that another process knows."""
+        self._heads.update({(name, head): number for name, head, number in heads})
+
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
         """Yield the trial after every epoch; the last one has its new state and is committed before it is seen.
 
         Nothing is yielded or written any more once a newer attempt of the trial was claimed.
         """
-        self._heads.update({(name, head): number for name, head, number in assignment.heads})
+        self.take_heads(assignment.heads)
         work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
             assignment.trial.recipe.kind
         ]
@@ -440,10 +453,28 @@ class TrialRunner:
 
     # --- fine-tune ----------------------------------------------------------------------------------------------
 
+    def follow(self, assignment: Assignment) -> None:
+        """Take part in the work of the first rank, which decides, and writes files.
+
+        Raises:
+            RankLost, RanksDiffer: the other ranks are gone, or hold other weights.
+            WeightsError: weights that the first rank has are not here.
+        """
+        if assignment.trial.recipe.kind == "finetune":
+            self.take_heads(assignment.heads)
+            _, trainer = self._trainer(assignment.trial)
+            trainer.follow()
+
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
+        try:
+            yield from self._fine_tuned(assignment)
+        finally:
+            self.ranks.say(OVER)
+
+    def _fine_tuned(self, assignment: Assignment) -> Iterator[Trial]:
         trial, trainer = self._trainer(assignment.trial)
         saver = TrialSaver(self.files, trainer)
-        if self.files.fenced and trial.attempt > 1 and trial.epochs_done:
+        if self.files.fenced and trial.attempt > 1 and trainer.has_begun:
             trial = saver.take_over(trial)
         if trial.epochs_done >= assignment.until:
             # The process died between writing the checkpoint and the record: all of the work was done before.
@@ -451,19 +482,25 @@ class TrialRunner:
             self.files.commit(trial)
             yield trial
         while trial.epochs_done < assignment.until:
-            started = time.process_time()
             try:
                 with watched_memory(self.runtime.device) as peak:
-                    result = trainer.run_epoch(self.seconds_left)
+                    result = trainer.run_epoch(partial(self._seconds_left_between_steps, saver, trial))
             except TrialInterrupted:
-                yield saver.latest(trial).replace(state="paused")
+                yield saver.leave(trial).replace(state="paused")
                 return
+            except RankLost:
+                saver.leave(trial)  # the step that failed changed nothing yet
+                raise
             trial = trial.replace(peak_bytes=max(trial.peak_bytes, peak.bytes))
-            advanced = self._advanced(trial, result, time.process_time() - started, assignment.until)
+            advanced = self._advanced(trial, result, assignment.until)
             trial = saver.take(advanced)
             yield trial
             if trial.state != "running":
                 return
+
+    def _seconds_left_between_steps(self, saver: TrialSaver, trial: Trial) -> float:
+        saver.between_steps(trial)
+        return self.seconds_left()
 
     def _trainer(self, trial: Trial) -> tuple[Trial, Trainer]:
         """A trainer where the trial left off, or at its beginning where there is no checkpoint."""
@@ -480,6 +517,7 @@ class TrialRunner:
             lambda _labels, probabilities: self._figure(self.objective, probabilities),
             self.learned,
             self.compiler,
+            self.ranks,
         )
         checkpoint = self.files.load_checkpoint(trial.number)
         if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:
@@ -498,7 +536,7 @@ class TrialRunner:
             own = {name: tensor for name, tensor in fitted.weights.items() if name.startswith("head.")}
             net.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in own.items()})
 
-    def _advanced(self, trial: Trial, result: EpochResult, cpu_seconds: float, until: int) -> Trial:
+    def _advanced(self, trial: Trial, result: EpochResult, until: int) -> Trial:
         """The trial with one more epoch."""
         record = EpochRecord(
             epoch=result.epoch,
@@ -507,7 +545,7 @@ class TrialRunner:
             score=result.score,
             learning_rate=result.learning_rate,
             seconds=result.seconds,
-            cpu_seconds=cpu_seconds,
+            cpu_seconds=result.cpu_seconds,
         )
         if not (math.isfinite(record.score) and math.isfinite(record.val_loss)):
             raise TrialFailed(f"the figures on the validation rows are not finite in epoch {record.epoch}")

@@ -5,6 +5,7 @@ trials/000012/checkpoint.pt    to go on from; only while the trial may go on
 trials/000012/best.pt          weights and validation probabilities of the best epoch; only for the best few trials
 trials/000012/predicted.pt     the class that this epoch gives each validation image; stays, for the choice among all
 trials/held_out.pt             what the best probe says of each training image when it is fitted without its group
+trials/refit.pt                how far training the chosen recipe once more has come; only while it may go on
 
 Where trials run in other processes, one may stall, be replaced, and wake up. So a start is *claimed* by the driver
 before it is given away, and each attempt after the first has files of its own, which no other attempt writes:
@@ -39,6 +40,7 @@ from automl_vision.tensor_file import load_tensors, save_tensors
 #: Probabilities of training images that are kept at most (80 MB): 20,000 images of 1,000 classes.
 MOST_HELD_OUT = 20_000_000
 _HELD_OUT, _CHECKPOINT, _BEST, _PREDICTED = "held_out.pt", "checkpoint.pt", "best.pt", "predicted.pt"
+_RETRAINED = "refit.pt"
 _ATTEMPT = "attempt-"
 #: The record of an attempt, also one that was set aside.
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.attempt-(\d+))?\.json(?:\.corrupt)?")
@@ -208,6 +210,18 @@ class TrialFiles:
         return None
 
     # --- what probes say of training images ---------------------------------------------------------------------
+
+    def save_retrained(self, state: Mapping[str, Any]) -> None:
+        """Keep how far training the chosen recipe once more has come: tensors and plain types only."""
+        save_tensors(self.folder / _RETRAINED, dict(state))
+
+    def load_retrained(self) -> dict[str, Any] | None:
+        """What was kept of that, or None where there is nothing that can be read."""
+        return _load(self.folder / _RETRAINED)
+
+    def drop_retrained(self) -> None:
+        """It is done, and needed no more."""
+        (self.folder / _RETRAINED).unlink(missing_ok=True)
 
     def keep_held_out(self, held_out: HeldOut, *, attempt: int = 1) -> None:
         """Keep what a probe says of training images, unless a better probe's is there, or it is too large.

@@ -15,7 +15,6 @@ from automl_vision.data.facts import METHOD, Compared, Facts
 from automl_vision.data.file_squares import FileSquares
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import compare_pictures, read_pixels
-from automl_vision.errors import Interrupted
 from automl_vision.events import Progress
 from automl_vision.files import write_json
 from automl_vision.models.copy_descriptor import SIDE, SIDE_TINY, describer
@@ -53,7 +52,7 @@ def compared_pictures(context: RunContext, manifest: Manifest, facts: Facts, run
 
     def check_stop(dealt_with: str) -> None:
         if context.stop.requested:
-            raise Interrupted("stopped while comparing", value=dealt_with, fix=context.how_to_resume)
+            raise context.stop.error("comparing", dealt_with)
 
     def progress(done: int, total: int) -> None:
         check_stop(f"{done} of {total}")

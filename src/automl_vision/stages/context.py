@@ -13,16 +13,13 @@ from automl_vision.config import Settings
 from automl_vision.events import Note, StageStarted, Tell
 from automl_vision.run_dir import RunDir, how_to_resume
 from automl_vision.runtime import Clock
+from automl_vision.stop_request import StopRequest
+from automl_vision.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from automl_vision.stages.cluster import Joined
 
-
-@dataclass
-class StopRequest:
-    """Set by a signal handler to end a run tidily with the best model so far."""
-
-    requested: bool = False
+__all__ = ["RunContext", "StopRequest"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,11 @@ class RunContext:
         data: the images.
         settings: all settings.
         tell: listener for events.
-        stop: set from outside to end tidily.
+        stop: set from outside to end tidily, or at once.
         clock: the budget.
         cluster: where trials run, None for this machine.
         fail_on_leak: end the run where the split that came with the data leaks.
+        ranks: the processes that train each model together, of which this is the first.
         seconds: wall time by stage; grows as stages end.
         troubles: sentences about what went wrong beside the run, for the report's warnings; grows.
     """
@@ -50,12 +48,19 @@ class RunContext:
     clock: Clock
     cluster: Joined | None = None
     fail_on_leak: bool = False
+    ranks: Ranks = ALONE
     seconds: dict[str, float] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
-        """Tell that a stage begins, and time it."""
+        """Tell that a stage begins, and time it.
+
+        Raises:
+            TakenAway: the machine is taken away; no stage begins any more.
+        """
+        if self.stop.taken:
+            raise self.stop.taken_away()
         self.tell(StageStarted(name, detail, self.clock.remaining, self.clock.budget))
         self.run.log(f"stage {name} {detail}".rstrip())
         started = time.monotonic()

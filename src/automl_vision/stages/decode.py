@@ -17,7 +17,7 @@ from automl_vision.data.preparation import (
     prepare,
 )
 from automl_vision.data.preprocess import SQUASH
-from automl_vision.errors import BudgetExhausted, Interrupted, RunError
+from automl_vision.errors import BudgetExhausted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
@@ -170,7 +170,7 @@ def _share(context: RunContext, manifest: Manifest, held: str) -> float:
 
 def _progress(context: RunContext, done: int, total: int) -> None:
     if context.stop.requested:
-        raise Interrupted("stopped while decoding", value=f"{done} of {total} images", fix=context.how_to_resume)
+        raise context.stop.error("decoding", f"{done} of {total} images")
     if context.clock.remaining < 0:
         raise BudgetExhausted(
             "the budget ended while decoding",

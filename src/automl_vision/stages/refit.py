@@ -70,7 +70,11 @@ def refitted(bench: Bench, improved: Improved) -> Refit:
     passes = sum(1 + network.flip for network in improved.draft.networks)
     try:
         on = Rows(rows, bench.prepared.labels(rows), bench.prepared.groups(rows))
-        weights, loss = retrain(bench.searched.runner, trial, on, lambda: bench.seconds_left(passes))
+        if not is_frozen(trial):
+            runner = bench.searched.runner
+            heads = runner.known_heads
+            runner.ranks.say({"do": "job", "job": {"retrain": trial.to_dict(), "heads": heads}})
+        weights, loss = retrain(bench.searched.runner, trial, on, lambda: _seconds_left(bench, passes))
     except (OutOfTime, TrialFailed, TrialInterrupted, WeightsError) as error:
         reason = str(error) or "the run was stopped"
         return Refit(f"kept the model before it: {reason}", len(rows), time.monotonic() - started)
@@ -84,6 +88,13 @@ def refitted(bench: Bench, improved: Improved) -> Refit:
         detail = f"kept the model before it: the training loss ended at {loss:.3f} instead of {before:.3f}"
         return Refit(detail, len(rows), seconds)
     return Refit(f"trained on {len(rows):,} training and validation images", len(rows), seconds, weights)
+
+
+def _seconds_left(bench: Bench, passes: int) -> float:
+    """As a trial asks for them: it leaves where the run is to end, and a later session goes on."""
+    if bench.context.stop.requested:
+        raise TrialInterrupted
+    return bench.seconds_left(passes)
 
 
 def _refusal(bench: Bench, improved: Improved) -> str:

@@ -22,7 +22,7 @@ from torch import nn
 from automl_vision.data.preparation import Prepared, decode, decode_seconds, files_to_decode
 from automl_vision.data.preprocess import MIDDLE, SQUASH, Preprocessing
 from automl_vision.data.store import ImageStore, store_of_files
-from automl_vision.errors import BudgetExhausted, DataError, Interrupted, WeightsError
+from automl_vision.errors import BudgetExhausted, DataError, WeightsError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier, placed
@@ -270,7 +270,7 @@ def _compared(scene: _Scene, counts: Mapping[Name, int]) -> dict[str, Any]:
 
     def late() -> bool:
         if context.stop.requested:
-            raise Interrupted("stopped while comparing squares", value="nothing is settled", fix=context.how_to_resume)
+            raise context.stop.error("comparing squares", "nothing is settled")
         return time.monotonic() - started > allowed
 
     middles = store_of_files(
@@ -369,7 +369,7 @@ def _of_middles(scene: _Scene) -> Prepared | None:
 
     def progress(done: int, total: int) -> None:
         if context.stop.requested:
-            raise Interrupted("stopped while decoding", value=f"{done} of {total} images", fix=context.how_to_resume)
+            raise context.stop.error("decoding", f"{done} of {total} images")
         if time.monotonic() > until:
             raise BudgetExhausted("no time is left to decode the images once more", value=f"{done} of {total}", fix="")
         context.tell(Progress(done, total))

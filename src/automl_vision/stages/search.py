@@ -326,6 +326,7 @@ def _runner(
         decode_side=store.decode_side,
         compiler=StepCompiler(cast(Setting, context.settings.machine.compile)),
         resize=store.resize,
+        ranks=context.ranks,
     )
 
 

@@ -20,7 +20,9 @@ from automl_vision.stages.cluster import cluster_executor, cluster_slots
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.slots import Slots, bytes_of_a_trial, cpu_slots, gpu_slots, visible_gpus
-from automl_vision.stages.trial_site import OPENING, ROWS, SITE, Machine, write_site
+from automl_vision.stages.trial_site import OPENING, ROWS, SITE, TOGETHER, Machine, write_site
+
+_LOGS = f"what they print is in {run_dir.WORKERS}/"
 
 
 def slots_of(
@@ -38,6 +40,8 @@ def slots_of(
     machine, device = context.settings.machine, runner.runtime.device
     if context.cluster is not None:
         return cluster_slots(context.cluster, machine)
+    if not context.ranks.alone:
+        return cpu_slots(1, runner.runtime.threads)
     if device.type != "cuda":
         if machine.gpus_per_trial is not None:
             context.note("Trials run without a GPU: gpus_per_trial says nothing.", warning=True)
@@ -83,6 +87,12 @@ def trial_executor(
         slots=slots.slots,
         logs=logs,
     )
+    if not context.ranks.alone:
+        write_site(folder, prepared, runner, _machine(context, runner, slots))
+        context.note(f"{context.ranks.size} processes train each model together; {_LOGS}.")
+        together = dataclasses.replace(workplace, ranks=context.ranks, opening=TOGETHER)
+        yield from _until_closed(EXECUTORS["ranks"](together))
+        return
     if slots.in_this_process:
         yield from _until_closed(EXECUTORS["local"](workplace))
         return
@@ -94,7 +104,7 @@ def trial_executor(
         else:
             yield from _until_closed(cluster_executor(context, context.cluster, workplace))
     finally:
-        _remove_site(folder)
+        remove_site(folder)
 
 
 def _until_closed(executor: Executor[Assignment, Trial]) -> Iterator[Executor[Assignment, Trial]]:
@@ -127,13 +137,12 @@ def _device_of_worker(device: torch.device) -> str:
 def _in_words(slots: Slots) -> str:
     threads = f"{slots.threads} thread{'s' * (slots.threads != 1)}"
     why = f" ({slots.reason})" if slots.reason else ""
-    where = f"what they print is in {run_dir.WORKERS}/"
     if slots.elsewhere:
-        return f"Trials run on the cluster{why}; {where}."
-    return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {where}."
+        return f"Trials run on the cluster{why}; {_LOGS}."
+    return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {_LOGS}."
 
 
-def _remove_site(folder: Place) -> None:
+def remove_site(folder: Place) -> None:
     """It names files by their whole paths, and serves nobody any more."""
     for name in (SITE, ROWS):
         (folder / name).unlink(missing_ok=True)

@@ -30,15 +30,20 @@ from automl_vision.models.device_images import on_device
 from automl_vision.models.weights import WeightSource, find_weights
 from automl_vision.place import Place, make_folder, place_of
 from automl_vision.runtime import make_runtime
+from automl_vision.search.retrain import Rows, follow_retraining
 from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRunner
+from automl_vision.search.trial import Trial
 from automl_vision.search.trial_files import TrialFiles, TrialReplaced
 from automl_vision.tensor_file import load_tensors, save_tensors
 from automl_vision.training.compiling import Setting, StepCompiler
 from automl_vision.training.loop import TrainingData
+from automl_vision.training.ranks import ALONE, Ranks, own_device
 
 SITE, ROWS = "site.json", "site.pt"
 #: What opens a site, by the name that a workplace knows it by.
 OPENING = f"{__name__}:open_site"
+#: The same for ranks that train each model together.
+TOGETHER = f"{__name__}:open_site_together"
 FORMAT = 1
 
 
@@ -137,10 +142,37 @@ def open_site(folder: str, orders: Orders) -> PlainWork:
     return work
 
 
-def _runner(folder: Place, orders: Orders) -> TrialRunner:
+def open_site_together(folder: str, ranks: Ranks) -> Callable[[Values], None]:
+    """What takes part in the trials of the first rank: assignments, and the retraining of the chosen one.
+
+    Raises:
+        RunError, DataError, UsageError: as `open_site`.
+    """
+    runner = _runner(place_of(folder), Orders(), ranks)
+
+    def take_part(job: Values) -> None:
+        if "retrain" not in job:
+            runner.follow(Assignment.from_dict(job))
+            return
+        runner.take_heads(tuple(head) for head in job["heads"])
+        follow_retraining(runner, Trial.from_dict(job["retrain"]), _train_and_val(runner))
+
+    return take_part
+
+
+def _train_and_val(runner: TrialRunner) -> Rows:
+    """What a model is retrained on, in the order of the first rank; groups are of no use to a fine-tune."""
+    data = runner.data
+    rows, labels = (data.train_rows, data.val_rows), (data.train_labels, data.val_labels)
+    every = torch.cat(rows).numpy()
+    return Rows(every, torch.cat(labels).numpy(), np.zeros(len(every), dtype=np.int64))
+
+
+def _runner(folder: Place, orders: Orders, ranks: Ranks = ALONE) -> TrialRunner:
     site, tensors = _read(folder / SITE), load_tensors(folder / ROWS)
     machine = Machine(**site["machine"])
-    runtime = make_runtime(machine.device, machine.precision, machine.threads, machine.share)
+    device = machine.device if ranks.alone else str(own_device(machine.device))
+    runtime = make_runtime(device, machine.precision, machine.threads, machine.share)
     store = _store(site, tensors, machine)
     rows = (tensors["train_rows"], tensors["val_rows"])
     return TrialRunner(
@@ -155,7 +187,7 @@ def _runner(folder: Place, orders: Orders) -> TrialRunner:
         train_groups=tensors["train_groups"].numpy(),
         objective=site["objective"],
         runtime=runtime,
-        files=TrialFiles(place_of(site["trials"]), fenced=True),
+        files=TrialFiles(place_of(site["trials"]), fenced=ranks.alone),
         weights={name: _weights(name, WeightSource(**each), machine) for name, each in site["weights"].items()},
         seconds_left=_unless_told_otherwise(orders),
         keeps_features=site["keeps_features"],
@@ -163,6 +195,7 @@ def _runner(folder: Place, orders: Orders) -> TrialRunner:
         decode_side=store.decode_side,
         compiler=StepCompiler(cast(Setting, machine.compile)),
         resize=store.resize,
+        ranks=ranks,
     )
 
 

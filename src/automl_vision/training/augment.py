@@ -1,7 +1,7 @@
 """Augmentation of whole batches on their device, with parameters of its own for every image.
 
 Parameters are drawn on the CPU from a generator that the caller keys by (seed, epoch, step), so that every
-device sees the same crops.
+device sees the same crops, and for the whole batch, so that each of several processes that share it sees them too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from automl_vision.models.image_source import resize
 from automl_vision.training.each_image import each_image
 from automl_vision.training.operations import OPERATIONS, sample
+from automl_vision.training.randomness import Draws
 from automl_vision.training.recipe import Recipe
 
 Bounds = tuple[float, float]
@@ -48,49 +49,49 @@ _RANGES = {
 #: Largest rotation in degrees, shear, logarithm of the scale, and shift as a share of the side, either way.
 _ROTATION, _SHEAR, _LOG_SCALE, _SHIFT = 15.0, 0.15, math.log(1.25), 0.1
 
-#: (B, 3, P, P) uint8, output side S, generator -> (B, 3, S, S) uint8.
-Frame = Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]
-#: (B, 3, S, S) uint8, generator -> the same shape; may change its input.
-Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+#: (B, 3, P, P) uint8, output side S, draws for each -> (B, 3, S, S) uint8.
+Frame = Callable[[torch.Tensor, int, Draws], torch.Tensor]
+#: (B, 3, S, S) uint8, draws for each -> the same shape; may change its input.
+Change = Callable[[torch.Tensor, Draws], torch.Tensor]
 
 
-def _resized(batch: torch.Tensor, size: int, _generator: torch.Generator) -> torch.Tensor:
+def _resized(batch: torch.Tensor, size: int, _draws: Draws) -> torch.Tensor:
     return resize(batch, size)
 
 
-def _random_crop(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    boxes = crop_boxes(len(batch), batch.shape[-1], generator)
+def _random_crop(batch: torch.Tensor, size: int, draws: Draws) -> torch.Tensor:
+    boxes = crop_boxes(draws, batch.shape[-1])
     return _crop_by_slices(batch, boxes, size) if batch.device.type == "cpu" else _crop_by_grid(batch, boxes, size)
 
 
-def _warped(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+def _warped(batch: torch.Tensor, size: int, draws: Draws) -> torch.Tensor:
     """Rotation, shear, scale and translation in one map; what comes in from outside is the image, mirrored."""
-    draws = torch.rand(5, len(batch), generator=generator) * 2 - 1
-    angle, scale = math.radians(_ROTATION) * draws[0], torch.exp(_LOG_SCALE * draws[1])
-    cosine, sine, shear = angle.cos() / scale, angle.sin() / scale, _SHEAR * draws[2]
-    rows = [cosine, shear * cosine - sine, 2 * _SHIFT * draws[3], sine, shear * sine + cosine, 2 * _SHIFT * draws[4]]
+    drawn = draws.uniform(5) * 2 - 1
+    angle, scale = math.radians(_ROTATION) * drawn[0], torch.exp(_LOG_SCALE * drawn[1])
+    cosine, sine, shear = angle.cos() / scale, angle.sin() / scale, _SHEAR * drawn[2]
+    rows = [cosine, shear * cosine - sine, 2 * _SHIFT * drawn[3], sine, shear * sine + cosine, 2 * _SHIFT * drawn[4]]
     theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(batch.device)
     warped = sample(resize(batch, size).float(), theta, size, "reflection")
     return warped.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _unchanged(images: torch.Tensor, _generator: torch.Generator) -> torch.Tensor:
+def _unchanged(images: torch.Tensor, _draws: Draws) -> torch.Tensor:
     return images
 
 
-def _trivial(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _trivial(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     """TrivialAugment, wide (Mueller and Hutter 2021): one random operation of random strength per image."""
-    choice = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
-    strength = torch.rand(len(images), generator=generator)
-    return _operated(images, choice, strength, _signs(len(images), generator))
+    choice = draws.integers(len(OPERATIONS))
+    strength = draws.uniform()
+    return _operated(images, choice, strength, _signs(draws))
 
 
-def _random_pair(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _random_pair(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     """RandAugment (Cubuk et al. 2020): random operations one after the other, all of one magnitude."""
     strengths = torch.tensor([min(1.0, _MAGNITUDE * _RANGES.get(name, 1.0)) for name in OPERATIONS])
     for _ in range(_OPERATIONS_PER_IMAGE):
-        choice = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
-        images = _operated(images, choice, strengths[choice], _signs(len(images), generator))
+        choice = draws.integers(len(OPERATIONS))
+        images = _operated(images, choice, strengths[choice], _signs(draws))
     return images
 
 
@@ -130,7 +131,15 @@ def mirrors(recipe: Recipe) -> bool:
     return AUGMENTATIONS[recipe.augment].flips and recipe.horizontal_flip
 
 
-def augmented(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+def augmented(
+    batch: torch.Tensor,
+    size: int,
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    of: int | None = None,
+    rows: torch.Tensor | None = None,
+) -> torch.Tensor:
     """What a recipe makes of a batch: framed, flipped, changed, erased; the batch stays as it is.
 
     Args:
@@ -138,20 +147,23 @@ def augmented(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch.G
         size: side S of the output in pixels.
         recipe: says what is done.
         generator: on the CPU; decides every draw.
+        of: images of the batch that these are a part of; None where they are the whole.
+        rows: (B) int64, their places in it.
 
     Returns:
         (B, 3, S, S) uint8 on the device of `batch`.
     """
     way = AUGMENTATIONS[recipe.augment]
-    images = way.frame(batch, size, generator)
+    draws = Draws(generator, len(batch) if of is None else of, rows)
+    images = way.frame(batch, size, draws)
     if way.flips:
-        images = _flipped(images, recipe, generator)
-    return _erased(way.change(images, generator), recipe.erasing, generator)
+        images = _flipped(images, recipe, draws)
+    return _erased(way.change(images, draws), recipe.erasing, draws)
 
 
-def crop_boxes(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
-    """(count, 4) int64: top, left, height, width inside a square of `side` pixels."""
-    return _boxes(torch.rand(4, count, generator=generator), side, _AREA, _ASPECT)
+def crop_boxes(draws: Draws, side: int) -> torch.Tensor:
+    """(n, 4) int64: top, left, height, width inside a square of `side` pixels."""
+    return _boxes(draws.uniform(4), side, _AREA, _ASPECT)
 
 
 def rectangles(boxes: torch.Tensor, size: int) -> torch.Tensor:
@@ -196,13 +208,13 @@ def _crop_by_grid(batch: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.
     return sample(batch.float(), theta, size, "border").round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _flipped(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+def _flipped(images: torch.Tensor, recipe: Recipe, draws: Draws) -> torch.Tensor:
     """Each symmetry of the recipe for half of the images, quarter turns for three in four; in place."""
     for wanted, axis in ((recipe.horizontal_flip, 3), (recipe.vertical_flip, 2)):
         if wanted:
-            rows = (torch.rand(len(images), generator=generator) < 0.5).nonzero().squeeze(1)
+            rows = (draws.uniform() < 0.5).nonzero().squeeze(1)
             _change_some(images, rows, partial(torch.flip, dims=(axis,)))
-    turns = torch.randint(4, (len(images),), generator=generator) if recipe.quarter_turns else torch.zeros(0)
+    turns = draws.integers(4) if recipe.quarter_turns else torch.zeros(0)
     for count in (1, 2, 3):
         rows = (turns == count).nonzero().squeeze(1)
         _change_some(images, rows, partial(torch.rot90, k=count, dims=(2, 3)))
@@ -224,8 +236,8 @@ def _change_some(images: torch.Tensor, rows: torch.Tensor, change: Callable[[tor
     images[here] = change(images[here])
 
 
-def _signs(count: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randint(2, (count,), generator=generator) * 2.0 - 1
+def _signs(draws: Draws) -> torch.Tensor:
+    return draws.integers(2) * 2.0 - 1
 
 
 def _operated(images: torch.Tensor, choice: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
@@ -240,13 +252,13 @@ def _operated(images: torch.Tensor, choice: torch.Tensor, strength: torch.Tensor
     return images
 
 
-def _erased(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+def _erased(images: torch.Tensor, share: float, draws: Draws) -> torch.Tensor:
     """Random erasing (Zhong et al. 2020): a rectangle of one random colour, in this share of the images."""
     if not share:
         return images
-    count, size = len(images), images.shape[-1]
-    spared = torch.rand(count, generator=generator) >= share
-    boxes = _boxes(torch.rand(4, count, generator=generator), size, _ERASED_AREA, _ERASED_ASPECT)
+    size = images.shape[-1]
+    spared = draws.uniform() >= share
+    boxes = _boxes(draws.uniform(4), size, _ERASED_AREA, _ERASED_ASPECT)
     boxes[spared] = 0
-    colours = torch.randint(256, (count, 3, 1, 1), dtype=torch.uint8, generator=generator)
+    colours = draws.integers(256, 3, 1, 1, dtype=torch.uint8)
     return torch.where(rectangles(boxes.to(images.device), size), colours.to(images.device), images)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,25 +14,41 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_vision.data.preprocess import Preprocessing, normalize
 from automl_vision.models.backbones import backbone, freeze_first_stages
 from automl_vision.models.classifier import Classifier
-from automl_vision.models.image_source import ImageSource, expect, release, resized_batches
+from automl_vision.models.image_source import release, resized_batches
 from automl_vision.models.inference import fastest_training, logits, prepare, softmax, training_autocast
-from automl_vision.models.memory import MoreThanAllowed, available_bytes, saved_bytes
 from automl_vision.runtime import Runtime
-from automl_vision.training.augment import AUGMENTATIONS, augmented
-from automl_vision.training.batch_size import LearnedMemory, MicroBatch, StepMemory
+from automl_vision.training.batch_size import LearnedMemory, MicroBatch, is_out_of_memory
+from automl_vision.training.batches import Batches, TrainingData
 from automl_vision.training.compiling import Kind, StepCompiler, TrainingForward
 from automl_vision.training.ema import WeightAverage
+from automl_vision.training.epoch_scores import BestEpoch, EpochScores
+from automl_vision.training.epoch_so_far import EpochSoFar
+from automl_vision.training.failures import TooLittleMemory, TrialFailed
 from automl_vision.training.losses import LOSSES
-from automl_vision.training.mix import mixed
-from automl_vision.training.optimizers import KEPT_PER_WEIGHT, make_optimizer, set_learning_rate
-from automl_vision.training.randomness import keyed_generator, keyed_seed, seeded_globals
+from automl_vision.training.memory_fit import MemoryFit
+from automl_vision.training.optimizers import make_optimizer, set_learning_rate
+from automl_vision.training.randomness import kept_globals, seed_globals
+from automl_vision.training.ranks import (
+    ALONE,
+    GradientSum,
+    LeftByFirst,
+    RankLost,
+    Ranks,
+    RanksDiffer,
+    Sittings,
+    StepGate,
+)
 from automl_vision.training.recipe import Recipe
 from automl_vision.training.sampling import SAMPLINGS
 from automl_vision.training.schedule import SCHEDULES
+from automl_vision.training.shared_statistics import Piece, SharedStatistics, pieces
+
+__all__ = ["EpochResult", "TooLittleMemory", "Trainer", "TrainingData", "TrialFailed"]
 
 Finished = Literal["", "horizon", "patience", "deadline"]
 Objective = Callable[[NDArray[np.int64], NDArray[np.float32]], float]
@@ -42,35 +59,6 @@ _LOSS_CHECK_SECONDS = 1.0
 _VALIDATION_SHARE = 0.5
 #: Steps before its own in which a disk is told of a batch.
 _STEPS_AHEAD = 2
-
-
-class TrialFailed(Exception):
-    """This candidate cannot be trained on; the search goes on without it."""
-
-
-class TooLittleMemory(TrialFailed):
-    """Not even one image at a time fits into memory."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The rows one candidate is trained and judged on.
-
-    Attributes:
-        source: where the images are.
-        train_rows: (n) int64, rows of `source`.
-        train_labels: (n) int64, class indices.
-        val_rows: (m) int64.
-        val_labels: (m) int64.
-        num_classes: C.
-    """
-
-    source: ImageSource
-    train_rows: torch.Tensor
-    train_labels: torch.Tensor
-    val_rows: torch.Tensor
-    val_labels: torch.Tensor
-    num_classes: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +77,7 @@ class EpochResult:
         micro_batch: images that went through the network at once, at most.
         compile_seconds: of `seconds`, those in which steps were compiled.
         compiling: what the user should read of it; empty where there is nothing to say.
+        cpu_seconds: of this process meanwhile.
     """
 
     epoch: int
@@ -102,22 +91,17 @@ class EpochResult:
     micro_batch: int = 0
     compile_seconds: float = 0.0
     compiling: str = ""
-
-
-@dataclass(frozen=True)
-class _Best:
-    epoch: int
-    score: float
-    val_loss: float
-    weights: dict[str, torch.Tensor]
-    probabilities: NDArray[np.float32]
+    cpu_seconds: float = 0.0
 
 
 class Trainer:
     """Trains one classifier by one recipe.
 
-    Order, augmentation and mixing depend on (seed, epoch, step) only: a trainer that loads the state of another goes
-    on, on the CPU, exactly as that one would have.
+    Order, augmentation, mixing and dropout depend on (seed, epoch, step) only: a trainer that loads the state of
+    another, taken between any two steps, goes on, on the CPU, exactly as that one would have.
+
+    Several ranks make the same steps as one, each with its part of every batch (dropout and drop path draw for each
+    rank alone). The first of them is called as if it were alone; the others `follow`.
 
     Args:
         recipe: how to train.
@@ -128,6 +112,12 @@ class Trainer:
         objective: (labels (m), probabilities (m, C)) to the score that is maximised.
         learned: what trials before it found out about memory, to which it adds; None where it is the only one.
         compiler: what compiles steps, and what trials before it found out about that; None compiles nothing.
+        ranks: the processes that train this classifier together, all with the same arguments.
+
+    Attributes:
+        epoch: epochs that were trained and validated.
+        finished: why the candidate is done, or "" where it can go on.
+        probabilities: (m, C) of the validation rows, of the newest epoch.
     """
 
     def __init__(
@@ -140,35 +130,39 @@ class Trainer:
         objective: Objective,
         learned: LearnedMemory | None = None,
         compiler: StepCompiler | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe = recipe
         self.data = data
         self.preprocessing = preprocessing
         self.runtime = runtime
         self.objective = objective
+        self.ranks = ranks
         self.classifier = classifier.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         prepare(self.classifier, preprocessing.size, runtime)
         self._frozen = freeze_first_stages(self.classifier.backbone, recipe.freeze_stages)
         self._shares = SAMPLINGS[recipe.sampling].shares(data.train_labels, data.num_classes).to(runtime.device)
         self.optimizer = make_optimizer(self.classifier, recipe)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.training_dtype == "float16")
+        self.batches = Batches(data, recipe, preprocessing.size, runtime.device, ranks)
         self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
         self.learned = learned or LearnedMemory()
         self.micro_batch = MicroBatch(
-            self.learned.at_most(recipe),
-            runtime.device,
-            self._release_images,
-            lambda size: self.learned.ran_out(recipe, size),
+            self.learned.at_most(recipe), runtime.device, self._release_images, self._heard_of_less_memory
         )
         self.forward = TrainingForward(self.classifier, runtime.device, compiler or StepCompiler())
+        self._memory = MemoryFit(recipe, self.classifier, self.optimizer, preprocessing.size, runtime, self.learned)
+        self._sum = GradientSum(ranks, [each for each in self.classifier.parameters() if each.requires_grad])
         self._fitted = False  # whether memory was looked at
+        self._shares_statistics = False  # whether batch norm learns from a batch that several ranks share
+        self._may_repeat = True  # a step that memory was too small for, without the other ranks
+        self._lacking = torch.zeros((), device=runtime.device)  # ranks that had no memory for one image
+        self._sittings = Sittings(ranks)
         self.epoch = 0
         self.finished: Finished = ""
         self.probabilities: NDArray[np.float32] = np.zeros((0, data.num_classes), dtype=np.float32)
-        self._best: _Best | None = None
-        self._highest = -math.inf
-        self._bar = -math.inf  # the score that patience compares with
-        self._stale = 0  # epochs since it was last passed
+        self._so_far = EpochSoFar.nothing(runtime.device)
+        self._scores = EpochScores()
         self._validation_seconds: float | None = None
 
     @cached_property
@@ -182,49 +176,103 @@ class Trainer:
         return self.steps_per_epoch * self.recipe.epochs
 
     def run_epoch(self, seconds_left: Callable[[], float] | None = None) -> EpochResult:
-        """Train one epoch and validate.
+        """Train one epoch, or what is left of it, and validate.
 
         Args:
-            seconds_left: asked before every step; training ends where what is left is needed to validate.
+            seconds_left: asked before steps and while validating; training ends where what is left is needed to
+                validate. What it raises leaves the epoch as it is then; `state` tells how far it is, also while this
+                asks.
 
         Raises:
             TrialFailed: the loss or the scores of the network are not finite.
             TooLittleMemory: a single image is not expected to fit into memory.
+            RankLost, RanksDiffer: the other ranks are gone, or hold other weights.
             RuntimeError: a single image did not fit into memory, or the candidate was finished before.
         """
         if self.finished:
             raise RuntimeError(f"this candidate is finished, got {self.finished=}")
-        started = time.monotonic()
-        self._fit_micro_batch()
-        seconds_left = seconds_left or _no_deadline
-        self.forward.begin_epoch(self._kind, self.recipe.epochs - self.epoch, seconds_left)
-        self.epoch += 1
-        train_loss, images, cut = self._train(seconds_left)
-        val_loss, score = self._validate()
+        self._sittings.begin()
+        self._so_far.watch.start()
+        try:
+            return self._epoch(seconds_left or _no_deadline)
+        except RankLost:
+            self.micro_batch.size = self._sittings.images_that_fit(self.micro_batch.size)
+            raise
+        except BaseException:
+            self._sittings.leave()
+            raise
+        finally:
+            self._so_far.watch.stop()
+
+    def follow(self) -> None:
+        """Take part in the epochs of the first rank until it says that this candidate is over.
+
+        Raises:
+            RankLost, RanksDiffer: the other ranks are gone, or hold other weights.
+        """
+        while self._sittings.follow():
+            try:
+                ask = self._sittings.unless_left()
+                self._make_steps(_no_deadline, ask)
+                self._judged_together(ask)
+                self._end_epoch()
+            except (LeftByFirst, TrialFailed):
+                continue  # the first rank says what follows
+
+    def _epoch(self, seconds_left: Callable[[], float]) -> EpochResult:
+        cut = self._make_steps(seconds_left, seconds_left)
+        val_loss, score = self._validate(seconds_left)
+        so_far = self._end_epoch()
         self._keep_best(score, val_loss)
         self.finished = self._why_finished(score, cut)
+        so_far.watch.stop()
         return EpochResult(
             epoch=self.epoch,
-            train_loss=train_loss,
+            train_loss=float(so_far.loss) / so_far.images if so_far.images else math.nan,
             val_loss=val_loss,
             score=score,
             learning_rate=self._learning_rate,
-            seconds=time.monotonic() - started,
-            images=images,
+            seconds=so_far.watch.seconds,
+            images=so_far.images,
             finished=self.finished,
             micro_batch=self.micro_batch.size,
             compile_seconds=self.forward.seconds,
             compiling=self.forward.note,
+            cpu_seconds=so_far.watch.cpu_seconds,
         )
+
+    def _make_steps(self, seconds_left: Callable[[], float], ask: Callable[[], Any]) -> bool:
+        """Those of an epoch that are left; whether the deadline cut it short. `ask` while others are waited for."""
+        self._training_mode()
+        if not self._fitted:
+            self._sittings.meet("ready", ask)  # one of them may have had images to decode
+        self._fit_micro_batch()
+        self._may_repeat = not self._shares_statistics
+        if not self._shares_statistics:
+            self.forward.begin_epoch(self._kind, self.recipe.epochs - self.epoch, seconds_left)
+        cut = self._train(seconds_left)
+        self._require_same()
+        return cut
+
+    def _end_epoch(self) -> EpochSoFar:
+        """All of an epoch is done; how it went."""
+        done, self._so_far = self._so_far, EpochSoFar.nothing(self.runtime.device)
+        self.epoch += 1
+        return done
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a step that a checkpoint would keep."""
+        return self.epoch > 0 or self._so_far.steps > 0
 
     @property
     def best_epoch(self) -> int:
         """The epoch that is kept: the newest whose score is within one standard error of the highest."""
-        return self._require_best().epoch
+        return self._scores.require_best().epoch
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         """State dict of the classifier at its best epoch, on the CPU."""
-        return self._require_best().weights
+        return self._scores.require_best().weights
 
     def last_weights(self) -> dict[str, torch.Tensor]:
         """State dict of the classifier (its running average, where there is one) as it is now, on the CPU."""
@@ -233,34 +281,32 @@ class Trainer:
 
     def best_probabilities(self) -> NDArray[np.float32]:
         """(m, C) validation probabilities of the best epoch."""
-        return self._require_best().probabilities
+        return self._scores.require_best().probabilities
 
     @property
     def best_score(self) -> float:
         """The objective at the best epoch."""
-        return self._require_best().score
+        return self._scores.require_best().score
 
     @property
     def best_loss(self) -> float:
         """Mean cross-entropy on the validation rows at the best epoch."""
-        return self._require_best().val_loss
+        return self._scores.require_best().val_loss
 
     def state(self) -> dict[str, Any]:
         """All that going on needs, as copies on the CPU: tensors and plain types only."""
-        best = self._best
         live = {
             "recipe": self.recipe.to_dict(),
             "epoch": self.epoch,
+            "so_far": self._so_far.state(),
             "finished": self.finished,
             "classifier": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state() if self.average else None,
             "micro_batch": self.micro_batch.size,
-            "patience": {"bar": self._bar, "stale": self._stale},
             "validation_seconds": self._validation_seconds,
-            "best": vars(best) | {"probabilities": torch.from_numpy(best.probabilities)} if best else None,
-            "highest": self._highest,
+            **self._scores.state(),
         }
         copied: dict[str, Any] = _copied(live)
         return copied
@@ -274,17 +320,17 @@ class Trainer:
         if Recipe.from_dict(state["recipe"]) != self.recipe:
             raise ValueError("this state belongs to another recipe")
         self.epoch, self.finished = state["epoch"], state["finished"]
+        self._so_far = EpochSoFar.nothing(self.runtime.device)
+        if "so_far" in state:  # older ones are of whole epochs
+            self._so_far.load_state(state["so_far"])
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state(state["average"])
         self.micro_batch.size = min(self.micro_batch.size, state["micro_batch"])
-        self._bar, self._stale = state["patience"]["bar"], state["patience"]["stale"]
         self._validation_seconds = state["validation_seconds"]
-        best = state["best"]
-        self._best = None if best is None else _Best(**best | {"probabilities": best["probabilities"].numpy()})
-        self._highest = state.get("highest", self._best.score if self._best else -math.inf)  # older ones lack it
+        self._scores.load_state(state)
 
     @property
     def _learning_rate(self) -> float:
@@ -303,68 +349,45 @@ class Trainer:
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts
 
     def _fit_micro_batch(self) -> None:
-        """Once, before the first step: as many images at once as memory is expected to have room for."""
-        recipe = self.recipe
-        available = None if self._fitted else self._available()
-        self._fitted = True
-        if available is None:
+        """Once, before the first step: as many images at once as memory is expected to have room for, on every rank."""
+        if self._fitted:
             return
+        self._fitted = True
+        self._require_same(self._place)
+        lacking: TooLittleMemory | None = None
         try:
-            memory = self._step_memory(available)
-        except MoreThanAllowed:
-            raise TooLittleMemory(
-                f"{self._one_image} needs more than the {_gigabytes(available)} that are free"
-            ) from None
-        free = self.micro_batch.fit(recipe.effective_batch, memory, self._available)
-        if free is not None:
-            needed = _gigabytes(memory(1))
-            raise TooLittleMemory(f"{self._one_image} needs about {needed} of memory, and {_gigabytes(free)} are free")
-
-    def _available(self) -> int | None:
-        """Bytes that this process may still take: its share of what is free; None where nobody tells."""
-        free = available_bytes(self.runtime.device)
-        return None if free is None else int(self.runtime.share * free)
+            self._memory.fit(self.micro_batch)
+        except TooLittleMemory as error:
+            lacking = error
+        lowest = self.ranks.lowest(0 if lacking else self.micro_batch.size)
+        if not lowest:
+            raise lacking or TooLittleMemory("another process that trains with this one has too little memory")
+        if self._shares_statistics:  # all go through their parts in the same number of pieces
+            self.micro_batch.size = lowest
 
     @property
-    def _one_image(self) -> str:
-        return f"training {self.recipe.backbone} at {self.recipe.resolution} px on one image at a time"
+    def _place(self) -> dict[str, torch.Tensor]:
+        """How far this rank is, to be compared with the others."""
+        return {"epoch and step": torch.tensor([self.epoch, self._so_far.steps])}
 
-    def _step_memory(self, available: int) -> StepMemory:
-        """What a step adds to what is in memory: its passes, gradients, the optimizer's tensors, and pixels."""
-        recipe = self.recipe
-        kept = self.learned.kept(recipe, lambda: self._kept_for_backward(available))
-        trained = sum(each.nbytes for each in self.classifier.parameters() if each.requires_grad)
-        tensors = 1 if self.optimizer.state else 1 + KEPT_PER_WEIGHT[recipe.optimizer]  # a resumed one has its own
-        return kept.plus(tensors * trained + recipe.effective_batch * 3 * self.preprocessing.size**2)
-
-    def _kept_for_backward(self, at_most: int) -> StepMemory:
-        """Measured on one image and on two, which tells what does not depend on their number.
+    def _require_same(self, more: dict[str, torch.Tensor] | None = None) -> None:
+        """All ranks hold the same weights, statistics and averages.
 
         Raises:
-            MoreThanAllowed: one image needs more than `at_most` bytes.
+            RanksDiffer: they do not.
         """
-        self._training_mode()
-        try:
-            one = self._passes(1, at_most)
-        except MoreThanAllowed:
-            self.micro_batch.give_up()  # kept images may have been in its way
-            one = self._passes(1, self._available() or at_most)
-        try:
-            per_image = self._passes(2, at_most) - one
-        except MoreThanAllowed:
-            per_image = one
-        return StepMemory(one - per_image, per_image)
-
-    def _passes(self, images: int, at_most: int) -> int:
-        """Bytes that the forward and the backward pass of so many images need."""
-        size, device = self.preprocessing.size, self.runtime.device
-        blank = torch.zeros((images, 3, size, size), device=device).to(memory_format=torch.channels_last)
-        with seeded_globals(device, "memory"), fastest_training(self.classifier, size, self.runtime):
-            return saved_bytes(self.classifier, lambda: self.classifier(blank), at_most)
+        if self.ranks.alone:
+            return
+        averages = self.average.net.state_dict() if self.average else {}
+        own = {**self.classifier.state_dict(), **{f"average of {name}": each for name, each in averages.items()}}
+        differing = self.ranks.differing({**(more or {}), **own})
+        if differing:
+            names = ", ".join(differing[:3])
+            raise RanksDiffer(f"{len(differing)} of {len(own)} tensors differ in epoch {self.epoch + 1}: {names}")
 
     def _kind(self) -> Kind:
         """What the steps on whole batches have in common with those of other trials."""
-        recipe, whole = self.recipe, len(self._batches(epoch=1)[0])
+        recipe, whole = self.recipe, max(1, len(self.ranks.part(len(self._batches(epoch=1)[0]))))
         parts = math.ceil(whole / self.micro_batch.size)
         images = math.ceil(whole / parts)
         return Kind(
@@ -382,37 +405,55 @@ class Trainer:
             device=self.runtime.device.type,
         )
 
-    def _train(self, seconds_left: Callable[[], float]) -> tuple[float, int, bool]:
-        """Mean loss, images, and whether the deadline cut the epoch short."""
-        self._training_mode()
-        started = checked = time.monotonic()
-        total = torch.zeros((), device=self.runtime.device)
-        images = 0
-        cut = False
-        with seeded_globals(self.runtime.device, "forward", self.recipe.seed, self.epoch):
-            batches = self._batches(self.epoch)
-            for step, positions in enumerate(batches):
-                self._expect(batches[step + _STEPS_AHEAD : step + _STEPS_AHEAD + 1])
-                cut = seconds_left() <= self._reserve(time.monotonic() - started - self.forward.seconds, images)
+    def _train(self, seconds_left: Callable[[], float]) -> bool:
+        """Steps from where the epoch is; whether the deadline cut it short."""
+        so_far, batches = self._so_far, self._batches(self.epoch + 1)
+        started, before = time.monotonic(), so_far.images
+        checked, cut = started, False
+
+        def is_over() -> bool:
+            nonlocal checked
+            now = time.monotonic()
+            if now - checked > _LOSS_CHECK_SECONDS:
+                self._require_finite()
+                checked = time.monotonic()
+            spent = now - started - self.forward.seconds
+            return seconds_left() <= self._reserve(spent, so_far.images - before)
+
+        gate = StepGate(self.ranks, is_over)
+        with kept_globals(self.runtime.device):
+            while so_far.steps < len(batches):
+                step = so_far.steps
+                self.batches.expect(batches[step + _STEPS_AHEAD : step + _STEPS_AHEAD + 1])
+                cut = gate.is_shut()
                 if cut:
                     break
-                total += self._step(step, positions) * len(positions)
-                images += len(positions)
-                if time.monotonic() - checked > _LOSS_CHECK_SECONDS:
-                    _require_finite(total, self.epoch, step)
-                    checked = time.monotonic()
-        _require_finite(total, self.epoch, step)
-        if images:
-            self.forward.end_epoch(time.monotonic() - started, images)
-        return (float(total) / images if images else math.nan), images, cut
+                so_far.add(self._step(step, batches[step]), len(batches[step]))
+        self._require_finite()
+        if so_far.images > before:
+            self.forward.end_epoch(time.monotonic() - started, so_far.images - before)
+        return cut
+
+    def _require_finite(self) -> None:
+        """Waits for the device.
+
+        Raises:
+            TrialFailed: the loss is not finite, or a rank had no memory for one image.
+        """
+        if not self.ranks.alone and float(self._lacking):
+            raise TooLittleMemory("not enough memory, not even for one image at a time")
+        if not math.isfinite(float(self._so_far.loss)):
+            raise TrialFailed(f"loss is not finite in epoch {self.epoch + 1}, at or before step {self._so_far.steps}")
 
     def _training_mode(self) -> None:
         self.classifier.train()
         for module in self._frozen:
             module.eval()
         for module in self.classifier.modules() if self.recipe.freeze_norm else ():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, _BatchNorm):
                 module.eval()
+        learning = any(isinstance(each, _BatchNorm) and each.training for each in self.classifier.modules())
+        self._shares_statistics = learning and not self.ranks.alone
 
     def _reserve(self, elapsed: float, images: int) -> float:
         """Seconds that validation will need."""
@@ -424,7 +465,7 @@ class Trainer:
         """One optimizer step; the mean loss of its images, still on the device."""
         self._schedule(step)
         images, targets = self._batch(step, positions)
-        loss = self.micro_batch.run(lambda size: self.forward.run(lambda: self._gradients(images, targets, size)))
+        loss = self._gradients_of_all(step, images, targets, len(positions))
         self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -432,40 +473,57 @@ class Trainer:
             self.average.update(self.classifier)
         return loss
 
+    def _batch(self, step: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augmented and mixed (n, 3, S, S) uint8 and (n, C) probabilities of the classes: this rank's part."""
+        return self.batches.make(self.epoch + 1, step, positions)
+
     def _schedule(self, step: int) -> None:
-        done = ((self.epoch - 1) * self.steps_per_epoch + step + 0.5) / self.total_steps
+        done = (self.epoch * self.steps_per_epoch + step + 0.5) / self.total_steps
         factor = SCHEDULES[self.recipe.schedule](min(done, 1.0), self.recipe.warmup_fraction)
         set_learning_rate(self.optimizer, self.recipe.learning_rate * factor)
 
-    def _batch(self, step: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented and mixed (B, 3, S, S) uint8 and (B, C) probabilities of the classes, on the device."""
-        device, source, recipe = self.runtime.device, self.data.source, self.recipe
-        size = self.preprocessing.size
-        plane = source.plane_for(AUGMENTATIONS[recipe.augment].wanted_size(size))
-        pixels = source.fetch(self.data.train_rows[positions], plane).to(device, non_blocking=True)
-        images = augmented(pixels, size, recipe, keyed_generator("augment", recipe.seed, self.epoch, step))
-        labels = self.data.train_labels[positions].to(device, non_blocking=True)
-        targets = F.one_hot(labels, self.data.num_classes).float()
-        return mixed(
-            images, targets, recipe.mix, np.random.default_rng(keyed_seed("mix", recipe.seed, self.epoch, step))
-        )
+    def _gradients_of_all(self, step: int, images: torch.Tensor, targets: torch.Tensor, whole: int) -> torch.Tensor:
+        """Gradients of the mean loss of a batch of `whole` images, of which these are this rank's; that loss."""
 
-    def _expect(self, batches: Sequence[torch.Tensor]) -> None:
-        """Have images of later steps read from a disk while the device computes."""
-        size = AUGMENTATIONS[self.recipe.augment].wanted_size(self.preprocessing.size)
-        for positions in batches:
-            expect(self.data.source, self.data.train_rows[positions], self.data.source.plane_for(size))
+        def own(size: int) -> torch.Tensor:
+            return self.forward.run(lambda: self._gradients(step, images, targets, size, whole))
 
-    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
-        """Gradients of the mean loss, gathered over even parts of at most `size` images."""
+        if self.ranks.alone:
+            return self.micro_batch.run(own)
+        lacking = False
+        try:
+            loss = self.micro_batch.run(own)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            lacking = True
+        if lacking:  # it joins with nothing, or the others would wait for it; the trial fails at the next look
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros((), device=self.runtime.device)
+        told = self._sum(torch.stack([loss, loss.new_tensor(float(lacking))]))
+        self._lacking += told[1]
+        return told[0]
+
+    def _gradients(self, step: int, images: torch.Tensor, targets: torch.Tensor, size: int, whole: int) -> torch.Tensor:
+        """This rank's share of the gradients and of the loss, gathered over even pieces of at most `size` images."""
         self.optimizer.zero_grad(set_to_none=True)
+        own = (self.ranks.rank,) if self.ranks.rank else ()
+        seed_globals("forward", self.recipe.seed, self.epoch + 1, step, *own)
         total = torch.zeros((), device=self.runtime.device)
-        parts = math.ceil(len(images) / size)  # even: batch norm learns nothing from a part of one image
-        for part, wanted in zip(torch.tensor_split(images, parts), torch.tensor_split(targets, parts), strict=True):
-            loss = self._loss(part, wanted) * (len(part) / len(images))
+        for piece, wanted, share in self._pieces(images, targets, size, whole):
+            with self._statistics(counts=share > 0):
+                loss = self._loss(piece, wanted) * share
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             total += loss.detach()
         return total
+
+    def _pieces(self, images: torch.Tensor, targets: torch.Tensor, size: int, whole: int) -> Iterator[Piece]:
+        """Even: batch norm learns nothing from one image. Where ranks share statistics, each has as many."""
+        most = len(self.ranks.part(whole, rank=0)) if self._shares_statistics else len(images)
+        return pieces(images, targets, math.ceil(most / size), whole)
+
+    def _statistics(self, *, counts: bool) -> AbstractContextManager[object]:
+        return SharedStatistics(self.ranks, counts=counts) if self._shares_statistics else nullcontext()
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = self._inputs(images)
@@ -487,71 +545,82 @@ class Trainer:
 
     def _release_images(self) -> bool:
         """Give up images that are kept on the device; whether there were any."""
-        return release(self.data.source)
+        released = release(self.data.source)
+        if released:
+            self._require_repeatable((self.micro_batch.size + 1) // 2)
+        return released
+
+    def _heard_of_less_memory(self, size: int) -> None:
+        self.learned.ran_out(self.recipe, size)
+        self._require_repeatable(size)
+
+    def _require_repeatable(self, size: int) -> None:
+        """Ranks that share statistics go through every layer together: none repeats its part alone.
+
+        Args:
+            size: images at once to go on with.
+
+        Raises:
+            RankLost: the run has to go on from its last checkpoint, with fewer images at once.
+        """
+        if not self._may_repeat:
+            self._sittings.note_images(size)
+            raise RankLost("memory ran out in a step that all processes make together")
 
     def _clip(self) -> None:
         if self.recipe.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), self.recipe.clip_norm)
 
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self, seconds_left: Callable[[], float]) -> tuple[float, float]:
         """Mean cross-entropy and score; leaves `probabilities` (m, C) of this epoch."""
         started = time.monotonic()
-        data, size = self.data, self.preprocessing.size
-        at_once = 2 * min(self.recipe.batch_size, self.micro_batch.size)  # nothing is kept for a backward pass
-        batches = resized_batches(data.source, data.val_rows, size, at_once)
-        scores = logits(self._validated, batches, self.preprocessing, self.runtime)
+        scores = self._judged_together(seconds_left)
         if not np.isfinite(scores).all():
-            raise TrialFailed(f"scores on the validation rows are not finite in epoch {self.epoch}")
+            raise TrialFailed(f"scores on the validation rows are not finite in epoch {self.epoch + 1}")
         self.probabilities = softmax(scores)
-        score = self.objective(data.val_labels.numpy(), self.probabilities)
+        score = self.objective(self.data.val_labels.numpy(), self.probabilities)
         self._validation_seconds = time.monotonic() - started
-        return float(F.cross_entropy(torch.from_numpy(scores), data.val_labels)), score
+        return float(F.cross_entropy(torch.from_numpy(scores), self.data.val_labels)), score
+
+    def _judged_together(self, ask: Callable[[], Any]) -> NDArray[np.float32]:
+        """(m, C) outputs for the validation rows, of which each rank computes its part."""
+        data, count = self.data, len(self.data.val_rows)
+        mine = self.ranks.part(count)
+        at_once = 2 * min(self.recipe.batch_size, self.micro_batch.size)  # nothing is kept for a backward pass
+        rows = data.val_rows[mine.start : mine.stop]
+        batches = resized_batches(data.source, rows, self.preprocessing.size, at_once)
+        scores = logits(self._validated, _asking_between(batches, ask), self.preprocessing, self.runtime)
+        if self.ranks.alone:
+            return scores
+        self._sittings.meet("validated", ask)
+        own = torch.from_numpy(scores.reshape(len(rows), data.num_classes))
+        return self.ranks.gathered(own, count).numpy()
 
     def _keep_best(self, score: float, val_loss: float) -> None:
-        """Keep the newest epoch that is within one standard error of the best (Breiman et al. 1984).
-
-        Which of several epochs a few validation images like best is mostly luck, and later ones saw smaller learning
-        rates. On many images an error is next to nothing.
-        """
-        self._highest = max(self._highest, score)
-        if score >= self._highest - _standard_error(self._highest, len(self.data.val_labels)):
+        if self._scores.is_kept(score, len(self.data.val_labels)):
             weights = _copied(self._validated.state_dict())
-            self._best = _Best(self.epoch, score, val_loss, weights, self.probabilities)
+            self._scores.best = BestEpoch(self.epoch, score, val_loss, weights, self.probabilities)
 
     def _why_finished(self, score: float, cut: bool) -> Finished:
-        gained = score > self._bar + self.recipe.min_improvement
-        self._stale = 0 if gained else self._stale + 1
-        self._bar = score if gained else self._bar
+        out_of_patience = self._scores.ran_out(score, self.recipe.patience, self.recipe.min_improvement)
         if cut:
             return "deadline"
         if self.epoch >= self.recipe.epochs:
             return "horizon"
-        return "patience" if 0 < self.recipe.patience <= self._stale else ""
-
-    def _require_best(self) -> _Best:
-        if self._best is None:
-            raise RuntimeError("no epoch was validated yet")
-        return self._best
-
-
-def _standard_error(score: float, images: int) -> float:
-    """Of an accuracy; that of the other objectives is taken to be as large."""
-    share = min(max(score, 0.0), 1.0)
-    return math.sqrt(share * (1 - share) / max(images, 1))
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.2f} GB"
+        return "patience" if out_of_patience else ""
 
 
 def _no_deadline() -> float:
     return math.inf
 
 
-def _require_finite(total: torch.Tensor, epoch: int, step: int) -> None:
-    if not math.isfinite(float(total)):
-        raise TrialFailed(f"loss is not finite in epoch {epoch}, at or before step {step + 1}")
+def _asking_between(batches: Iterator[torch.Tensor], ask: Callable[[], Any]) -> Iterator[torch.Tensor]:
+    """The same batches; asks before each but the first."""
+    for place, batch in enumerate(batches):
+        if place:
+            ask()
+        yield batch
 
 
 def _copied(value: Any) -> Any:
