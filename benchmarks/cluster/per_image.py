@@ -38,6 +38,7 @@ from scale import made_up_facts, make_empty_files, make_small_pictures
 
 #: Linux counts in kibibytes, macOS in bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_STATUS = Path("/proc/self/status")
 #: Side of the input of the network, and the network: the default one of this project.
 _SIDE, _BACKBONE = 224, "efficientnet_lite0"
 #: Numbers in the descriptor of a picture (`models/copy_descriptor.npz`), and images around one centre when they are
@@ -69,6 +70,7 @@ class Bill:
 
     def begin(self) -> None:
         """Count memory from now on: what was made up before is not what the stage takes."""
+        _forget_peak()
         self._start = _peak()
 
     def memory(self, name: str) -> None:
@@ -112,6 +114,7 @@ def neighbours(options: argparse.Namespace, bill: Bill) -> None:
     bill.memory("search_peak")
     bill.figures["pairs"] = len(near.pairs)
     everything_opens: Any = SimpleNamespace(usable=np.ones(options.count, dtype=np.bool_))
+    bill.begin()
     with bill.seconds("list"):
         candidates = first_candidates(np.arange(options.count), near, everything_opens, ())
     bill.memory("list_peak")
@@ -280,7 +283,16 @@ PARTS: dict[str, Callable[[argparse.Namespace, Bill], None]] = {
 
 
 def _peak() -> int:
+    """Most bytes of memory that this process had: since its peak was forgotten, where the system does that."""
+    if _STATUS.exists():
+        line = next(each for each in _STATUS.read_text("ascii").splitlines() if each.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+
+
+def _forget_peak() -> None:
+    if _STATUS.exists():
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # proc(5): the peak is what there is now
 
 
 def _bytes_in(folder: Path) -> int:

@@ -13,8 +13,7 @@
 set -euo pipefail
 
 readonly PORT=6379 READY_SECONDS=120
-# Ports are named, so that a firewall can name them, too (docs/scale.md), and because a node whose agents choose them
-# ends itself where they take more than 15 s to say which.
+# Ports are named so that a firewall can name them, too (docs/scale.md).
 readonly WORDS="--block --disable-usage-stats --node-manager-port=6700 --object-manager-port=6701 \
 --dashboard-agent-listen-port=6702 --dashboard-agent-grpc-port=6703 --metrics-export-port=6704 \
 --runtime-env-agent-port=6705 --min-worker-port=10100 --max-worker-port=10999 ${CPUS:+--num-cpus=$CPUS}"
@@ -32,12 +31,14 @@ print(\"Python %d.%d,\" % sys.version_info[:2], \"ray\", version(\"ray\"), \"and
 }
 
 start() { # HOST OPTIONS: a node that ends by its own process id, not by `ray stop`, which ends every Ray of this user
-    on "$1" "cd ~/.ray && { nohup setsid ray start $2 --node-ip-address=$1 $WORDS </dev/null >node-$1.log 2>&1 & } &&
-        echo \$! >node-$1.pid
-        for _ in \$(seq $READY_SECONDS); do
-            if grep -q 'Ray runtime started' node-$1.log; then exit 0; fi
-            if ! kill -0 \"\$(<node-$1.pid)\"; then break; fi
-            sleep 1
+    on "$1" "cd ~/.ray && for _ in 1 2 3; do
+            nohup setsid ray start $2 --node-ip-address=$1 $WORDS </dev/null >node-$1.log 2>&1 &
+            echo \$! >node-$1.pid
+            for _ in \$(seq $READY_SECONDS); do
+                if grep -q 'Ray runtime started' node-$1.log; then exit 0; fi
+                if ! kill -0 \"\$(<node-$1.pid)\"; then break; fi # not up within Ray's own 30 s: once more
+                sleep 1
+            done
         done
         tail -n 5 node-$1.log >&2; exit 1"
 }
