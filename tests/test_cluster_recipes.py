@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "configs" / "cluster"
 SCRIPTS = sorted([*RECIPES.glob("*.sbatch"), *RECIPES.glob("*.sh"), *(ROOT / "benchmarks" / "cluster").glob("*.sh")])
 BATCH = sorted(RECIPES.glob("*.sbatch"))
-OBJECTS = [(file.name, each) for file in sorted(RECIPES.glob("*.yaml")) for each in yaml.safe_load_all(file.read_text())]
+OBJECTS = [
+    (file.name, each) for file in sorted(RECIPES.glob("*.yaml")) for each in yaml.safe_load_all(file.read_text())
+]
 
 
 def named(kind: str) -> dict[str, Any]:
@@ -167,8 +169,6 @@ def test_the_quota_has_room_for_the_job() -> None:
         for group in job["workerGroupSpecs"]
     )
     (quotas,) = [
-        flavor["resources"]
-        for group in named("ClusterQueue")["spec"]["resourceGroups"]
-        for flavor in group["flavors"]
+        flavor["resources"] for group in named("ClusterQueue")["spec"]["resourceGroups"] for flavor in group["flavors"]
     ]
     assert gpus <= int(next(each["nominalQuota"] for each in quotas if each["name"] == "nvidia.com/gpu"))

@@ -9,15 +9,16 @@
     python -m cluster.per_image report --counts 10000 100000
     python -m cluster.per_image report --counts 10000 --classes 1000
 
-One line of JSON for each part and number: CPU seconds of all threads, and bytes of memory at the peak beyond what was there
-before the stage began (imports, and what stands in for the stages before it). Every part runs in a process of its own. Run with one thread (`OMP_NUM_THREADS=1`):
-CPU seconds are then what one core needs, and nothing waits busily.
+One line of JSON for each part and number: CPU seconds of all threads, and bytes of memory at the peak beyond what was
+there before the stage began (imports, and what stands in for the stages before it). Every part runs in a process of
+its own. Run with one thread (`OMP_NUM_THREADS=1`): CPU seconds are then what one core needs, and nothing waits busily.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -302,7 +303,9 @@ def _bytes_in(folder: Path) -> int:
 def measure(part: str, count: int, classes: int) -> dict[str, Any]:
     """One part at one number of images, in a process of its own."""
     line = [sys.executable, "-m", "cluster.per_image", part, "--counts", str(count), "--classes", str(classes)]
-    done = subprocess.run([*line, "--inside"], stdout=subprocess.PIPE, text=True, check=True)
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([*line, "--inside"], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 

@@ -3,10 +3,10 @@
     cd benchmarks
     python -m cluster.plan            # the tables of docs/scale.md
 
-`MEASURED` is the one place where the figures are: CPU seconds of one core, bytes in the memory of one process and bytes on disk, each for
-one image, from `cluster.per_image` and benchmarks.md at the number of images that is named. All of it is extrapolated in
-proportion, but for the search of neighbours, which has a part that grows with the square; nothing else is assumed. When
-figures change, change them here, and run this again: a test holds docs/scale.md to it.
+`MEASURED` is the one place where the figures are: CPU seconds of one core, bytes in the memory of one process and bytes
+on disk, each for one image, from `cluster.per_image`, with the number of images that they were measured at. They are
+extrapolated in proportion, but for the search of neighbours, which has a part that grows with the square. When figures
+change, change them here and put the tables into docs/scale.md; a test compares them.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def _positive_root(a: float, b: float, c: float) -> float:
     return -c / b if b else math.inf
 
 
-def _both(n: int, first: float, second: float) -> tuple[float, float]:
+def both(n: int, first: float, second: float) -> tuple[float, float]:
     """Of seconds for n and 2 n images: for each image, and for each other image too."""
     square = (second - 2 * first) / (2 * n * n)
     return first / n - square * n, square
 
 
-_SEARCH = _both(50_000, 26.5, 93.2)
+_SEARCH = both(50_000, 26.5, 93.2)
 
 #: `cluster.per_image`, 2026-11-23, two cores shared with much other work, one thread; figures that are counted, not
 #: measured, say so in the name.
@@ -93,7 +93,14 @@ MEASURED: tuple[Stage, ...] = (
     Stage("one epoch, all of EfficientNet-Lite0 at 224 px", cpu=97e-3, at=96),
     Stage("figures of the test set, 10 classes (an image of it)", cpu=139e-6, memory=824, at=100_000, alone=True),
     Stage("table of its predictions, 10 classes (an image of it)", cpu=18e-6, disk=268, at=100_000, alone=True),
-    Stage("table of its predictions, 1,000 classes (an image of it)", cpu=1.6e-3, memory=45e3, disk=22.1e3, at=10_000, alone=True),
+    Stage(
+        "table of its predictions, 1,000 classes (an image of it)",
+        cpu=1.6e-3,
+        memory=45e3,
+        disk=22.1e3,
+        at=10_000,
+        alone=True,
+    ),
     Stage("marks of seen images in model.pt (counted)", disk=16),
 )
 
@@ -113,10 +120,15 @@ def cost_table() -> str:
 def ends_table() -> str:
     """One row per stage: where one machine is full, or busy for a day."""
     machine = f"{CORES} cores, {_bytes(MEMORY)} of memory and {_bytes(DISK)} of disk"
-    lines = [f"| stage, as it is today | images at which a machine of {machine} has enough | because of |", "|---|---|---|"]
+    lines = [
+        f"| stage, as it is today | images at which a machine of {machine} has enough | because of |",
+        "|---|---|---|",
+    ]
     for stage in sorted(MEASURED, key=lambda each: each.ends[0]):
         images, why = stage.ends
-        lines.append(f"| {stage.name} | {_counted(images)} | {why}{', on one core' * (stage.alone and why == 'a day')} |")
+        lines.append(
+            f"| {stage.name} | {_counted(images)} | {why}{', on one core' * (stage.alone and why == 'a day')} |"
+        )
     return "\n".join(lines)
 
 
