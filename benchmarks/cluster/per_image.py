@@ -42,9 +42,8 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 #: Side of the input of the network, and the network: the default one of this project.
 _SIDE, _BACKBONE = 224, "efficientnet_lite0"
-#: Numbers in the descriptor of a picture (`models/copy_descriptor.npz`), and images around one centre when they are
-#: made up: real ones lie in clusters too, and where all are equally far apart cells help nobody.
-_DIRECTIONS, _AROUND = 480, 20
+#: Numbers in the descriptor of a picture (`models/copy_descriptor.npz`), and the power with which their spread falls.
+_DIRECTIONS, _FALLS = 480, 0.5
 #: One image in so many is a copy of another one.
 _COPIES = 10
 _FEATURES = 1_280
@@ -123,14 +122,16 @@ def neighbours(options: argparse.Namespace, bill: Bill) -> None:
 
 
 def _descriptors(count: int) -> NDArray[np.float32]:
-    """(n, D), in clusters; every tenth is nearly the one before it."""
+    """(n, D) with a spectrum that falls, as that of real ones; every tenth is nearly the one before it.
+
+    Where all directions are alike, as nothing real is, k-means has a few large cells in which most look, and the search
+    costs several times as much (docs/LOG.md).
+    """
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((max(1, count // _AROUND), _DIRECTIONS), dtype=np.float32)
-    made = centres[rng.integers(0, len(centres), count)]
-    for some in np.array_split(np.arange(count), max(1, count // 50_000)):  # noise of all at once would be the peak
-        made[some] += rng.standard_normal((len(some), _DIRECTIONS), dtype=np.float32)
+    spread = (np.arange(1, _DIRECTIONS + 1) ** -_FALLS).astype(np.float32)
+    made = rng.standard_normal((count, _DIRECTIONS), dtype=np.float32) * spread
     copies = np.arange(_COPIES, count, _COPIES)
-    made[copies] = made[copies - 1] + 0.2 * rng.standard_normal((len(copies), _DIRECTIONS), dtype=np.float32)
+    made[copies] = made[copies - 1] + 0.35 * rng.standard_normal((len(copies), _DIRECTIONS), dtype=np.float32) * spread
     return made
 
 
