@@ -1,7 +1,9 @@
-"""What main memory is left, for this process and the container that it runs in."""
+"""What main memory is left, for this process and the container that it runs in, and how it is held."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +21,21 @@ _CGROUP_FILES = {
         ("total_inactive_file", "total_active_file"),
     ),
 }
+
+
+#: Options of glibc's mallopt(3).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_NEVER = 2**31 - 1
+_AT_ONCE = 256 << 20
+
+
+def keep_freed_memory() -> None:
+    """Every step allocates what the step before it freed; where glibc gives it back each time, pages fault anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _AT_ONCE)):
+        mallopt(option, value)
 
 
 def available_memory() -> int | None:

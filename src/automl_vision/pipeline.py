@@ -1,7 +1,7 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact) -> checks -> test
-    -> report
+    (cluster) -> read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact)
+    -> checks -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +26,7 @@ from automl_vision.data.preparation import Prepared, decode, prepare_to_look, re
 from automl_vision.errors import DataError, LeakFound, RunError, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
+from automl_vision.place import check_place, place_of
 from automl_vision.predictor import Model, load
 from automl_vision.report.evidence import evidence_table
 from automl_vision.report.html import render_html
@@ -33,10 +34,11 @@ from automl_vision.report.inspection_page import render_inspection
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import verify, with_ledger
-from automl_vision.run_dir import RunDir, cannot_write
+from automl_vision.run_dir import RunDir, cannot_write, trials_address
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.checks import check_data
+from automl_vision.stages.cluster import joined
 from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext, StopRequest
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
@@ -143,18 +145,40 @@ def run_search(
     read_manifest(
         data, settings, lambda text: tell(Note(text))
     )  # before the folder is made: data that cannot be used leave nothing behind
-    run = RunDir.create(out or _run_path(data, settings), settings, {"data": str(absolute(data))})
+    path = out or _run_path(data, settings)
+    run = RunDir.create(path, settings, {"data": str(absolute(data)), **_trials_elsewhere(settings, path)})
     try:
-        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak))
+        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak=fail_on_leak))
     except UsageError:
         run.discard()
         raise
 
 
+def _trials_elsewhere(settings: Settings, path: Path) -> dict[str, str]:
+    """What a run has to know of its trials, where they are not in its folder."""
+    url = settings.output.trials_url
+    if not url:
+        return {}
+    check_place(place_of(url))
+    return {"trials": trials_address(url, path)}
+
+
 def resume_search(
-    path: Path, *, tell: Tell = silent, stop: StopRequest | None = None, started: float | None = None
+    path: Path,
+    *,
+    tell: Tell = silent,
+    stop: StopRequest | None = None,
+    started: float | None = None,
+    moved: Mapping[str, Any] | None = None,
 ) -> Run:
     """Go on with a run that was interrupted or killed; a finished one is returned as it is.
+
+    Args:
+        path: the run folder.
+        tell: listener for events.
+        stop: may be set at any time to end the run tidily.
+        started: monotonic seconds from which this session counts; now by default.
+        moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
 
     Raises:
         RunError: there is no run, another process works in it, or its data changed.
@@ -165,6 +189,7 @@ def resume_search(
         run.close()
         tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
         return Run(path, done)
+    run.move(moved or {})
     settings = run.settings
     begun = (time.monotonic() if started is None else started) - run.spent
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
@@ -176,8 +201,8 @@ def resume_search(
 def _go(context: RunContext) -> Run:
     """All stages of one run, in their order, beside the trackers that watch it."""
     try:
-        with _tracking(context) as tracking:
-            run = _stages(replace(context, tell=tracking.tell))
+        with joined(context) as cluster, _tracking(context) as tracking:
+            run = _stages(replace(context, tell=tracking.tell, cluster=cluster))
             tracking.finish(run.report, context.clock.remaining)
             return run
     finally:

@@ -66,12 +66,14 @@ class Runtime:
         amp_dtype: autocast type ("bfloat16", "float16") of validation and prediction, or None for plain float32.
         threads: CPU threads in use.
         training_dtype: the same of training; on a CPU of networks whose batch norm keeps its statistics.
+        share: of the machine (a CPU's threads, a GPU's memory) that is this process's; others work beside it.
     """
 
     device: torch.device
     amp_dtype: str | None
     threads: int
     training_dtype: str | None = None
+    share: float = 1.0
 
     @property
     def precision(self) -> str:
@@ -86,8 +88,8 @@ def available_threads() -> int:
     return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
-def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0) -> Runtime:
-    """Pick device and precision, and set torch's threads.
+def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0, share: float = 1.0) -> Runtime:
+    """Pick device and precision, and set torch's threads, and what it may take of a GPU's memory.
 
     Raises:
         UsageError: the device is unknown or not on this machine.
@@ -100,9 +102,11 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
     if chosen.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
+        if share < 1.0:
+            torch.cuda.set_per_process_memory_fraction(share, chosen)
     dtype = _amp_dtype(chosen, precision)
     bfloat16 = precision == "auto" and chosen.type == "cpu" and _cpu_multiplies_bfloat16()
-    return Runtime(chosen, dtype, count, training_dtype="bfloat16" if bfloat16 else dtype)
+    return Runtime(chosen, dtype, count, training_dtype="bfloat16" if bfloat16 else dtype, share=share)
 
 
 def _device(name: str) -> torch.device:

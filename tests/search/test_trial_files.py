@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from histories import finetune, probe
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_vision.place import Place, remove_folder
 from automl_vision.search import trial_files
 from automl_vision.search.trial import STATES, EpochRecord, Trial
-from automl_vision.search.trial_files import HeldOut, TrialFiles
+from automl_vision.search.trial_files import HeldOut, TrialFiles, TrialReplaced
 from automl_vision.training.recipe import Recipe
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -47,9 +49,15 @@ TRIALS = st.builds(
 )
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> TrialFiles:
-    return TrialFiles(tmp_path / "trials")
+@pytest.fixture(params=["folder", "address"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrialFiles]:
+    if request.param == "folder":
+        yield TrialFiles(tmp_path / "trials")
+        return
+    upath = pytest.importorskip("upath")
+    address = upath.UPath(f"memory://{secrets.token_hex(8)}/trials")
+    yield TrialFiles(address)
+    remove_folder(address)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +65,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     return TrialFiles(tmp_path_factory.mktemp("trials"))
 
 
-def record(files: TrialFiles, number: int = 0) -> Path:
+#: For what happens in the middle of writing a file: objects are put whole.
+in_folder = pytest.mark.parametrize("files", ["folder"], indirect=True)
+
+
+def record(files: TrialFiles, number: int = 0) -> Place:
     return files.folder / f"{number:06d}.json"
 
 
@@ -149,6 +161,7 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
+@in_folder
 @pytest.mark.parametrize("point", [(Path, "replace"), (os, "fsync")], ids=["before the rename", "before the flush"])
 @pytest.mark.parametrize("fault", [crash, full])
 def test_a_crash_while_committing_leaves_the_former_record(
@@ -164,6 +177,7 @@ def test_a_crash_while_committing_leaves_the_former_record(
     assert [each.name for each in files.folder.iterdir()] == ["000000.json"]
 
 
+@in_folder
 def test_what_a_killed_process_left_unfinished_is_swept(files: TrialFiles) -> None:
     files.commit(finetune(0, [0.5]))
     save(files, 0)
@@ -175,6 +189,7 @@ def test_what_a_killed_process_left_unfinished_is_swept(files: TrialFiles) -> No
     assert not list(files.folder.rglob("*.tmp"))
 
 
+@in_folder
 def test_the_weights_and_what_they_say_change_together(files: TrialFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     save(files, 0, value=1.0)
     with monkeypatch.context() as patch:
@@ -305,3 +320,229 @@ def test_a_damaged_file_of_them_is_none_and_is_replaced(files: TrialFiles) -> No
     assert files.load_held_out() is None
     files.keep_held_out(held_out(3, 0.1))
     assert files.load_held_out() is not None
+
+
+# --- attempts that are kept apart -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fenced(tmp_path: Path) -> TrialFiles:
+    return TrialFiles(tmp_path / "trials", fenced=True)
+
+
+def write(files: TrialFiles, trial: Trial, value: float = 1.0) -> None:
+    """What a worker writes of a trial in work: weights, checkpoint, record."""
+    files.save_result(
+        trial.number, {"w": torch.tensor(value)}, np.full((4, 2), value, np.float32), attempt=trial.attempt
+    )
+    files.save_checkpoint(trial.number, {"value": value}, attempt=trial.attempt)
+    files.commit(trial)
+
+
+def weight(files: TrialFiles, number: int) -> float | None:
+    result = files.load_result(number)
+    return None if result is None else float(result.weights["w"])
+
+
+def test_a_folder_of_one_process_has_one_set_of_files_for_all_attempts(files: TrialFiles) -> None:
+    trial = finetune(0, [0.5], state="running")
+    for attempt in (1, 2, 3):
+        assert files.claim(trial.replace(attempt=attempt)) == trial.replace(attempt=attempt)
+        write(files, trial.replace(attempt=attempt), attempt / 4)
+    assert sorted(str(each.relative_to(files.folder)) for each in files.folder.rglob("*") if each.is_file()) == [
+        "000000.json",
+        *("000000/best.pt", "000000/checkpoint.pt", "000000/predicted.pt"),
+    ]
+    assert files.read() == ([trial.replace(attempt=3)], [])
+
+
+def test_a_claim_is_durable_before_anything_is_done(fenced: TrialFiles) -> None:
+    claimed = fenced.claim(finetune(4, [], state="paused"))
+    assert (claimed.state, claimed.attempt) == ("running", 1)
+    assert TrialFiles(fenced.folder).read() == ([claimed], [])
+
+
+def test_later_attempts_write_beside_the_first_and_win(fenced: TrialFiles) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 0.25)
+    second = fenced.claim(first.replace(attempt=2))
+    assert weight(fenced, 0) == 0.25  # it has none of its own yet
+    assert fenced.load_checkpoint(0) == {"value": 0.25}
+    write(fenced, second.replace(score=0.75), 0.5)
+    assert weight(fenced, 0) == 0.5
+    assert fenced.load_checkpoint(0) == {"value": 0.5}
+    assert fenced.record(0) == second.replace(score=0.75)
+    assert fenced.read() == ([second.replace(score=0.75)], [])
+    assert fenced.with_weights() == [0]
+    assert {each.name for each in fenced.folder.iterdir()} == {"000000", "000000.json", "000000.attempt-2.json"}
+    np.testing.assert_array_equal(fenced.load_predicted(0), np.zeros(4))  # type: ignore[arg-type]
+
+
+def test_an_attempt_that_was_replaced_writes_nothing(fenced: TrialFiles) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 0.25)
+    fenced.claim(first.replace(attempt=2))
+    before = {each: each.read_bytes() for each in fenced.folder.rglob("*") if each.is_file()}
+    probabilities = np.ones((4, 2), np.float32)
+    for late in (
+        lambda: fenced.commit(first.replace(state="complete")),
+        lambda: fenced.save_checkpoint(0, {"value": 9.0}, attempt=1),
+        lambda: fenced.save_result(0, {"w": torch.tensor(9.0)}, probabilities, attempt=1),
+        lambda: fenced.keep_held_out(held_out(0, 0.9), attempt=1),
+    ):
+        with pytest.raises(TrialReplaced):
+            late()
+    assert {each: each.read_bytes() for each in fenced.folder.rglob("*") if each.is_file()} == before
+
+
+def test_a_paused_trial_goes_on_as_the_same_attempt(fenced: TrialFiles) -> None:
+    trial = fenced.claim(finetune(0, [0.5], state="running"))
+    fenced.commit(trial.replace(state="paused"))
+    assert fenced.claim(trial.replace(state="paused")).attempt == 1
+    assert fenced.record(0) == trial  # running: a driver that dies now counts on
+
+
+@pytest.mark.parametrize("trace", ["a record", "a damaged record", "a record of another recipe"])
+def test_no_number_is_given_twice(fenced: TrialFiles, trace: str) -> None:
+    trial = finetune(0, [0.5], state="running")
+    for attempt in (1, 2):
+        fenced.claim(trial.replace(attempt=attempt))
+    if trace == "a damaged record":
+        (fenced.folder / "000000.attempt-2.json").write_text("")
+        fenced.read()
+    if trace == "a record of another recipe":
+        recipe = Recipe("finetune", "net_b", 96, epochs=12)
+        assert fenced.claim(trial.replace(recipe=recipe)).attempt == 3
+        return
+    again = TrialFiles(fenced.folder, fenced=True)
+    expected = {"a record": 2, "a damaged record": 3}[trace]
+    assert again.claim(trial.replace(attempt=2)).attempt == expected
+    assert again.claim(trial.replace(attempt=1)).attempt == expected
+
+
+def test_a_damaged_record_of_a_later_attempt_falls_back_to_the_one_before(fenced: TrialFiles) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 0.25)
+    write(fenced, fenced.claim(first.replace(attempt=2)), 0.5)
+    (fenced.folder / "000000.attempt-2.json").write_text("{")
+    assert fenced.record(0) == first
+    assert fenced.read() == ([first], ["000000.attempt-2.json"])
+    assert weight(fenced, 0) == 0.25  # the record that counts is of these weights
+
+
+def test_weights_that_an_older_attempt_left_are_not_those_of_the_newest(fenced: TrialFiles) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 0.25)
+    old = (fenced.folder / "000000" / "best.pt").read_bytes()
+    second = fenced.claim(first.replace(attempt=2))
+    done = second.replace(state="complete", score=0.1)
+    write(fenced, done, 0.5)
+    better = [finetune(number, [0.9], state="complete") for number in (1, 2, 3, 4)]
+    fenced.prune([done.replace(origin="tpe"), *better])
+    assert weight(fenced, 0) is None
+    assert not list(fenced.folder.rglob("checkpoint.pt"))
+    (fenced.folder / "000000" / "best.pt").write_bytes(old)  # of one that was in the middle of writing it
+    assert weight(fenced, 0) is None
+    assert fenced.with_weights() == []
+
+
+def test_pruning_keeps_what_the_newest_attempt_needs(fenced: TrialFiles) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 0.25)
+    second = fenced.claim(first.replace(attempt=2))
+    fenced.prune([second])
+    assert (weight(fenced, 0), fenced.load_checkpoint(0)) == (0.25, {"value": 0.25})  # it goes on from there
+    write(fenced, second, 0.5)
+    fenced.prune([second])
+    assert (weight(fenced, 0), fenced.load_checkpoint(0)) == (0.5, {"value": 0.5})
+    assert len(list(fenced.folder.rglob("checkpoint.pt"))) == 1
+
+
+def test_attempts_of_a_run_that_goes_on_in_one_process_are_read_and_gone_on_with(fenced: TrialFiles) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, fenced.claim(first.replace(attempt=2)), 0.5)
+    files = TrialFiles(fenced.folder)
+    third = first.replace(attempt=3, score=0.6)
+    write(files, third, 0.75)
+    assert files.read() == ([third], [])
+    assert weight(files, 0) == 0.75
+
+
+def test_two_probes_that_end_at_once_keep_the_better_one(fenced: TrialFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has looked before the other one wrote."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialFiles, "load_held_out", lambda self: None)
+        for trial, score in ((0, 0.7), (1, 0.5)):
+            fenced.keep_held_out(held_out(trial, score))
+    found = fenced.load_held_out()
+    assert found is not None
+    assert found.trial == 0
+    fenced.keep_held_out(held_out(2, 0.6))
+    assert fenced.load_held_out() is not None
+    fenced.keep_held_out(held_out(3, 0.8))
+    assert [each.parent.name for each in fenced.folder.rglob("held_out.pt")] == ["000003"]
+    found = TrialFiles(fenced.folder).load_held_out()
+    assert found is not None
+    assert found.trial == 3
+
+
+def test_what_an_earlier_version_kept_of_training_images_is_compared_too(files: TrialFiles) -> None:
+    files.keep_held_out(held_out(0, 0.7))
+    fenced = TrialFiles(files.folder, fenced=True)
+    fenced.keep_held_out(held_out(1, 0.6))
+    found = fenced.load_held_out()
+    assert found is not None
+    assert found.trial == 0
+
+
+ACTIONS = st.lists(
+    st.tuples(st.integers(0, 4), st.sampled_from(["claim", "result", "checkpoint", "commit", "prune", "die"])),
+    max_size=40,
+)
+
+
+@settings(max_examples=60)
+@given(actions=ACTIONS)
+def test_interleaved_attempts_never_mix(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[int, str]]
+) -> None:
+    """Attempts go on writing whatever was claimed after them; what is read is always of the newest that wrote."""
+    folder = tmp_path_factory.mktemp("trials")
+    files = TrialFiles(folder, fenced=True)
+    begun: list[Trial] = []
+    wrote: dict[str, list[int]] = {"result": [], "checkpoint": []}
+    for which, action in actions:
+        trial = begun[which % len(begun)] if begun else None
+        if action == "claim":
+            begun.append(files.claim(finetune(7, [0.5], state="running", attempt=1 + len(begun))))
+        elif action == "die":
+            files = TrialFiles(folder, fenced=True)
+            assert [each.attempt for each in files.read()[0]] == ([len(begun)] if begun else [])
+        elif action == "prune" and begun:
+            files.prune([begun[-1]])
+        elif trial is not None:
+            write_one(files, trial, action, newest=trial.attempt == len(begun), wrote=wrote)
+        check(files, begun, wrote)
+
+
+def write_one(files: TrialFiles, trial: Trial, action: str, *, newest: bool, wrote: dict[str, list[int]]) -> None:
+    content = {"w": torch.tensor(float(trial.attempt))}
+    act = {
+        "result": lambda: files.save_result(7, content, np.ones((4, 2), np.float32), attempt=trial.attempt),
+        "checkpoint": lambda: files.save_checkpoint(7, {"attempt": trial.attempt}, attempt=trial.attempt),
+        "commit": lambda: files.commit(trial),
+    }[action]
+    if newest:
+        act()
+        wrote.get(action, []).append(trial.attempt)
+    else:
+        with pytest.raises(TrialReplaced):
+            act()
+
+
+def check(files: TrialFiles, begun: list[Trial], wrote: dict[str, list[int]]) -> None:
+    record = files.record(7)
+    assert (record.attempt if record else 0) == len(begun)
+    assert weight(files, 7) == (float(wrote["result"][-1]) if wrote["result"] else None)
+    expected = {"attempt": wrote["checkpoint"][-1]} if wrote["checkpoint"] else None
+    assert files.load_checkpoint(7) == expected

@@ -172,6 +172,8 @@ def test_training_is_told_by_its_records() -> None:
     older = trial(1, peak_bytes=900, epochs=(epoch(99.0, None),))
     probe = Trial(2, Recipe("probe", "net", 32), {}, "probe", peak_bytes=10_000)
     assert training_costs([known, older, probe], 2) == {"peak_bytes": 900, "cpu_utilisation": 0.5}
+    half = known.replace(notes={"share": 0.5})
+    assert training_costs([half], 2)["cpu_utilisation"] == 2 * training_costs([known], 2)["cpu_utilisation"]
     assert training_costs([probe], 2) == {"peak_bytes": None, "cpu_utilisation": None}
 
 

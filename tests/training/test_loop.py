@@ -185,6 +185,18 @@ def test_the_micro_batch_halves_and_the_result_stays(
     assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in ours)
 
 
+def test_a_process_beside_others_takes_its_share_of_the_memory_that_is_free(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    monkeypatch.setattr(loop, "available_bytes", lambda device: 10**12)
+    for share in (1.0, 0.25):
+        one = trainer(dataclasses.replace(cpu, share=share), epochs=1)
+        monkeypatch.setattr(one.micro_batch, "fit", lambda images, memory, available: asked.append(available()))
+        run(one)
+    assert asked == [10**12, 10**12 // 4]
+
+
 def test_images_that_are_kept_on_the_device_give_way_before_batches_get_smaller(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import os
 import sys
@@ -17,11 +16,7 @@ from typing import NoReturn
 import platformdirs
 
 from automl_vision.events import TRACKER_THREAD
-
-#: Options of glibc's mallopt(3).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_NEVER = 2**31 - 1
-_AT_ONCE = 256 << 20
+from automl_vision.main_memory import keep_freed_memory
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 #: Idle OpenMP threads that spin steal the cores they wait for: on a busy machine a training step takes two to three
@@ -35,7 +30,7 @@ def settle_process() -> None:
     if not any(name in os.environ for name in _WAITING):
         name, value = BUSY if _is_busy() else QUIET
         os.environ[name] = value
-    _keep_freed_memory()
+    keep_freed_memory()
 
 
 def keep_compiled_code_private() -> None:
@@ -54,15 +49,6 @@ def _is_busy() -> bool:
     except (OSError, ValueError, IndexError):
         return True  # nobody knows: what costs less where it is wrong
     return 2 * (running - 1) >= (os.cpu_count() or 1)
-
-
-def _keep_freed_memory() -> None:
-    """Every step allocates what the step before it freed; where glibc gives it back each time, pages fault anew."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return
-    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _AT_ONCE)):
-        mallopt(option, value)
 
 
 @contextmanager

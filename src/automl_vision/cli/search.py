@@ -11,7 +11,7 @@ from automl_vision.cli.options import with_settings
 from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import interactive
-from automl_vision.config import load_settings
+from automl_vision.config import MOVABLE, load_settings
 from automl_vision.errors import Interrupted, UsageError
 from automl_vision.runtime import PROCESS_START
 from automl_vision.tracking.trackers import require_trackers
@@ -51,11 +51,19 @@ def search(
     automl-vision search --data labels.csv --image-column file --label-column species --budget 1h
 
     automl-vision search --resume runs/imgs-20260101-120000
+
+    automl-vision search --data /shared/imgs --out /shared/run --budget 1h --cluster 10.0.0.1:6379
     """
     if (data is None) == (resume is None):
         raise UsageError("give either --data or --resume", fix="automl-vision search --data ./imgs --budget 10m")
-    if resume is not None and any(value is not None for value in (*overrides.values(), config, out)):
-        raise UsageError("a resumed run keeps its settings", value=str(resume), fix="give --resume alone")
+    moved = {name: overrides[name] for name in MOVABLE if overrides.get(name) is not None}
+    kept = [value for name, value in overrides.items() if name not in MOVABLE]
+    if resume is not None and any(value is not None for value in (*kept, config, out)):
+        raise UsageError(
+            "a resumed run keeps its settings",
+            value=str(resume),
+            fix="give --resume alone, or with what says where it runs (--cluster)",
+        )
     settings = load_settings(config, overrides)
     require_trackers(settings.output.track)
     if data is not None:
@@ -75,7 +83,7 @@ def search(
                 data, settings, out=out, tell=tell, stop=stop, started=PROCESS_START, fail_on_leak=fail_on_leak
             )
         elif resume is not None:
-            run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START)
+            run = resume_search(resume, tell=tell, stop=stop, started=PROCESS_START, moved=moved)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
     _leave(run)
 

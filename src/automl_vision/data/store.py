@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,38 @@ from automl_vision.data.donors import Donors
 from automl_vision.data.fact_table import PLANE_ROW, table_of
 from automl_vision.data.facts import FACT_COLUMNS, Facts
 from automl_vision.data.manifest import Manifest
-from automl_vision.data.plane import Plane, ShortPlane
+from automl_vision.data.plane import FilePlane, Plane, ShortPlane
 from automl_vision.data.plane_cache import TemporaryFolder, default_cache_dir, obtain
-from automl_vision.data.planes import how_made
+from automl_vision.data.planes import DamagedPlanes, how_it_was_made, how_made, open_squares, read_facts, read_index
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import NOTHING_KNOWN, Found, find_files
 from automl_vision.data.undisked import UndecodedPlane
 from automl_vision.errors import DataError
 
-__all__ = ["ImageStore", "SealedRowError", "build_store", "default_cache_dir", "store_of_files"]
+__all__ = ["Files", "ImageStore", "SealedRowError", "build_store", "default_cache_dir", "open_store", "store_of_files"]
 
 #: Fields along a side of a thumbnail, and images that are in memory at once to make them.
 _FIELDS, _THUMBNAIL_BATCH = 16, 256
 
 Rows = torch.Tensor | NDArray[np.int64] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files that were looked into before, and how squares are made of them.
+
+    Attributes:
+        paths: (n) of the files.
+        digests: (n) of what they held; a file that is another one by now is an error when it is decoded.
+        sizes: sides of the squares in pixels.
+        decode_side, resize: see `preprocess.Preprocessing`.
+    """
+
+    paths: tuple[Path, ...]
+    digests: tuple[str, ...]
+    sizes: tuple[int, ...]
+    decode_side: int = 0
+    resize: str = SQUASH
 
 
 class SealedRowError(RuntimeError):
@@ -79,6 +98,12 @@ class ImageStore:
         """A worker process opens the same files; only this process removes a temporary folder."""
         made = (self.decode_side, self.resize)
         return ImageStore, (self._squares, self._plane_rows, None, self.notes, self._hidden, *made)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which the squares lie; None where they are held in memory or not at all."""
+        places = {plane.file.parent if isinstance(plane, FilePlane) else None for plane in self._squares.values()}
+        return places.pop() if len(places) == 1 else None
 
     def has_image(self, rows: Rows) -> NDArray[np.bool_]:
         """(B) True where the row decoded.
@@ -231,6 +256,82 @@ def store_of_files(
     rows = np.where(facts.usable, np.arange(len(files)), -1)
     plane = UndecodedPlane(files, size, threads, decode_side, resize)
     return ImageStore({size: plane}, rows, None, decode_side=decode_side, resize=resize)
+
+
+def open_store(
+    count: int,
+    rows: NDArray[np.int64],
+    files: Files,
+    threads: int,
+    *,
+    folder: Path | None,
+    cache_dir: Path | None,
+    most_bytes: int | None = None,
+) -> ImageStore:
+    """Squares of some rows, for a process that is told what another one found out. All other rows are sealed.
+
+    Args:
+        count: rows of the manifest, N.
+        rows: (n) those that have an image.
+        files: (n) of these rows.
+        threads: that decode, where they must be decoded here.
+        folder: where that process has them, if this one sees it. None: nowhere, they are decoded when they are asked
+            for.
+        cache_dir: where they are sought, or decoded once for all processes of this machine, if `folder` is not here.
+        most_bytes: what the cache folder may grow to; None for a share of its disk.
+
+    Raises:
+        DataError: a file changed, or cannot be decoded any more.
+    """
+    squares, place, temporary = _squares_of(files, threads, folder, cache_dir, most_bytes)
+    unknown = [path for path, digest in zip(files.paths, files.digests, strict=True) if place.get(digest, -1) < 0]
+    if unknown:
+        raise DataError(
+            "an image cannot be read any more",
+            value=ascii(str(unknown[0])),
+            fix="restore it, or start a new run",
+        )
+    plane_rows, hidden = np.full(count, -1, dtype=np.int64), np.ones(count, dtype=np.bool_)
+    plane_rows[rows] = [place[digest] for digest in files.digests]
+    hidden[rows] = False
+    return ImageStore(squares, plane_rows, temporary, (), hidden, files.decode_side, files.resize)
+
+
+def _squares_of(
+    files: Files, threads: int, folder: Path | None, cache_dir: Path | None, most_bytes: int | None
+) -> tuple[dict[int, Plane], dict[str, int], TemporaryFolder | None]:
+    """Squares by side, digest -> row in them, and the temporary folder that they lie in if they do."""
+    by_digest = dict(zip(files.digests, files.paths, strict=True))
+    if folder is None:
+        own = list(by_digest.items())
+        undecoded: dict[int, Plane] = {
+            size: UndecodedPlane(own, size, threads, files.decode_side, files.resize) for size in files.sizes
+        }
+        return undecoded, {digest: at for at, (digest, _) in enumerate(own)}, None
+    try:
+        return (*_found_in(folder, files), None)
+    except DamagedPlanes:  # it is on another machine, or gone
+        sides = _checked_sizes(files.sizes)
+    ordered = dict(sorted(by_digest.items()))
+    wanted = Wanted(ordered, sides, threads, _silent, files.decode_side, files.resize)
+    key = _key(by_digest, sides, files.decode_side, files.resize)
+    planes, temporary, _ = obtain(key, wanted, cache_dir, most_bytes)
+    place = dict(zip(planes.facts["file_digest"], planes.facts[PLANE_ROW], strict=True))
+    return dict(planes.squares), place, temporary
+
+
+def _found_in(folder: Path, files: Files) -> tuple[dict[int, Plane], dict[str, int]]:
+    """The same from a folder of decoded images; their checksums were compared when it was opened first.
+
+    Raises:
+        DamagedPlanes: it is not here, or is another one.
+    """
+    index = read_index(folder, files.sizes)
+    if how_it_was_made(index) != how_made(files.sizes, files.decode_side, files.resize):
+        raise DamagedPlanes(f"{folder.name}: made in another way")
+    facts = read_facts(folder, index, ("file_digest", PLANE_ROW))
+    place = dict(zip(facts["file_digest"], facts[PLANE_ROW], strict=True))
+    return dict(open_squares(folder, index["count"], files.sizes)), place
 
 
 def thumbnails(store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:

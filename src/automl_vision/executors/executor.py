@@ -23,12 +23,17 @@ class Report(Generic[Progress]):
         attempt: the attempt it belongs to; reports of an older attempt than the last submitted are dropped.
         progress: the newest progress, None when nothing new came with the end of the job.
         ended: True when nothing more will come.
+        lost: why whoever did the job is gone, "" where nobody is; the job did not end, and may be submitted again as a
+            later attempt. Comes with `ended`, and without progress.
+        preempted: lost because a machine was taken back, as its owner had said: no fault of the job.
     """
 
     number: int
     attempt: int
     progress: Progress | None
     ended: bool
+    lost: str = ""
+    preempted: bool = False
 
 
 class Executor(Protocol[JobIn, Progress]):
@@ -36,7 +41,7 @@ class Executor(Protocol[JobIn, Progress]):
 
     @property
     def free_slots(self) -> int:
-        """How many more jobs can be taken now."""
+        """How many more jobs can be taken now; at least one while none is in work."""
         ...
 
     def submit(self, number: int, attempt: int, job: JobIn) -> None:
@@ -48,7 +53,11 @@ class Executor(Protocol[JobIn, Progress]):
         ...
 
     def poll(self) -> list[Report[Progress]]:
-        """What happened since the last call; waits for at least one report while a job is in work."""
+        """What happened since the last call; waits for at least one report while a job is in work.
+
+        Raises:
+            What the work raised: a fault that no other job would be spared.
+        """
         ...
 
     def cancel(self, number: int) -> None:

@@ -112,13 +112,15 @@ class DeviceImages:
         self._filled[size][places[new]] = True
 
 
-def on_device(source: ImageSource, rows: Sequence[torch.Tensor], device: torch.device) -> ImageSource:
+def on_device(
+    source: ImageSource, rows: Sequence[torch.Tensor], device: torch.device, share: float = 1.0
+) -> ImageSource:
     """A source for training on `device`: the same where that is the CPU, one that keeps `rows` on a GPU.
 
-    What has no room there is copied to the GPU while it computes.
+    What has no room there is copied to the GPU while it computes. `share` of the memory is this process's.
     """
     if device.type != "cuda":
         return source
     free, _ = torch.cuda.mem_get_info(device)
     ahead = PrefetchedImages(source, CudaTransfer(device))
-    return DeviceImages(ahead, torch.cat(list(rows)), device, int(MEMORY_SHARE * free))
+    return DeviceImages(ahead, torch.cat(list(rows)), device, int(MEMORY_SHARE * share * free))

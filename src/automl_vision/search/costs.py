@@ -25,12 +25,14 @@ class CostModel:
         trials: the history of this run; every timed trial sharpens the estimate.
         gmacs: backbone name -> multiply-adds at 224 px, in 1e9; None where unknown.
         n_train, n_val: rows trained on and validated in each epoch.
+        alone: seconds of one process that has the machine to itself, where trials were timed that shared it.
     """
 
     trials: Sequence[Trial]
     gmacs: Callable[[str], float | None]
     n_train: int
     n_val: int
+    alone: bool = False
 
     def epoch(self, recipe: Recipe) -> float:
         """Seconds of one epoch of `recipe`, validation included; infinity before anything was timed."""
@@ -45,15 +47,19 @@ class CostModel:
         same = [trial for trial in timed if _workload(trial.recipe) == _workload(recipe)]
         fine_tunes = [trial for trial in same if trial.recipe.kind == "finetune"]
         if fine_tunes:
-            return fine_tunes[-1].seconds_per_image
+            return self._timed(fine_tunes[-1])
         nearest = same or [trial for trial in timed if trial.recipe.backbone == recipe.backbone] or timed
         if not nearest:
             return float("inf")
         return min(self._scaled(trial, recipe) for trial in nearest)
 
+    def _timed(self, trial: Trial) -> float:
+        """Seconds per image as they were measured, beside other trials or not; of the same work alone."""
+        return trial.seconds_per_image_alone if self.alone else trial.seconds_per_image
+
     def _scaled(self, trial: Trial, recipe: Recipe) -> float:
         is_step = trial.recipe.kind == "finetune"
-        forward = trial.seconds_per_image / (step_over_forward(trial.recipe) if is_step else 1.0)
+        forward = self._timed(trial) / (step_over_forward(trial.recipe) if is_step else 1.0)
         step = forward * step_over_forward(recipe)
         pixels = (recipe.resolution / trial.recipe.resolution) ** 2
         return step * pixels * self._relative_macs(recipe.backbone, trial.recipe.backbone)

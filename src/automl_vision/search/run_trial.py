@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -38,7 +39,7 @@ from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
-from automl_vision.search.trial_files import HeldOut, TrialFiles
+from automl_vision.search.trial_files import HeldOut, TrialFiles, TrialReplaced
 from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
 from automl_vision.training.compiling import StepCompiler
@@ -75,10 +76,39 @@ class TrialInterrupted(Exception):
 
 @dataclass(frozen=True)
 class Assignment:
-    """What an executor is asked to do: train `trial` until `until` epochs are done."""
+    """What an executor is asked to do: train `trial` until `until` epochs are done.
+
+    Attributes:
+        trial: with the number of its attempt.
+        until: epochs.
+        heads: those that fine-tunes start with: (backbone, head, number of the trial that fitted it to features).
+        tests_symmetries: whether this is the probe that tells whether images may be mirrored and turned.
+    """
 
     trial: Trial
     until: int
+    heads: tuple[tuple[str, str, int], ...] = ()
+    tests_symmetries: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON."""
+        heads = [list(head) for head in self.heads]
+        return {
+            "trial": self.trial.to_dict(),
+            "until": self.until,
+            "heads": heads,
+            "tests_symmetries": self.tests_symmetries,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Assignment:
+        """The assignment that `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError: the values are not those of an assignment.
+        """
+        heads = tuple((name, head, number) for name, head, number in values["heads"])
+        return cls(Trial.from_dict(values["trial"]), values["until"], heads, values["tests_symmetries"])
 
 
 @dataclass(frozen=True)
@@ -134,37 +164,54 @@ class TrialRunner:
 
     def __post_init__(self) -> None:
         for trial in self.history:
-            if trial.recipe.kind != "finetune" and trial.state == "complete":
-                self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
+            self.learn(trial)
         self.tests_symmetries &= not any("symmetries" in trial.notes for trial in self.history)
 
+    def learn(self, trial: Trial) -> None:
+        """Take what came of a trial that another process ran: its head starts fine-tunes."""
+        if trial.recipe.kind != "finetune" and trial.state == "complete":
+            self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
+
     def __call__(self, assignment: Assignment) -> Iterator[Trial]:
-        """Yield the trial after every epoch; the last one has its new state and is committed before it is seen."""
+        """Yield the trial after every epoch; the last one has its new state and is committed before it is seen.
+
+        Nothing is yielded or written any more once a newer attempt of the trial was claimed.
+        """
+        self._heads.update({(name, head): number for name, head, number in assignment.heads})
         work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
             assignment.trial.recipe.kind
         ]
-        latest = assignment.trial
+        latest = self._with_share(assignment.trial)
+        assignment = dataclasses.replace(assignment, trial=latest)
         try:
             for latest in work(assignment):
                 if latest.recipe.kind != "finetune":  # their records are written with their checkpoints
                     self.files.commit(latest)
                 yield latest
+        except TrialReplaced:
+            return
         except TrialInterrupted:
             yield latest.replace(state="paused")
         except TooLittleMemory as error:
-            yield self._failed(latest, str(error), out_of_memory=True)
+            yield from self._failed(latest, str(error), out_of_memory=True)
         except (TrialFailed, WeightsError) as error:
             # Weights that cannot be had end this candidate and not the run.
-            yield self._failed(latest, str(error))
+            yield from self._failed(latest, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            yield self._failed(latest, "not enough memory, not even for one image at a time", out_of_memory=True)
+            yield from self._failed(latest, "not enough memory, not even for one image at a time", out_of_memory=True)
 
-    def _failed(self, trial: Trial, error: str, **notes: Any) -> Trial:
+    def _with_share(self, trial: Trial) -> Trial:
+        """The notes say where others run beside it: its seconds are not those of a machine of its own."""
+        share = {"share": self.runtime.share} if self.runtime.share < 1 else {}
+        return trial.replace(notes={**trial.notes, **share}) if share else trial
+
+    def _failed(self, trial: Trial, error: str, **notes: Any) -> Iterator[Trial]:
         failed = trial.replace(state="failed", error=error, notes={**trial.notes, **notes})
-        self.files.commit(failed)
-        return failed
+        with contextlib.suppress(TrialReplaced):  # how this attempt ended is of no interest then
+            self.files.commit(failed)
+            yield failed
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How images are prepared for the backbone of `recipe`."""
@@ -213,7 +260,7 @@ class TrialRunner:
         done = self._completed(trial, net, probe.probabilities(frozen.val))
         if done.score is not None:
             held_out = HeldOut(trial.number, done.score, frozen.rows.numpy(), probe.out_of_fold)
-            self.files.keep_held_out(held_out)
+            self.files.keep_held_out(held_out, attempt=trial.attempt)
         self._keep(done, frozen)
         yield done.replace(
             seconds=time.monotonic() - started,
@@ -223,7 +270,8 @@ class TrialRunner:
                 "trained_on": len(frozen.labels),
                 "folds": folds,
                 "repeats": repeats,
-                **self._symmetries(net, trial.recipe, frozen, probe.strength),
+                **(self._symmetries(net, trial.recipe, frozen, probe.strength) if assignment.tests_symmetries else {}),
+                **kept_notes(trial),
             },
         )
 
@@ -243,7 +291,7 @@ class TrialRunner:
 
     def _completed(self, trial: Trial, net: Classifier, probabilities: NDArray[np.float32]) -> Trial:
         """A trial on frozen features that is done: its weights are saved, and its head starts fine-tunes."""
-        self.files.save_result(trial.number, net.state_dict(), probabilities)
+        self.files.save_result(trial.number, net.state_dict(), probabilities, attempt=trial.attempt)
         self._heads[trial.recipe.backbone, trial.recipe.head] = trial.number
         return trial.replace(
             state="complete",
@@ -395,6 +443,8 @@ class TrialRunner:
     def _fine_tune(self, assignment: Assignment) -> Iterator[Trial]:
         trial, trainer = self._trainer(assignment.trial)
         saver = TrialSaver(self.files, trainer)
+        if self.files.fenced and trial.attempt > 1 and trial.epochs_done:
+            trial = saver.take_over(trial)
         if trial.epochs_done >= assignment.until:
             # The process died between writing the checkpoint and the record: all of the work was done before.
             trial = trial.replace(state="paused")
@@ -436,7 +486,9 @@ class TrialRunner:
             # A checkpoint of another recipe is what a trial left whose record was lost, and its number with it.
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
         trainer.load_state(checkpoint["trainer"])
-        return Trial.from_dict(checkpoint["trial"]).replace(state="running", attempt=trial.attempt), trainer
+        known = Trial.from_dict(checkpoint["trial"])
+        notes = {**known.notes, **kept_notes(trial)}
+        return known.replace(state="running", attempt=trial.attempt, notes=notes), trainer
 
     def start_head(self, net: Classifier, recipe: Recipe) -> None:
         """Start from the head that was fitted to frozen features, so that fine-tuning begins where that ended."""
@@ -467,6 +519,11 @@ class TrialRunner:
             state=_next_state(result, until),
             notes=_with_step(trial, result),
         )
+
+
+def kept_notes(trial: Trial) -> dict[str, Any]:
+    """Notes that tell where a trial runs, and of workers that were lost with it: a checkpoint knows older ones."""
+    return {name: trial.notes[name] for name in ("share", "lost", "lost_why") if name in trial.notes}
 
 
 def _next_state(result: EpochResult, until: int) -> str:

@@ -11,9 +11,9 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from automl_vision.executors import Executor
+from automl_vision.executors import Executor, Report
 from automl_vision.models.heads import LINEAR
 from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
@@ -49,6 +49,8 @@ WORTH_A_TRY = 0.3
 PROBE_SHARE = 0.25
 #: After so many failures in a row nothing new is started: their fault is one that no other recipe will cure.
 FAILURES_IN_A_ROW = 10
+#: How often a trial goes on elsewhere after whoever worked on it was lost: what kills four workers is the trial.
+MOST_LOST = 3
 #: What a place further down in the portfolio is worth, as a share of candidates that are beaten.
 PORTFOLIO_STEP = 0.02
 #: What a standard deviation of the probes' scores is worth.
@@ -156,6 +158,30 @@ class SearchTask:
         )
 
 
+class Records(Protocol):
+    """The durable records of trials: what is told of them by whoever is gone does not count, they do."""
+
+    def claim(self, trial: Trial) -> Trial:
+        """Make durable that an attempt begins; the trial with its number, which is no other start's."""
+        ...
+
+    def record(self, number: int) -> Trial | None:
+        """The newest record of a trial; None where there is none."""
+        ...
+
+
+class NoRecords:
+    """Trials that leave nothing behind."""
+
+    def claim(self, trial: Trial) -> Trial:
+        """The trial as it is."""
+        return trial
+
+    def record(self, _number: int) -> Trial | None:
+        """None."""
+        return None
+
+
 @dataclass(frozen=True)
 class SearchEnded:
     """The last event: why the search ended (a key of `STOP_REASONS`)."""
@@ -173,6 +199,7 @@ class Search:
         seconds_left: seconds until the search must end; at or below 0 it ends at the next event.
         interrupted: whether the user asked to stop.
         first_number: new trials are not numbered below it, where the run has trials of other searches.
+        records: of the trials; attempts are claimed there, and a lost trial goes on from what is there.
     """
 
     def __init__(
@@ -184,6 +211,7 @@ class Search:
         seconds_left: Callable[[], float],
         interrupted: Callable[[], bool] = lambda: False,
         first_number: int = 0,
+        records: Records | None = None,
     ) -> None:
         self.task = task
         self._executor = executor
@@ -191,11 +219,13 @@ class Search:
         self._interrupted = interrupted
         self._first_number = first_number
         self._trials: dict[int, Trial] = {}
+        self._in_work: dict[int, Assignment] = {}
         self._scheduler = Scheduler(lambda trial: self._epoch_seconds(trial.recipe), overhead=TRIAL_OVERHEAD)
         for trial in history:
             self._put(_adopted(trial, task))
         self._earlier = frozenset(self._trials)  # what did not fit then may fit now: memory is another, or free again
-        self._in_work: set[int] = set()
+        self._records = records or NoRecords()
+        self._again: list[tuple[Trial, int]] = []  # lost, and not submitted again yet
         self._time = 0.0  # seconds that the whole search has, known when it begins
 
     @property
@@ -223,6 +253,11 @@ class Search:
     # --- stages -------------------------------------------------------------------------------------------------
 
     def _probe_backbones(self) -> Iterator[Trial]:
+        """All of them, and their ends: what is tried then, and how, depends on what they say."""
+        yield from self._submit_probes()
+        yield from self._await_all()
+
+    def _submit_probes(self) -> Iterator[Trial]:
         if not self._needs_probes:
             return
         for name in self.task.backbones:
@@ -248,28 +283,27 @@ class Search:
         """On the features of the best probe. Fine-tunes wait for it: it decides which space they are of."""
         if self.task.head == LINEAR:
             return
-        while self._in_work:
-            yield from self._collect()
         best = max(
             (trial for trial in self.trials if _is_complete_probe(trial)), key=lambda each: each.rank, default=None
         )
         if best is None or self._out_of_time() or any(_tells_of_head(trial) for trial in self.trials):
             return
         recipe = dataclasses.replace(best.recipe, kind="head")
-        yield self._submit(self._new_trial(recipe, {}, self.task.head, notes=dict(best.notes)), until=0)
-        while self._in_work:
-            yield from self._collect()
+        yield self._submit(self._new_trial(recipe, {}, self.task.head, notes=_without_losses(best)), until=0)
+        yield from self._await_all()
 
     def _fine_tune(self) -> Iterator[Trial]:
         while True:
-            while self._executor.free_slots and not self._reason_to_stop():
+            while self._executor.free_slots and not self._again and not self._reason_to_stop():
                 yield from self._give_up(self._scheduler.surplus())
                 marks = self._marks()
                 decision = self._decide(marks)
                 if isinstance(decision, Finish):
                     break
                 yield self._submit(*self._chosen(decision))
-            if not self._in_work:
+            if self._reason_to_stop() == "converged":
+                yield from self._cancel_others()
+            if not self._busy:
                 return
             yield from self._collect()
 
@@ -283,28 +317,83 @@ class Search:
         return self._trials[decision.number], decision.until
 
     def _put(self, trial: Trial) -> Trial:
-        """Take the newest state of a trial."""
+        """Take the newest state of a trial; until its work ended, the scheduler leaves it alone."""
         self._trials[trial.number] = trial
         if trial.recipe.kind == "finetune":
-            self._scheduler.tell(trial)
+            self._scheduler.tell(trial.replace(state="running") if trial.number in self._in_work else trial)
         return trial
 
+    @property
+    def _busy(self) -> bool:
+        """Whether anything is in work, or is going to be once there is a slot for it."""
+        return bool(self._in_work or self._again)
+
+    def _await_all(self) -> Iterator[Trial]:
+        while self._busy:
+            yield from self._collect()
+
     def _submit(self, trial: Trial, until: int) -> Trial:
-        started = self._put(trial.replace(state="running"))
-        self._in_work.add(trial.number)
-        self._executor.submit(trial.number, trial.attempt, Assignment(trial, until))
+        started = self._put(self._records.claim(trial.replace(state="running")))
+        others = [each for each in self.trials if each.number != trial.number]
+        assignment = Assignment(started, until, _fitted_heads(others), not any(map(_tests_symmetries, others)))
+        self._in_work[trial.number] = assignment
+        self._executor.submit(started.number, started.attempt, assignment)
         return started
 
     def _collect(self) -> Iterator[Trial]:
-        """Take the executor's reports; one of an attempt that was replaced is dropped."""
+        """Take the executor's reports; one of an attempt that was replaced or cancelled is dropped."""
         for report in self._executor.poll():
-            if report.attempt < self._trials[report.number].attempt:
+            if report.number not in self._in_work or report.attempt < self._in_work[report.number].trial.attempt:
+                continue
+            if report.lost:
+                yield from self._lost(report)
                 continue
             if report.progress is not None:
                 yield self._put(report.progress)
             if report.ended:
-                self._in_work.discard(report.number)
-                yield from self._without_end(self._trials[report.number])
+                del self._in_work[report.number]
+                yield from self._without_end(self._put(self._trials[report.number]))
+        yield from self._submit_again()
+
+    def _lost(self, report: Report[Trial]) -> Iterator[Trial]:
+        """Whoever worked on a trial is gone: its newest record counts, and where that has no end, it goes on.
+
+        What is written of it here is of a later attempt, so that whoever was lost cannot write over it.
+        """
+        assignment = self._in_work.pop(report.number)
+        newest = self._records.record(report.number) or assignment.trial
+        attempt = assignment.trial.attempt + 1
+        if newest.state != "running":  # it was over, and nobody was left to tell
+            yield self._put(newest.replace(attempt=attempt) if newest.state == "paused" else newest)
+            return
+        times = assignment.trial.notes.get("lost", 0) + (not report.preempted)
+        notes = {**newest.notes, "lost": times, "lost_why": report.lost}
+        trial = newest.replace(attempt=attempt, notes=notes)
+        if times > MOST_LOST:
+            error = f"whoever worked on it was lost {times} times, at last because {report.lost}"
+            yield self._put(trial.replace(state="failed", error=error))
+            return
+        self._again.append((trial, assignment.until))
+        yield self._put(trial)
+
+    def _submit_again(self) -> Iterator[Trial]:
+        """Trials that were lost come before others; they wait where the search is over."""
+        if self._reason_to_stop():
+            waiting, self._again = self._again, []
+            for trial, _ in waiting:
+                yield self._put(trial.replace(state="paused"))
+        while self._again and self._executor.free_slots:
+            yield self._submit(*self._again.pop(0))
+
+    def _cancel_others(self) -> Iterator[Trial]:
+        """Nothing is left to gain: trials in work beside the best are given up, as of what is on disk of them."""
+        best = best_trial(self.trials)
+        for number in [each for each in self._in_work if best is None or each != best.number]:
+            assignment = self._in_work.pop(number)
+            self._executor.cancel(number)
+            newest = self._records.record(number) or assignment.trial
+            attempt = assignment.trial.attempt + 1  # whatever it still writes is of no interest
+            yield self._put(newest if newest.state != "running" else newest.replace(state="paused", attempt=attempt))
 
     def _without_end(self, trial: Trial) -> Iterator[Trial]:
         """A trial whose work is over must have said how it ended, or it would wait for ever."""
@@ -491,6 +580,23 @@ class Search:
         if self.task.max_trials and len(states) >= self.task.max_trials:
             return "trials"
         return "failures" if states[-FAILURES_IN_A_ROW:] == ["failed"] * FAILURES_IN_A_ROW else ""
+
+
+def _fitted_heads(trials: Iterable[Trial]) -> tuple[tuple[str, str, int], ...]:
+    """(backbone, head, number) of the heads that were fitted to frozen features; later ones replace earlier ones."""
+    done = (trial for trial in trials if trial.recipe.kind != "finetune" and trial.state == "complete")
+    newest = {(trial.recipe.backbone, trial.recipe.head): trial.number for trial in done}
+    return tuple((name, head, number) for (name, head), number in newest.items())
+
+
+def _tests_symmetries(trial: Trial) -> bool:
+    """Whether a probe tells which symmetries the classes have, or is about to."""
+    return trial.recipe.kind == "probe" and (trial.state == "running" or "symmetries" in trial.notes)
+
+
+def _without_losses(trial: Trial) -> dict[str, Any]:
+    """The notes of a trial that are about its features."""
+    return {name: value for name, value in trial.notes.items() if name not in ("lost", "lost_why")}
 
 
 def adopted_heads(trials: Sequence[Trial]) -> dict[str, str]:

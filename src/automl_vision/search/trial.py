@@ -55,7 +55,7 @@ class Trial:
         origin: who proposed it: "probe", "portfolio", a name of `samplers.SAMPLERS`, or of `head_choice.HEAD_KINDS` for
             another head on frozen features.
         state: a key of `STATES`.
-        attempt: 1 for the first start, one more after each crash; an older attempt's report is refused.
+        attempt: 1 for the first start, one more after each crash or loss; an older attempt's report is refused.
         epochs: what happened so far.
         score: best objective on validation, None before the first validation.
         loss: validation loss of the epoch that gave `score`; breaks ties.
@@ -69,7 +69,9 @@ class Trial:
             "compiling" where there is something to say of that;
             "strength", "trained_on", "folds" and "repeats" of a probe, and of the first one "symmetries"
             (`symmetry.SymmetryTest.to_dict`);
-            "head_search" of another head (`head_choice.HeadChoice.to_dict`).
+            "head_search" of another head (`head_choice.HeadChoice.to_dict`);
+            "share" of the machine that it was timed with, where others ran beside it;
+            "lost": how often whoever worked on it was lost, and "lost_why": how, the last time.
     """
 
     number: int
@@ -91,6 +93,11 @@ class Trial:
     def epochs_done(self) -> int:
         """Number of epochs validated so far."""
         return len(self.epochs)
+
+    @property
+    def seconds_per_image_alone(self) -> float:
+        """`seconds_per_image` of one process that has the machine to itself, if what runs beside it costs its share."""
+        return self.seconds_per_image * float(self.notes.get("share", 1.0))
 
     @property
     def rank(self) -> tuple[float, float]:

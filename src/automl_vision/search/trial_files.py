@@ -5,16 +5,24 @@ trials/000012/checkpoint.pt    to go on from; only while the trial may go on
 trials/000012/best.pt          weights and validation probabilities of the best epoch; only for the best few trials
 trials/000012/predicted.pt     the class that this epoch gives each validation image; stays, for the choice among all
 trials/held_out.pt             what the best probe says of each training image when it is fitted without its group
+
+Where trials run in other processes, one may stall, be replaced, and wake up. So a start is *claimed* by the driver
+before it is given away, and each attempt after the first has files of its own, which no other attempt writes:
+
+trials/000012.attempt-2.json   the record of the second attempt
+trials/000012/attempt-2/       its files
+trials/000012/[attempt-2/]held_out.pt    instead of the one above, since two probes may end at once
+
+Whoever reads takes the newest attempt that has what is asked for. Numbers of attempts are never given twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +31,17 @@ from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import UNFINISHED, write_json
+from automl_vision.place import Place, files_below, is_folder, make_folder, remove_folder, set_aside
 from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
 
 #: Probabilities of training images that are kept at most (80 MB): 20,000 images of 1,000 classes.
 MOST_HELD_OUT = 20_000_000
-_HELD_OUT = "held_out.pt"
+_HELD_OUT, _CHECKPOINT, _BEST, _PREDICTED = "held_out.pt", "checkpoint.pt", "best.pt", "predicted.pt"
+_ATTEMPT = "attempt-"
+#: The record of an attempt, also one that was set aside.
+_RECORD_NAME = re.compile(r"(\d{6,})(?:\.attempt-(\d+))?\.json(?:\.corrupt)?")
 
 
 @dataclass(frozen=True)
@@ -62,74 +74,147 @@ class HeldOut:
     probabilities: NDArray[np.float32]
 
 
+class TrialReplaced(Exception):
+    """A newer attempt of the trial was claimed: this one is over, and writes nothing more."""
+
+
 class TrialFiles:
     """The `trials` folder of one run.
 
     Args:
-        folder: created when missing.
+        folder: created when missing; an address will do.
+        fenced: whether attempts are kept apart, because processes that outlive what is believed of them may write. In
+            a folder of one process, each attempt takes the files of the one before it. May be set later.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place, *, fenced: bool = False) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.fenced = fenced
+        make_folder(folder)
+
+    # --- records ------------------------------------------------------------------------------------------------
+
+    def claim(self, trial: Trial) -> Trial:
+        """Make durable that an attempt begins, before anybody works on it; the trial with its number.
+
+        It is that of `trial`, or a later one where that was taken by another start. Where attempts are not kept
+        apart, nothing is written.
+        """
+        if not self.fenced:
+            return trial
+        newest = self._newest_claim(trial.number)
+        known = self.record(trial.number)
+        goes_on = known is not None and (known.attempt, known.recipe) == (newest, trial.recipe)
+        first_free = newest if goes_on else newest + 1
+        claimed = trial.replace(state="running", attempt=max(trial.attempt, first_free))
+        self.commit(claimed)
+        return claimed
 
     def commit(self, trial: Trial) -> None:
-        """Make the record of `trial` durable; from here on no crash loses it."""
+        """Make the record of `trial` durable; from here on no crash loses it.
+
+        Raises:
+            TrialReplaced: attempts are kept apart, and a newer one was claimed.
+        """
+        self._require_newest(trial.number, trial.attempt)
         values = trial.to_dict()
-        write_json(self._record(trial.number), {**values, "checksum": _checksum(values)})
+        write_json(self._record(trial.number, trial.attempt), {**values, "checksum": _checksum(values)})
 
     def read(self) -> tuple[list[Trial], list[str]]:
-        """All trials by number, and what was found damaged (those records are renamed to `*.corrupt`)."""
+        """All trials by number, and what was found damaged (those records are renamed to `*.corrupt`).
+
+        Where the newest attempt of a trial has no record that can be read, the one before it counts, and what the
+        newest wrote goes with its record.
+        """
         self._sweep()
-        trials: list[Trial] = []
+        trials: dict[int, Trial] = {}
         damaged: list[str] = []
-        for file in sorted(self.folder.glob("[0-9]*.json")):
+        for file in sorted(self.folder.glob("[0-9]*.json"), key=_by_attempt):
             trial = _read_record(file)
-            if trial is None:
-                file.rename(file.with_suffix(".json.corrupt"))
-                damaged.append(file.name)
-            else:
-                trials.append(trial)
-        return trials, damaged
+            if trial is not None:
+                trials[trial.number] = trial
+                continue
+            set_aside(file)
+            damaged.append(file.name)
+        for name in damaged:
+            self._drop_newer(name, trials)
+        return [trials[number] for number in sorted(trials)], damaged
 
     def record(self, number: int) -> Trial | None:
         """One trial, or None where there is no record of it that can be read; nothing is changed on disk."""
-        file = self._record(number)
-        return _read_record(file) if file.is_file() else None
+        files = (self._record_file(number, attempt) for attempt in reversed(self._claims(number)))
+        known = (_read_record(file) for file in files if file.is_file())
+        return next((trial for trial in known if trial is not None), None)
+
+    # --- checkpoints and weights --------------------------------------------------------------------------------
 
     def with_weights(self) -> list[int]:
         """Numbers of the trials whose best weights are on disk."""
-        return sorted(int(file.parent.name) for file in self.folder.glob("[0-9]*/best.pt"))
+        numbers = {int(file.name) for file in self.folder.glob("[0-9]*") if file.is_dir()}
+        return sorted(number for number in numbers if self._best_file(number) is not None)
 
-    def save_checkpoint(self, number: int, state: Mapping[str, Any]) -> None:
-        """Keep what a trial needs to go on: tensors and plain types only."""
-        self._save(number, "checkpoint.pt", dict(state))
+    def save_checkpoint(self, number: int, state: Mapping[str, Any], *, attempt: int = 1) -> None:
+        """Keep what a trial needs to go on: tensors and plain types only.
+
+        Raises:
+            TrialReplaced: a newer attempt was claimed.
+        """
+        self._save(number, attempt, _CHECKPOINT, dict(state))
 
     def load_checkpoint(self, number: int) -> dict[str, Any] | None:
         """The last checkpoint of a trial, or None where there is none that can be read."""
-        return _load(self._folder(number) / "checkpoint.pt")
+        return next((state for state in map(_load, self._files(number, _CHECKPOINT)) if state is not None), None)
 
-    def save_result(self, number: int, weights: Mapping[str, torch.Tensor], probabilities: NDArray[np.float32]) -> None:
-        """Keep the best weights so far and the (N_val, C) validation probabilities they give: both or none."""
-        self._save(number, "best.pt", {"weights": dict(weights), "probabilities": torch.from_numpy(probabilities)})
-        self._save(number, "predicted.pt", {"predicted": torch.from_numpy(probabilities.argmax(axis=1))})
+    def save_result(
+        self,
+        number: int,
+        weights: Mapping[str, torch.Tensor],
+        probabilities: NDArray[np.float32],
+        *,
+        attempt: int = 1,
+    ) -> None:
+        """Keep the best weights so far and the (N_val, C) validation probabilities they give: both or none.
+
+        Raises:
+            TrialReplaced: a newer attempt was claimed.
+        """
+        content = {"weights": dict(weights), "probabilities": torch.from_numpy(probabilities)}
+        self._save(number, attempt, _BEST, content)
+        self._save(number, attempt, _PREDICTED, {"predicted": torch.from_numpy(probabilities.argmax(axis=1))})
 
     def load_result(self, number: int) -> Result | None:
         """The best epoch of a trial, or None where its weights were given up or cannot be read."""
-        content = _load(self._folder(number) / "best.pt")
+        file = self._best_file(number)
+        content = _load(file) if file is not None else None
         return Result(content["weights"], content["probabilities"].numpy()) if content else None
 
     def load_predicted(self, number: int) -> NDArray[np.int64] | None:
         """(N_val) class that the best epoch of a trial gives each image, or None where that cannot be read."""
-        content = _load(self._folder(number) / "predicted.pt")
+        place = self._place_of_result(number)
+        content = _load(place / _PREDICTED) if place is not None else None
         if content is not None:
             predicted: NDArray[np.int64] = content["predicted"].numpy()
             return predicted
         result = self.load_result(number)  # a run of an earlier version, or one that was killed in between
         return None if result is None else result.probabilities.argmax(axis=1)
 
-    def keep_held_out(self, held_out: HeldOut) -> None:
-        """Keep what a probe says of training images, unless a better probe's is there, or it is too large."""
+    def best(self, trials: Iterable[Trial]) -> tuple[Trial, Result] | None:
+        """The best of `trials` whose weights can be read; a damaged file costs its trial, not the run."""
+        scored = [trial for trial in trials if trial.score is not None]
+        for trial in sorted(scored, key=lambda trial: (*trial.rank, -trial.number), reverse=True):
+            result = self.load_result(trial.number)
+            if result is not None:
+                return trial, result
+        return None
+
+    # --- what probes say of training images ---------------------------------------------------------------------
+
+    def keep_held_out(self, held_out: HeldOut, *, attempt: int = 1) -> None:
+        """Keep what a probe says of training images, unless a better probe's is there, or it is too large.
+
+        Raises:
+            TrialReplaced: a newer attempt was claimed.
+        """
         if held_out.probabilities.size > MOST_HELD_OUT:
             return
         known = self.load_held_out()
@@ -141,61 +226,152 @@ class TrialFiles:
             "rows": torch.from_numpy(held_out.rows),
             "probabilities": torch.from_numpy(held_out.probabilities),
         }
-        save_tensors(self.folder / _HELD_OUT, content)
+        if not self.fenced:
+            save_tensors(self.folder / _HELD_OUT, content)
+            return
+        self._save(held_out.trial, attempt, _HELD_OUT, content)
+        self._drop_worse_held_out()
 
     def load_held_out(self) -> HeldOut | None:
         """What the best probe says of training images, or None where there is none that can be read."""
-        content = _load(self.folder / _HELD_OUT)
-        if content is None:
-            return None
-        rows, probabilities = content["rows"].numpy(), content["probabilities"].numpy()
-        return HeldOut(content["trial"], content["score"], rows, probabilities)
+        known = [held_out for held_out in map(_load_held_out, self._held_out_files()) if held_out is not None]
+        return max(known, key=_held_out_rank, default=None)
 
-    def best(self, trials: Iterable[Trial]) -> tuple[Trial, Result] | None:
-        """The best of `trials` whose weights can be read; a damaged file costs its trial, not the run."""
-        scored = [trial for trial in trials if trial.score is not None]
-        for trial in sorted(scored, key=lambda trial: (*trial.rank, -trial.number), reverse=True):
-            result = self.load_result(trial.number)
-            if result is not None:
-                return trial, result
-        return None
+    # --- bounding the disk --------------------------------------------------------------------------------------
 
     def prune(self, trials: Sequence[Trial], keep: int = KEPT_BEST, *, also: Collection[int] = ()) -> None:
         """Bound the disk: weights of the best `keep` fine-tunes and of `also`, and checkpoints of those that may go on.
 
-        Weights of all trials on frozen features stay: fine-tunes start with their heads.
+        Weights of all trials on frozen features stay: fine-tunes start with their heads. Of several attempts, what
+        the newest has of its own stays.
         """
         fine_tunes = [trial for trial in trials if trial.recipe.kind == "finetune"]
-        weights = kept_files(fine_tunes, keep).weights
+        weights = {*kept_files(fine_tunes, keep).weights, *also}
+        weights |= {trial.number for trial in trials if trial.recipe.kind != "finetune"}
         checkpoints = kept_files(trials).checkpoints
+        present = files_below(self.folder)  # asked once: an object store takes its time for each question
         for trial in trials:
-            if trial.number not in checkpoints:
-                (self._folder(trial.number) / "checkpoint.pt").unlink(missing_ok=True)
-        for trial in fine_tunes:
-            if trial.number not in {*weights, *also}:
-                (self._folder(trial.number) / "best.pt").unlink(missing_ok=True)
+            self._keep_newest(trial.number, _CHECKPOINT, 1 if trial.number in checkpoints else 0, present)
+            self._keep_newest(trial.number, _BEST, 1 if trial.number in weights else 0, present)
 
     def discard(self, number: int) -> None:
-        """Remove the files of a trial, but not its record."""
-        shutil.rmtree(self._folder(number), ignore_errors=True)
+        """Remove the files of a trial, but not its records."""
+        remove_folder(self._folder(number))
 
-    def _record(self, number: int) -> Path:
-        return self.folder / _record_name(number)
+    def _keep_newest(self, number: int, name: str, count: int, present: Collection[str]) -> None:
+        own = [each for each in present if each.startswith(f"{number:06d}/") and each.endswith(f"/{name}")]
+        for each in sorted(own, key=_attempt_of_file, reverse=True)[count:]:
+            (self.folder / each).unlink(missing_ok=True)
 
-    def _folder(self, number: int) -> Path:
-        return self.folder / f"{number:06d}"
+    # --- places -------------------------------------------------------------------------------------------------
 
-    def _save(self, number: int, name: str, value: Mapping[str, Any]) -> None:
-        self._folder(number).mkdir(exist_ok=True)
-        save_tensors(self._folder(number) / name, value)
+    def _record(self, number: int, attempt: int) -> Place:
+        return self._record_file(number, self._own(number, attempt))
+
+    def _record_file(self, number: int, attempt: int) -> Place:
+        return self.folder / _record_name(number, attempt)
+
+    def _folder(self, number: int, attempt: int = 1) -> Place:
+        folder = self.folder / f"{number:06d}"
+        return folder if attempt == 1 else folder / _attempt_name(attempt)
+
+    def _own(self, number: int, attempt: int) -> int:
+        """The attempt whose files this one writes: its own, or the newest there is where they are not kept apart."""
+        return attempt if self.fenced else max(self._newest_claim(number), 1)
+
+    def _claims(self, number: int) -> list[int]:
+        """Attempts that were claimed, those with a damaged record too; ascending."""
+        names = (_RECORD_NAME.fullmatch(file.name) for file in self.folder.glob(f"{number:06d}.*json*"))
+        return sorted({int(name[2] or 1) for name in names if name is not None})
+
+    def _newest_claim(self, number: int) -> int:
+        return max(self._claims(number), default=0)
+
+    def _require_newest(self, number: int, attempt: int) -> None:
+        if self.fenced and self._newest_claim(number) > attempt:
+            raise TrialReplaced
+
+    def _files(self, number: int, name: str) -> Iterator[Place]:
+        """The files of this name that the attempts of a trial have, newest attempt first."""
+        places = (self._folder(number, attempt) / name for attempt in (*self._later_attempts(number), 1))
+        return (file for file in places if file.is_file())
+
+    def _later_attempts(self, number: int) -> list[int]:
+        """Attempts after the first that wrote anything, newest first."""
+        try:
+            names = [each.name for each in self._folder(number).iterdir()]
+        except OSError:  # no attempt wrote anything
+            return []
+        return sorted((int(name.removeprefix(_ATTEMPT)) for name in names if name.startswith(_ATTEMPT)), reverse=True)
+
+    def _place_of_result(self, number: int) -> Place | None:
+        """The folder of the newest attempt that ever saved a result; its weights may have been given up since."""
+        best, predicted = next(self._files(number, _BEST), None), next(self._files(number, _PREDICTED), None)
+        places = [file.parent for file in (best, predicted) if file is not None]
+        return max(places, key=_number_of, default=None)
+
+    def _best_file(self, number: int) -> Place | None:
+        """Those of an older attempt are not the weights that its newest record tells of."""
+        place = self._place_of_result(number)
+        return place / _BEST if place is not None and (place / _BEST).is_file() else None
+
+    def _held_out_files(self) -> list[Place]:
+        own = [file for name in (f"[0-9]*/{_HELD_OUT}", f"[0-9]*/*/{_HELD_OUT}") for file in self.folder.glob(name)]
+        return [self.folder / _HELD_OUT, *own]
+
+    def _drop_worse_held_out(self) -> None:
+        """All but the best, whichever of two probes that end at once comes first: each sees at least its own."""
+        best = self.load_held_out()
+        for file in self._held_out_files():
+            held_out = _load_held_out(file)
+            if best is not None and held_out is not None and _held_out_rank(held_out) < _held_out_rank(best):
+                file.unlink(missing_ok=True)
+
+    def _save(self, number: int, attempt: int, name: str, value: Mapping[str, Any]) -> None:
+        self._require_newest(number, attempt)
+        folder = self._folder(number, self._own(number, attempt))
+        make_folder(folder)
+        save_tensors(folder / name, value)
+
+    def _drop_newer(self, record: str, trials: Mapping[int, Trial]) -> None:
+        """Remove the files of a damaged record where an older one counts instead: it does not tell of their weights."""
+        name = _RECORD_NAME.fullmatch(record)
+        if name is None or name[2] is None:
+            return
+        number, attempt = int(name[1]), int(name[2])
+        if number in trials and trials[number].attempt < attempt:
+            remove_folder(self._folder(number, attempt))
 
     def _sweep(self) -> None:
+        if not is_folder(self.folder):
+            return  # objects are put whole
         for leftover in self.folder.rglob(f"*{UNFINISHED}"):
             leftover.unlink(missing_ok=True)
 
 
-def _record_name(number: int) -> str:
-    return f"{number:06d}.json"
+def _record_name(number: int, attempt: int = 1) -> str:
+    return f"{number:06d}.json" if attempt == 1 else f"{number:06d}.{_attempt_name(attempt)}.json"
+
+
+def _attempt_name(attempt: int) -> str:
+    return f"{_ATTEMPT}{attempt}"
+
+
+def _number_of(folder: Place) -> int:
+    """The attempt that a folder belongs to."""
+    return int(folder.name.removeprefix(_ATTEMPT)) if folder.name.startswith(_ATTEMPT) else 1
+
+
+def _attempt_of_file(name: str) -> int:
+    """The attempt that wrote a file, by its name below the folder of all trials."""
+    attempt = name.split("/")[1]
+    return int(attempt.removeprefix(_ATTEMPT)) if attempt.startswith(_ATTEMPT) else 1
+
+
+def _by_attempt(file: Place) -> tuple[int, str]:
+    """Records of older attempts first: a newer one replaces them."""
+    name = _RECORD_NAME.fullmatch(file.name)
+    return (int(name[2] or 1) if name is not None else 0, file.name)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
@@ -203,7 +379,7 @@ def _checksum(values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
-def _read_record(file: Path) -> Trial | None:
+def _read_record(file: Place) -> Trial | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         if values.pop("checksum") != _checksum(values):
@@ -211,13 +387,29 @@ def _read_record(file: Path) -> Trial | None:
         trial = Trial.from_dict(values)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return trial if file.name == _record_name(trial.number) else None  # a copy of another record is none of its own
+    name = _RECORD_NAME.fullmatch(file.name)
+    attempt = int(name[2] or 1) if name is not None else 0
+    # A copy of another record is none of its own. Where attempts are not kept apart, later ones write over the first.
+    own = file.name == _record_name(trial.number, attempt) and attempt <= trial.attempt
+    return trial if own else None
 
 
-def _load(file: Path) -> dict[str, Any] | None:
+def _load(file: Place) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
         return load_tensors(file)
     except ModelFileError:
         return None  # the trial starts again, or another one is the best; `read` has named damaged records
+
+
+def _load_held_out(file: Place) -> HeldOut | None:
+    content = _load(file)
+    if content is None:
+        return None
+    return HeldOut(content["trial"], content["score"], content["rows"].numpy(), content["probabilities"].numpy())
+
+
+def _held_out_rank(held_out: HeldOut) -> tuple[float, int]:
+    """Larger is better; of equals, that of the newer probe."""
+    return (held_out.score, held_out.trial)

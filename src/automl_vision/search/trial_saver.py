@@ -43,6 +43,10 @@ class TrialSaver:
             return trial
         return self._write(trial, state)
 
+    def take_over(self, trial: Trial) -> Trial:
+        """Write what an earlier attempt came to as that of this one, which owns its files from then on."""
+        return self._write(trial, self.trainer.state())
+
     def latest(self, trial: Trial) -> Trial:
         """The trial as of the newest epoch, which is on disk then."""
         return trial if self._waiting is None else self._write(*self._waiting)
@@ -52,10 +56,12 @@ class TrialSaver:
         self._waiting = None
         trial = trial.replace(score=trainer.best_score, loss=trainer.best_loss)
         if trainer.best_epoch != self._written_epoch:
-            self.files.save_result(trial.number, trainer.best_weights(), trainer.best_probabilities())
+            weights, probabilities = trainer.best_weights(), trainer.best_probabilities()
+            self.files.save_result(trial.number, weights, probabilities, attempt=trial.attempt)
             self._written_epoch = trainer.best_epoch
         if state is not None:
-            self.files.save_checkpoint(trial.number, {"trainer": state, "trial": trial.to_dict()})
+            checkpoint = {"trainer": state, "trial": trial.to_dict()}
+            self.files.save_checkpoint(trial.number, checkpoint, attempt=trial.attempt)
         self.files.commit(trial)
         self._last = time.monotonic()
         self._seconds = self._last - started

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from automl_vision.executors import Executor
 from automl_vision.search.run_trial import Assignment
-from automl_vision.search.search import Search, SearchEnded, SearchTask, adopted_heads, allowed_symmetries
+from automl_vision.search.search import Records, Search, SearchEnded, SearchTask, adopted_heads, allowed_symmetries
 from automl_vision.search.space import Space
 from automl_vision.search.trial import Trial
 
@@ -86,6 +86,7 @@ class Turns:
         history: trials of an earlier session of the same run.
         shares: the time of each backbone.
         interrupted: whether the user asked to stop.
+        records: of the trials, see `Search`.
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class Turns:
         *,
         shares: Shares,
         interrupted: Callable[[], bool] = lambda: False,
+        records: Records | None = None,
     ) -> None:
         self.task = task
         self.shares = shares
         self.reasons: dict[str, str] = {}
         self._executor = executor
         self._interrupted = interrupted
+        self._records = records
         self._trials = {trial.number: trial for trial in history}
 
     @property
@@ -134,6 +137,7 @@ class Turns:
             seconds_left=self.shares.left,
             interrupted=self._interrupted,
             first_number=max(self._trials, default=-1) + 1,
+            records=self._records,
         )
         for event in search:
             if isinstance(event, SearchEnded):

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from automl_vision.config import Settings
 from automl_vision.events import Note, StageStarted, Tell
 from automl_vision.run_dir import RunDir, how_to_resume
 from automl_vision.runtime import Clock
+
+if TYPE_CHECKING:
+    from automl_vision.stages.cluster import Joined
 
 
 @dataclass
@@ -32,6 +36,7 @@ class RunContext:
         tell: listener for events.
         stop: set from outside to end tidily.
         clock: the budget.
+        cluster: where trials run, None for this machine.
         fail_on_leak: end the run where the split that came with the data leaks.
         seconds: wall time by stage; grows as stages end.
         troubles: sentences about what went wrong beside the run, for the report's warnings; grows.
@@ -43,6 +48,7 @@ class RunContext:
     tell: Tell
     stop: StopRequest
     clock: Clock
+    cluster: Joined | None = None
     fail_on_leak: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)

@@ -88,9 +88,10 @@ def training_costs(trials: Iterable[Trial], threads: int) -> dict[str, float | N
     None where there was no fine-tune, or nobody could tell.
     """
     tuned = [trial for trial in trials if trial.recipe.kind == "finetune"]
-    epochs = [epoch for trial in tuned for epoch in trial.epochs if epoch.cpu_seconds is not None]
-    wall = sum(epoch.seconds for epoch in epochs)
-    busy = sum(epoch.cpu_seconds or 0.0 for epoch in epochs)
+    epochs = [(epoch, trial) for trial in tuned for epoch in trial.epochs if epoch.cpu_seconds is not None]
+    # Where several trials ran at a time, each had its share of the threads.
+    wall = sum(epoch.seconds * float(trial.notes.get("share", 1.0)) for epoch, trial in epochs)
+    busy = sum(epoch.cpu_seconds or 0.0 for epoch, _ in epochs)
     return {
         "peak_bytes": max((trial.peak_bytes for trial in tuned), default=0) or None,
         "cpu_utilisation": busy / wall / threads if wall else None,

@@ -16,7 +16,7 @@ from automl_vision.bundle import save_bundle
 from automl_vision.config import TrainingSettings
 from automl_vision.data.preparation import Prepared
 from automl_vision.events import TrialChanged
-from automl_vision.executors import EXECUTORS
+from automl_vision.executors import Executor
 from automl_vision.metrics import objective_for
 from automl_vision.models.backbones import backbone, has_stochastic_depth
 from automl_vision.models.device_images import on_device
@@ -28,7 +28,7 @@ from automl_vision.search.choice import Chooser
 from automl_vision.search.front import best_of_forms
 from automl_vision.search.history_file import History, RunFacts, history_file
 from automl_vision.search.judge import Judge
-from automl_vision.search.run_trial import TrialInterrupted, TrialRunner
+from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRunner
 from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial
@@ -46,6 +46,7 @@ from automl_vision.stages.reserve import (
     seconds_to_finish,
     seconds_to_report,
 )
+from automl_vision.stages.trial_executor import slots_of, trial_executor
 from automl_vision.training.batch_size import effective_batch
 from automl_vision.training.compiling import Setting, StepCompiler
 from automl_vision.training.loop import TrainingData
@@ -91,33 +92,56 @@ def objective_of(context: RunContext, prepared: Prepared) -> str:
 
 def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> Searched:
     """Search until the time or the trials end. Trials see training and validation images, and no others."""
-    files = TrialFiles(context.run.path / run_dir.TRIALS)
+    files = TrialFiles(context.run.trials)
     history, damaged = files.read()
     for name in damaged:
-        context.note(f"The record trials/{name} is damaged; it was set aside and its trial is lost.", warning=True)
+        context.note(f"The record trials/{name} is damaged; it was set aside and what it told is lost.", warning=True)
     time_left = _TimeLeft(context, prepared, history, impact_images(context, prepared))
-    shares = shares_of(context)
-    runner = _runner(context, prepared, plan, runtime, files, time_left, shares)
-    task, executor = _task(context, prepared, plan), EXECUTORS["local"](runner)
-    search: Search | Turns
+    shares, task = shares_of(context), _task(context, prepared, plan)
+    until = shares.left if shares is not None else time_left
+    runner = _runner(context, prepared, plan, runtime, files, _unless_stopped(context, until), history)
+    slots = slots_of(context, prepared, plan, runner, task.fixed)
+    files.fenced = not slots.in_this_process
+    with trial_executor(context, prepared, runner, slots, until) as executor:
+        search = _search(context, task, executor, history, files, until, shares)
+        if task.one_recipe:
+            context.note(_one_recipe(task))
+        chooser = Chooser(files, judge_of(prepared, runner.objective))
+        keeper = _Keeper(context, prepared, runner, task, chooser, shares, _history(context, runner, history))
+        keeper.copies = _copies(context, history)
+        return _followed(context, search, keeper, time_left)
+
+
+def _search(
+    context: RunContext,
+    task: SearchTask,
+    executor: Executor[Assignment, Trial],
+    history: list[Trial],
+    files: TrialFiles,
+    until: Callable[[], float],
+    shares: Shares | None,
+) -> Search | Turns:
+    def interrupted() -> bool:
+        return context.stop.requested
+
     if shares is not None:
-        search = Turns(task, executor, history, shares=shares, interrupted=lambda: context.stop.requested)
-    else:
-        search = Search(task, executor, history, seconds_left=time_left, interrupted=lambda: context.stop.requested)
-    if search.task.one_recipe:
-        context.note(_one_recipe(search.task))
-    chooser = Chooser(files, judge_of(prepared, runner.objective))
-    keeper = _Keeper(context, prepared, runner, search.task, chooser, shares, _history(context, runner, history))
+        return Turns(task, executor, history, shares=shares, interrupted=interrupted, records=files)
+    return Search(task, executor, history, seconds_left=until, interrupted=interrupted, records=files)
+
+
+def _followed(context: RunContext, search: Search | Turns, keeper: _Keeper, time_left: _TimeLeft) -> Searched:
+    """Take what a search yields until it ends."""
     for event in search:
         if isinstance(event, SearchEnded):
             keeper.note_spent()
-            return Searched(search, runner, chooser, event.reason)
+            return Searched(search, keeper.runner, keeper.chooser, event.reason)
         if isinstance(event, TurnBegan):
             if event.seconds > 0:
                 left = duration(event.seconds)
                 context.note(f"Turn {event.place} of {event.of}: {event.backbone} has {left}.")
             continue
         time_left.trials = search.trials
+        keeper.runner.learn(event)
         keeper.take(event, search.trials)
     raise RuntimeError("a search ends with an event that says why")
 
@@ -197,6 +221,7 @@ class _Keeper:
     chooser: Chooser
     shares: Shares | None = None
     history: History | None = None
+    copies: TrialFiles | None = None
     shipped: Trial | None = None
     told: set[str] = field(default_factory=set)
 
@@ -204,9 +229,15 @@ class _Keeper:
         """Take one change of one trial."""
         if trial.state in ("stopped", "failed"):
             self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
+        if self.copies is not None:
+            self.copies.commit(trial)
         choice = self.chooser.choose(self.task.candidates(trials))
         best = choice.trial if choice else None
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
+        if trial.notes.get("lost_why") and trial.state == "running":
+            self._tell_once(
+                f"Trial {trial.number} goes on elsewhere as attempt {trial.attempt}: {trial.notes['lost_why']}."
+            )
         if trial.state == "running" and not trial.epochs:
             return
         if trial.recipe.kind == "probe" and "symmetries" in trial.notes:
@@ -229,9 +260,12 @@ class _Keeper:
         lines = [memory_line(trial)] if "micro_batch" in trial.notes else []
         lines += [compiling_line(trial)] if "compiling" in trial.notes else []
         for line in lines:
-            if line not in self.told:
-                self.told.add(line)
-                self.context.note(line)
+            self._tell_once(line)
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self.told:
+            self.told.add(line)
+            self.context.note(line)
 
     def note_spent(self) -> None:
         """Record the time used, so that a run that is killed goes on with what is left."""
@@ -264,8 +298,8 @@ def _runner(
     plan: Plan,
     runtime: Runtime,
     files: TrialFiles,
-    time_left: _TimeLeft,
-    shares: Shares | None,
+    seconds_left: Callable[[], float],
+    history: list[Trial],
 ) -> TrialRunner:
     train, val = prepared.split.rows("train"), prepared.split.rows("val")
     train_rows, val_rows = torch.from_numpy(train), torch.from_numpy(val)
@@ -285,14 +319,24 @@ def _runner(
         runtime=runtime,
         files=files,
         weights=plan.weights,
-        seconds_left=_unless_stopped(context, shares.left if shares is not None else time_left),
-        history=time_left.trials,
+        seconds_left=seconds_left,
+        history=history,
         keeps_features=context.settings.search.head != LINEAR,
         tests_symmetries=_asks_for_symmetries(context),
         decode_side=store.decode_side,
         compiler=StepCompiler(cast(Setting, context.settings.machine.compile)),
         resize=store.resize,
     )
+
+
+def _copies(context: RunContext, trials: list[Trial]) -> TrialFiles | None:
+    """Copies of the records, for a run whose trials are kept elsewhere."""
+    if context.run.keeps_trials:
+        return None
+    copies = TrialFiles(context.run.path / run_dir.TRIALS)
+    for trial in trials:
+        copies.commit(trial)
+    return copies
 
 
 def _history(context: RunContext, runner: TrialRunner, trials: list[Trial]) -> History | None:

@@ -180,7 +180,8 @@ def _epochs_on_disk(folder: Path) -> dict[int, int]:
     found: dict[int, int] = {}
     for file in folder.glob("[0-9]*.json"):
         try:
-            found[int(file.stem)] = len(json.loads(file.read_text(encoding="utf-8"))["epochs"])
+            number, epochs = int(file.name.partition(".")[0]), json.loads(file.read_text(encoding="utf-8"))["epochs"]
+            found[number] = max(len(epochs), found.get(number, 0))  # a trial has a record for each attempt
         except (OSError, ValueError, KeyError, TypeError):
             continue  # the search sets a damaged record aside, and says so
     return found

@@ -304,8 +304,8 @@ class Trainer:
 
     def _fit_micro_batch(self) -> None:
         """Once, before the first step: as many images at once as memory is expected to have room for."""
-        device, recipe = self.runtime.device, self.recipe
-        available = None if self._fitted else available_bytes(device)
+        recipe = self.recipe
+        available = None if self._fitted else self._available()
         self._fitted = True
         if available is None:
             return
@@ -315,10 +315,15 @@ class Trainer:
             raise TooLittleMemory(
                 f"{self._one_image} needs more than the {_gigabytes(available)} that are free"
             ) from None
-        free = self.micro_batch.fit(recipe.effective_batch, memory, lambda: available_bytes(device))
+        free = self.micro_batch.fit(recipe.effective_batch, memory, self._available)
         if free is not None:
             needed = _gigabytes(memory(1))
             raise TooLittleMemory(f"{self._one_image} needs about {needed} of memory, and {_gigabytes(free)} are free")
+
+    def _available(self) -> int | None:
+        """Bytes that this process may still take: its share of what is free; None where nobody tells."""
+        free = available_bytes(self.runtime.device)
+        return None if free is None else int(self.runtime.share * free)
 
     @property
     def _one_image(self) -> str:
@@ -343,7 +348,7 @@ class Trainer:
             one = self._passes(1, at_most)
         except MoreThanAllowed:
             self.micro_batch.give_up()  # kept images may have been in its way
-            one = self._passes(1, available_bytes(self.runtime.device) or at_most)
+            one = self._passes(1, self._available() or at_most)
         try:
             per_image = self._passes(2, at_most) - one
         except MoreThanAllowed:

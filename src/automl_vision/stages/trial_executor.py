@@ -1,0 +1,139 @@
+"""Where the trials of a run go: into this process, or into as many workers as there are slots."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from automl_vision import run_dir
+from automl_vision.data.preparation import Prepared, cache_folder
+from automl_vision.executors import EXECUTORS, Executor, Workplace
+from automl_vision.models.backbones import backbone
+from automl_vision.place import Place
+from automl_vision.search.run_trial import Assignment, TrialRunner
+from automl_vision.search.trial import Trial
+from automl_vision.stages.cluster import cluster_executor, cluster_slots
+from automl_vision.stages.context import RunContext
+from automl_vision.stages.plan import Plan
+from automl_vision.stages.slots import Slots, bytes_of_a_trial, cpu_slots, gpu_slots, visible_gpus
+from automl_vision.stages.trial_site import OPENING, ROWS, SITE, Machine, write_site
+
+
+def slots_of(
+    context: RunContext, prepared: Prepared, plan: Plan, runner: TrialRunner, fixed: Mapping[str, Any]
+) -> Slots:
+    """How many trials run at a time, and where.
+
+    Args:
+        context: of the run.
+        prepared: its data.
+        plan: what is going to be tried.
+        runner: what would run trials in this process; on GPUs it tries a step, where nobody says how many fit.
+        fixed: fields of every recipe that the user gave.
+    """
+    machine, device = context.settings.machine, runner.runtime.device
+    if context.cluster is not None:
+        return cluster_slots(context.cluster, machine)
+    if device.type != "cuda":
+        if machine.gpus_per_trial is not None:
+            context.note("Trials run without a GPU: gpus_per_trial says nothing.", warning=True)
+        return cpu_slots(machine.max_parallel, runner.runtime.threads)
+    dearest = max(plan.backbones, key=lambda name: backbone(name).gmacs or 1.0)
+
+    def needed() -> int:
+        # Images that stayed on the device would be in the way of those that share it.
+        untouched = dataclasses.replace(runner.data, source=prepared.store)
+        return bytes_of_a_trial(dataclasses.replace(runner, data=untouched), dearest, plan.resolutions[0], dict(fixed))
+
+    gpus = visible_gpus(device)
+    return gpu_slots(gpus, machine.max_parallel, machine.gpus_per_trial, runner.runtime.threads, needed)
+
+
+@contextmanager
+def trial_executor(
+    context: RunContext, prepared: Prepared, runner: TrialRunner, slots: Slots, seconds_left: Callable[[], float]
+) -> Iterator[Executor[Assignment, Trial]]:
+    """What runs trials, closed in the end.
+
+    Args:
+        context: of the run.
+        prepared: its data.
+        runner: runs trials here, or is written down for those that do elsewhere.
+        slots: of `slots_of`.
+        seconds_left: seconds until trials must end.
+
+    Raises:
+        RunError: a worker cannot start.
+        OSError: the run folder cannot be written.
+    """
+    logs = (context.run.path / run_dir.WORKERS).absolute()
+    folder = logs if context.run.keeps_trials else context.run.trials / run_dir.WORKERS
+    workplace = Workplace(
+        here=runner,
+        opening=OPENING,
+        folder=str(folder),
+        encode=Assignment.to_dict,
+        decode=Trial.from_dict,
+        seconds_left=seconds_left,
+        stopped=lambda: context.stop.requested,
+        slots=slots.slots,
+        logs=logs,
+    )
+    if slots.in_this_process:
+        yield from _until_closed(EXECUTORS["local"](workplace))
+        return
+    write_site(folder, prepared, runner, _machine(context, runner, slots))
+    context.note(_in_words(slots))
+    try:
+        if context.cluster is None:
+            yield from _until_closed(EXECUTORS["workers"](workplace))
+        else:
+            yield from _until_closed(cluster_executor(context, context.cluster, workplace))
+    finally:
+        _remove_site(folder)
+
+
+def _until_closed(executor: Executor[Assignment, Trial]) -> Iterator[Executor[Assignment, Trial]]:
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def _machine(context: RunContext, runner: TrialRunner, slots: Slots) -> Machine:
+    machine, device = context.settings.machine, runner.runtime.device
+    gigabytes = machine.cache_gigabytes
+    return Machine(
+        device=machine.device if slots.elsewhere else _device_of_worker(device),
+        precision=machine.precision,
+        threads=slots.threads,
+        share=slots.share,
+        compile=machine.compile,
+        cache_dir=cache_folder(context.settings),
+        cache_bytes=None if gigabytes is None else int(gigabytes * 1e9),
+        offline=context.settings.search.offline,
+    )
+
+
+def _device_of_worker(device: torch.device) -> str:
+    """Of the GPUs, a worker sees the one that is its own."""
+    return "cuda" if device.type == "cuda" else str(device)
+
+
+def _in_words(slots: Slots) -> str:
+    threads = f"{slots.threads} thread{'s' * (slots.threads != 1)}"
+    why = f" ({slots.reason})" if slots.reason else ""
+    where = f"what they print is in {run_dir.WORKERS}/"
+    if slots.elsewhere:
+        return f"Trials run on the cluster{why}; {where}."
+    return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {where}."
+
+
+def _remove_site(folder: Place) -> None:
+    """It names files by their whole paths, and serves nobody any more."""
+    for name in (SITE, ROWS):
+        (folder / name).unlink(missing_ok=True)
