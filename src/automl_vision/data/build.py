@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from automl_vision.data.donors import Donor
+from automl_vision.data.donors import Donor, KnownFacts
+from automl_vision.data.files import Place
 from automl_vision.data.planes import RowWriter
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, Squares, in_order, look_into, whole_digest
@@ -17,7 +17,7 @@ from automl_vision.data.whole_digests import may_have_copies
 
 Progress = Callable[[int, int], None]
 #: Sets that hold some of the files, which are given by their digests.
-Offering = Callable[[Collection[str]], Iterator[Donor]]
+Offering = Callable[[Collection[str]], Iterator[Donor | KnownFacts]]
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,18 @@ class Wanted:
         threads: that decode.
         progress: told (files done, files in all).
         decode_side, resize: how squares are made, see `preprocess.Preprocessing`.
+        ahead: whether squares are to be held, and not made whenever they are asked for.
+        known: facts of files, made in the same way, that need no decoding where no squares are wanted.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Place]
     sizes: tuple[int, ...]
     threads: int
     progress: Progress
     decode_side: int = 0
     resize: str = SQUASH
+    ahead: bool = True
+    known: pd.DataFrame | None = None
 
     @property
     def nbytes(self) -> int:
@@ -45,7 +49,7 @@ class Wanted:
         return len(self.files) * sum(3 * size * size for size in self.sizes)
 
 
-def no_donors(_wanted: Collection[str]) -> Iterator[Donor]:
+def no_donors(_wanted: Collection[str]) -> Iterator[Donor | KnownFacts]:
     """Nothing is held elsewhere."""
     return iter(())
 
@@ -65,7 +69,7 @@ def fill(wanted: Wanted, writer: RowWriter, offering: Offering = no_donors) -> N
             wanted.progress(len(wanted.files) - len(missing), len(wanted.files))
     done = len(wanted.files) - len(missing)
 
-    def look(item: tuple[str, Path]) -> tuple[Fact, Squares | None]:
+    def look(item: tuple[str, Place]) -> tuple[Fact, Squares | None]:
         return look_into(item[1], item[0], wanted.sizes, wanted.decode_side, wanted.resize)
 
     for fact, decoded in in_order(look, missing.items(), wanted.threads):

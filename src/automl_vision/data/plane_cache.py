@@ -32,7 +32,7 @@ from automl_vision.data.cache_entries import (
     remove_abandoned,
     sweep,
 )
-from automl_vision.data.donors import Donors
+from automl_vision.data.donors import Donors, KnownFacts
 from automl_vision.data.journal import JOURNAL
 from automl_vision.data.planes import DamagedPlanes, Planes, PlaneWriter, open_planes, sync_folder
 from automl_vision.data.undisked import MemoryWriter, UndecodedWriter
@@ -119,6 +119,8 @@ def obtain(
 def _obtained(
     key: str, wanted: Wanted, cache_dir: Path | None, most_bytes: int | None
 ) -> tuple[Planes, TemporaryFolder | None, tuple[str, ...]]:
+    if not wanted.ahead:
+        return _undecoded(wanted), None, ()
     reasons: list[str] = []
     if cache_dir is not None:
         try:
@@ -161,7 +163,7 @@ def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) ->
     started = time.monotonic()
     planes = _undecoded(wanted)
     seconds = time.monotonic() - started
-    cost = f"about {seconds:,.0f} s for each pass over all of them"
+    cost = "every time" if wanted.known is not None else f"about {seconds:,.0f} s for each pass over all of them"
     fix = f"to be faster, free {megabytes:,.0f} MB, or point --cache-dir to a disk that has them"
     return (
         planes,
@@ -176,9 +178,13 @@ def _in_memory(wanted: Wanted, offering: Offering) -> Planes:
 
 
 def _undecoded(wanted: Wanted) -> Planes:
-    """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs."""
+    """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs.
+
+    Where their facts came with them, nothing is decoded before it is asked for.
+    """
     writer = UndecodedWriter(wanted)
-    fill(wanted, writer)
+    known = wanted.known
+    fill(wanted, writer, no_donors if known is None else lambda _: iter((KnownFacts(known),)))
     return _complete(writer.planes(), wanted)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from numpy.typing import NDArray
 
 from automl_vision.data.build import Wanted
 from automl_vision.data.fact_table import PLANE_ROW, FactTable
+from automl_vision.data.files import Place, StoredImage
 from automl_vision.data.plane import Plane
 from automl_vision.data.planes import Planes
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, in_order, squares_of
 
-#: Files that have squares, in the order of their rows: digest and path.
-Files = list[tuple[str, Path]]
+#: Files that have squares, in the order of their rows: digest, and where it is.
+Files = list[tuple[str, Place]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,11 @@ class UndecodedPlane:
         return squares
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Nothing is made in advance."""
+        """Squares are not made in advance, but what is stored with other images is brought near."""
+        for row in rows.tolist():
+            place = self.files[row][1]
+            if isinstance(place, StoredImage):
+                place.expect()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -30,7 +30,7 @@ from automl_vision.training.mix import mixed
 from automl_vision.training.optimizers import KEPT_PER_WEIGHT, make_optimizer, set_learning_rate
 from automl_vision.training.randomness import keyed_generator, keyed_seed, seeded_globals
 from automl_vision.training.recipe import Recipe
-from automl_vision.training.sampling import SAMPLINGS
+from automl_vision.training.sampling import SAMPLINGS, in_blocks
 from automl_vision.training.schedule import SCHEDULES
 
 Finished = Literal["", "horizon", "patience", "deadline"]
@@ -63,6 +63,8 @@ class TrainingData:
         val_rows: (m) int64.
         val_labels: (m) int64.
         num_classes: C.
+        blocks: (N) shard of every row of `source`, where images are read from shards and the order in which they are
+            trained on goes by shards; else None.
     """
 
     source: ImageSource
@@ -71,6 +73,7 @@ class TrainingData:
     val_rows: torch.Tensor
     val_labels: torch.Tensor
     num_classes: int
+    blocks: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -298,6 +301,8 @@ class Trainer:
     def _batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
         """Positions in `train_rows`, one tensor per step."""
         order = SAMPLINGS[self.recipe.sampling].order(self.data.train_labels, self.recipe.seed, epoch)
+        if self.data.blocks is not None:
+            order = in_blocks(order, self.data.blocks[self.data.train_rows], self.recipe.seed, epoch)
         parts = torch.split(order, self.recipe.effective_batch)
         # Batch norm cannot learn from a single image.
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts
