@@ -111,7 +111,7 @@ def _checked(scheme: str, rest: str, text: str) -> Address:
 def _shown(text: str) -> str:
     """Without what may be a password or a token."""
     hidden = re.sub(r"//?[^/@]*@", "//***@", text)
-    return ascii(hidden.partition("?")[0][:200]).strip("'")
+    return ascii(re.split("[?#]", hidden)[0][:200]).strip("'")
 
 
 def _is_there(text: str) -> bool:

@@ -20,6 +20,8 @@ from automl_vision.errors import DataError
 #: To be raised where what is written here would be misunderstood by what read the last one.
 FORMAT = 1
 INDEX, SAMPLES, FACTS = "shards.json", "samples.parquet", "facts.parquet"
+#: There from the beginning until `shards.json` is.
+UNFINISHED_MARK = "shards.unfinished"
 #: Ending of the notes beside shards that are whole, while others are being written.
 WHOLE = ".whole"
 

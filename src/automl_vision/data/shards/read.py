@@ -26,6 +26,7 @@ from automl_vision.data.shards.layout import (
     INDEX,
     LISTED_SETS,
     SAMPLES,
+    UNFINISHED_MARK,
     VAL_COPIES,
     ShardIndex,
     ShardRecord,
@@ -54,7 +55,7 @@ def is_sharded(data: Path) -> bool:
     if is_url(data):
         return True
     try:
-        return (data / INDEX).is_file() or is_foreign(data)
+        return any((data / name).is_file() for name in (INDEX, UNFINISHED_MARK)) or is_foreign(data)
     except OSError:
         return False
 
@@ -75,7 +76,7 @@ def read_sharded(data: Path, settings: Settings, tell: Tell = lambda _: None) ->
         DataError: there are no shards, or they cannot be read.
     """
     address = parse_address(data)
-    if address.is_local and not (address.folder / INDEX).is_file():
+    if address.is_local and not any((address.folder / name).is_file() for name in (INDEX, UNFINISHED_MARK)):
         return read_foreign(address.folder, settings.data, tell)
     source = open_source(address, settings)
     return _manifest(source, settings, tell)

@@ -27,6 +27,7 @@ from automl_vision.data.shards.layout import (
     INDEX,
     LISTED_SETS,
     SAMPLES,
+    UNFINISHED_MARK,
     WHOLE,
     ShardIndex,
     ShardRecord,
@@ -132,7 +133,7 @@ def _require_ours(folder: WritableFolder) -> dict[str, dict[str, Any]]:
             fix=f"give a new folder to --out, or check them with automl-vision shard --verify {folder}",
         )
     noted = [name for name in names if name.endswith(WHOLE)]
-    if names and not noted:
+    if names and UNFINISHED_MARK not in names:
         raise UsageError(
             "the folder for the shards is not empty",
             value=f"{folder} ({names[0]!a}{f' and {len(names) - 1} more' if len(names) > 1 else ''})",
@@ -201,6 +202,7 @@ class _Writing:
         """Shards, tables, index."""
         total = int(np.isin(self._prepared.split.name, ("train", "val", "test")).sum())
         total += len(self._prepared.split.augmented_val)
+        self._publish(UNFINISHED_MARK, b"")
         shards: list[ShardRecord] = []
         kept = 0
         with ExitStack() as opened:
@@ -232,7 +234,7 @@ class _Writing:
             self._folder.remove(name)
         self._publish(INDEX, index.to_json().encode("utf-8"))
         for name in self._folder.names():
-            if name.endswith(WHOLE):
+            if name.endswith(WHOLE) or name == UNFINISHED_MARK:
                 self._folder.remove(name)
         return Written(index, kept)
 
