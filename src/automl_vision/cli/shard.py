@@ -125,7 +125,7 @@ def _verify(place: str, settings: Settings, *, quiet: bool, json_output: bool) -
         )
     elif not found.problems:
         stdout.print(
-            f"{found.shards:,} shards with {found.samples:,} samples are what was written: {found.bytes / _MB:,.1f} MB.",
+            f"{found.shards:,} shards of {found.samples:,} samples are what was written: {found.bytes / _MB:,.1f} MB.",
             highlight=False,
         )
     else:

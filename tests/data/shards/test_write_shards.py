@@ -109,7 +109,7 @@ def test_what_was_cut_off_goes_on(
     with pytest.raises(Cut):
         sharded(images, out)
     assert not (out / INDEX).exists()
-    with pytest.raises(DataError, match="no shards.json"):
+    with pytest.raises(DataError, match=r"no shards\.json"):
         looked_at(out)  # half of the shards are not a data set
     left[0] = 10**6
     whole = {each.name: each.stat().st_mtime_ns for each in out.glob("*.tar") if (out / f"{each.name}.whole").exists()}

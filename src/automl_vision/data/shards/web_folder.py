@@ -12,6 +12,7 @@ import queue
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,6 +64,7 @@ class WebFolder:
         self._allow_private = allow_private
         self._context = ssl.create_default_context()
         self._idle: dict[tuple[str, int], queue.LifoQueue[_Connection]] = {}
+        weakref.finalize(self, _close, self._idle)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has connections of its own."""
@@ -186,6 +188,12 @@ class WebFolder:
             idle.put_nowait(connection)
         except queue.Full:
             connection.close()
+
+
+def _close(idle: dict[tuple[str, int], queue.LifoQueue[_Connection]]) -> None:
+    for each in idle.values():
+        while not each.empty():
+            each.get_nowait().close()
 
 
 def _require(answer: http.client.HTTPResponse, status: int, name: str) -> None:
