@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from automl_vision.data.donors import Donor, KnownFacts
+from automl_vision.data.donors import Donor
 from automl_vision.data.files import Place
 from automl_vision.data.planes import RowWriter
 from automl_vision.data.preprocess import SQUASH
@@ -17,7 +17,7 @@ from automl_vision.data.whole_digests import may_have_copies
 
 Progress = Callable[[int, int], None]
 #: Sets that hold some of the files, which are given by their digests.
-Offering = Callable[[Collection[str]], Iterator[Donor | KnownFacts]]
+Offering = Callable[[Collection[str]], Iterator[Donor]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Wanted:
         progress: told (files done, files in all).
         decode_side, resize: how squares are made, see `preprocess.Preprocessing`.
         ahead: whether squares are to be held, and not made whenever they are asked for.
-        known: facts of files, made in the same way, that need no decoding where no squares are wanted.
+        known: gives facts of files without a fault, made in the same way, that need no decoding where no squares are
+            wanted; None where there are none.
     """
 
     files: Mapping[str, Place]
@@ -41,7 +42,7 @@ class Wanted:
     decode_side: int = 0
     resize: str = SQUASH
     ahead: bool = True
-    known: pd.DataFrame | None = None
+    known: Callable[[], pd.DataFrame | None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +50,7 @@ class Wanted:
         return len(self.files) * sum(3 * size * size for size in self.sizes)
 
 
-def no_donors(_wanted: Collection[str]) -> Iterator[Donor | KnownFacts]:
+def no_donors(_wanted: Collection[str]) -> Iterator[Donor]:
     """Nothing is held elsewhere."""
     return iter(())
 

@@ -189,6 +189,15 @@ def draft_scale(width: int, height: int, decode_side: int) -> int:
     return next((scale for scale in _DRAFTS if min(width, height) >= scale * decode_side), 1)
 
 
+def draft_scales(widths: NDArray[np.int64], heights: NDArray[np.int64], decode_side: int) -> NDArray[np.int64]:
+    """`draft_scale` of many images."""
+    shorter = np.minimum(widths, heights)
+    scales = np.ones(len(shorter), dtype=np.int64)
+    for scale in reversed(_DRAFTS if decode_side else ()):
+        scales[shorter >= scale * decode_side] = scale
+    return scales
+
+
 def shorter_side(path: Place) -> int | None:
     """The shorter side of an image in pixels, from its header alone; None where it cannot be read."""
     _quiet_pillow()

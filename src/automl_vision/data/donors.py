@@ -103,19 +103,6 @@ class Donor:
             checked.close()
 
 
-@dataclass(frozen=True)
-class KnownFacts:
-    """Facts of files that were decoded elsewhere, for whoever wants no squares."""
-
-    facts: pd.DataFrame
-
-    def rows(self) -> Iterator[Row]:
-        """Facts, and no squares; None where a file is quarantined."""
-        for values in self.facts.itertuples(index=False, name=None):
-            fact = dict(zip(self.facts.columns, values, strict=True))
-            yield fact, None if fact["fault"] else []
-
-
 class Donors:
     """All sets in a cache folder that rows may be taken from, as of when this is made. To look changes none of them.
 

@@ -16,17 +16,19 @@ MAX_BYTES = 256 * 2**20
 
 
 class StoredImage(ABC):
-    """An image that is no file of its own, but lies in one with others.
-
-    Attributes:
-        digest: blake2b-128 of its bytes, hex, as whoever stored it noted it; empty where nobody did.
-        trusted: whether the digest need not be taken again before the image is used.
-    """
+    """An image that is no file of its own, but lies in one with others."""
 
     __slots__ = ()
 
-    digest: str
-    trusted: bool
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """blake2b-128 of its bytes, hex, as whoever stored it noted it; empty where nobody did."""
+
+    @property
+    @abstractmethod
+    def trusted(self) -> bool:
+        """Whether the digest need not be taken again before the image is used."""
 
     @abstractmethod
     def read_bytes(self) -> bytes:

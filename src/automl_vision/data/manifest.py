@@ -67,6 +67,11 @@ class Manifest:
         """The image of `row`: the absolute path of its file, or where it is stored with others."""
         return self.root / self.paths[row] if self.sharded is None else self.sharded.image(row)
 
+    @property
+    def reading_order(self) -> NDArray[np.int64]:
+        """(N) rows in the order in which all of them are read fastest."""
+        return np.arange(len(self)) if self.sharded is None else self.sharded.reading_order
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest over paths, labels and the user's columns: equal manifests have equal fingerprints."""

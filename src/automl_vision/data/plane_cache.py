@@ -32,7 +32,7 @@ from automl_vision.data.cache_entries import (
     remove_abandoned,
     sweep,
 )
-from automl_vision.data.donors import Donors, KnownFacts
+from automl_vision.data.donors import Donors
 from automl_vision.data.journal import JOURNAL
 from automl_vision.data.planes import DamagedPlanes, Planes, PlaneWriter, open_planes, sync_folder
 from automl_vision.data.undisked import MemoryWriter, UndecodedWriter
@@ -163,7 +163,11 @@ def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) ->
     started = time.monotonic()
     planes = _undecoded(wanted)
     seconds = time.monotonic() - started
-    cost = "every time" if wanted.known is not None else f"about {seconds:,.0f} s for each pass over all of them"
+    cost = (
+        "in every pass over them"
+        if wanted.known is not None
+        else f"about {seconds:,.0f} s for each pass over all of them"
+    )
     fix = f"to be faster, free {megabytes:,.0f} MB, or point --cache-dir to a disk that has them"
     return (
         planes,
@@ -183,8 +187,7 @@ def _undecoded(wanted: Wanted) -> Planes:
     Where their facts came with them, nothing is decoded before it is asked for.
     """
     writer = UndecodedWriter(wanted)
-    known = wanted.known
-    fill(wanted, writer, no_donors if known is None else lambda _: iter((KnownFacts(known),)))
+    fill(replace(wanted, files=writer.missing), writer)
     return _complete(writer.planes(), wanted)
 
 

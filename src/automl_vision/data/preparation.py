@@ -38,6 +38,7 @@ from automl_vision.data.store import (
     undecoded_files,
 )
 from automl_vision.errors import DataError, ImageReadError
+from automl_vision.main_memory import give_back
 from automl_vision.runtime import available_threads
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def read_manifest(data: Path, settings: Settings, tell: Callable[[str], None] = 
         manifest = read_data_set(data, settings, cache_folder(settings), tell)
     elif is_sharded(data):
         manifest = read_sharded(data, settings, tell)
+        give_back()
     else:
         manifest = read(data, settings.data)
     _require_matches("--group-regex", settings.data.group_regex, manifest)
@@ -209,7 +211,10 @@ def decode(
     most = None if gigabytes is None else int(gigabytes * 1e9)
     side = planned_decode_side(settings, sizes) if decode_side is None else decode_side
     ahead = settings.machine.decode_ahead
-    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize, ahead)
+    built = build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize, ahead)
+    if manifest.sharded is not None:
+        give_back()
+    return built
 
 
 def decode_seconds(manifest: Manifest, sizes: Sequence[int], decode_side: int) -> float:

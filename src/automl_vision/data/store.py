@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.build import Progress, Wanted, undecoded
-from automl_vision.data.decode import draft_scale
 from automl_vision.data.donors import Donors
 from automl_vision.data.fact_table import PLANE_ROW, table_of
 from automl_vision.data.facts import FACT_COLUMNS, Facts
@@ -223,7 +223,7 @@ def build_store(
         decode_side,
         resize,
         ahead,
-        _known_facts(manifest, by_digest, decode_side),
+        partial(_known_facts, manifest, found, decode_side) if manifest.sharded is not None else None,
     )
     planes, folder, notes = obtain(_key(by_digest, sides, decode_side, resize), wanted, cache_dir, most_bytes)
     tell(len(by_digest), len(by_digest))
@@ -288,33 +288,25 @@ def undecoded_files(
 
 def _found(manifest: Manifest, files: Sequence[Place], threads: int) -> list[Found]:
     """What is at each row; what lies in shards is read in the order in which it lies."""
-    if manifest.sharded is None:
-        return find_files(files, threads)
-    order = manifest.sharded.reading_order
+    order = manifest.reading_order
     found = find_files((files[row] for row in order.tolist()), threads)
-    place = np.argsort(order)
-    return [found[at] for at in place.tolist()]
+    return [found[at] for at in np.argsort(order).tolist()]
 
 
 def _in_order_of_decoding(manifest: Manifest, found: Sequence[Found], files: Mapping[str, Place]) -> dict[str, Place]:
     """Digest -> file: the order changes nothing but how far apart lies what is read one after the other."""
     if manifest.sharded is None:
         return dict(sorted(files.items()))
-    digests = (found[row].digest for row in manifest.sharded.reading_order.tolist())
+    digests = (found[row].digest for row in manifest.reading_order.tolist())
     return {digest: files[digest] for digest in dict.fromkeys(digests) if digest}
 
 
-def _known_facts(manifest: Manifest, files: Collection[str], decode_side: int) -> pd.DataFrame | None:
+def _known_facts(manifest: Manifest, found: Sequence[Found], decode_side: int) -> pd.DataFrame | None:
     """Facts that came with shards, of the distinct files that would be decoded at the same fraction here."""
-    facts = None if manifest.sharded is None else manifest.sharded.facts(how_made((), decode_side))
-    if facts is None:
+    if manifest.sharded is None:
         return None
-    facts = facts[facts["file_digest"].isin(set(files))].drop_duplicates("file_digest")
-    sides = zip(facts["width"].tolist(), facts["height"].tolist(), facts["format"].tolist(), strict=True)
-    scale = [draft_scale(w, h, decode_side) if form == "JPEG" else 1 for w, h, form in sides]
-    same = (facts["fault"] == "").to_numpy() & (facts["scale"].to_numpy() == np.array(scale, dtype=np.int64))
-    kept: pd.DataFrame = facts[same].reset_index(drop=True)
-    return kept
+    read = np.array([bool(each.digest) for each in found], dtype=np.bool_)
+    return manifest.sharded.facts(how_made((), decode_side), read)
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -341,7 +333,7 @@ def _in_manifest_order(found: list[Found], facts: pd.DataFrame) -> tuple[pd.Data
     place = {digest: at for at, digest in enumerate(facts["file_digest"])}
     unread = [each for each in found if not each.digest]
     extra = table_of([NOTHING_KNOWN | {"fault": u.kind, "detail": u.detail, PLANE_ROW: -1} for u in unread])
-    everything = pd.concat([facts, extra], ignore_index=True)
+    everything = pd.concat([facts, extra], ignore_index=True) if unread else facts
     following = iter(range(len(facts), len(everything)))
     order = [place[each.digest] if each.digest else next(following) for each in found]
     table = everything.take(order).reset_index(drop=True)

@@ -43,7 +43,7 @@ NOTHING_KNOWN: Fact = {
 _FAULTS_OF_CONTENT = {"", "not_an_image", "truncated"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """What is at the path of one manifest row.
 

@@ -79,13 +79,16 @@ def test_facts_that_came_with_shards_are_not_made_again(original: Path, monkeypa
         store.fetch([0], 32)
 
 
-def test_facts_that_were_made_otherwise_are_made_again(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_that_were_made_otherwise_are_made_again(original: Path) -> None:
     manifest = manifest_of(original)
     assert manifest.sharded is not None
-    made = dict(manifest.sharded.facts_made)
-    assert manifest.sharded.facts(made) is not None
-    assert manifest.sharded.facts({**made, "pillow": "1"}) is None
-    assert manifest.sharded.facts({**made, "format": 0}) is None
+    made, rows = dict(manifest.sharded.facts_made), np.ones(len(manifest), dtype=np.bool_)
+    facts = manifest.sharded.facts(made, rows)
+    assert facts is not None and sorted(facts["file_digest"]) == sorted({*manifest.sharded.digest.astype(str).tolist()})
+    assert manifest.sharded.facts({**made, "pillow": "1"}, rows) is None
+    assert manifest.sharded.facts({**made, "format": 0}, rows) is None
+    drafted = manifest.sharded.facts({**made, "decode_side": 8}, rows)  # all JPEGs would be decoded at a fraction
+    assert drafted is not None and set(drafted["format"]) == {"PNG"}
 
 
 def test_a_manifest_of_shards_can_be_cut_and_sent(original: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from automl_vision.data.files import StoredImage
 from automl_vision.data.shards.folder import Folder, FolderError
 from automl_vision.data.shards.layout import ShardRecord
 from automl_vision.data.shards.local_folder import LocalFolder, OpenFiles
 from automl_vision.data.shards.window import ShardWindow
-from automl_vision.errors import DataError, ImageReadError
+from automl_vision.errors import DataError
 
 #: Samples of a shard that are asked for one by one before all of it is fetched.
 _ONE_BY_ONE = 8
@@ -125,57 +123,3 @@ class FetchedRanges:
             self._window.fetch(self._records[shard], self._folder)
         except FolderError:
             self._window.fetch(self._records[shard], self._folder)
-
-
-class ShardImage(StoredImage):
-    """One image in a shard.
-
-    Attributes:
-        name: shard and member, for messages.
-    """
-
-    __slots__ = ("_offset", "_ranges", "_shard", "_size", "digest", "fault", "name", "trusted")
-
-    def __init__(
-        self,
-        ranges: Ranges,
-        shard: int,
-        offset: int,
-        size: int,
-        name: str,
-        digest: str = "",
-        fault: str = "",
-        trusted: bool = False,
-    ) -> None:
-        self._ranges = ranges
-        self._shard, self._offset, self._size = shard, offset, size
-        self.name = name
-        self.digest = digest
-        self.fault = fault
-        self.trusted = trusted and bool(digest) and not fault
-
-    def __str__(self) -> str:
-        return self.name
-
-    def read_bytes(self) -> bytes:
-        """All bytes as they were sharded.
-
-        Raises:
-            ImageReadError: the shard ends before them or cannot be read, or they are others.
-        """
-        if self.fault:
-            raise ImageReadError("truncated", self.fault)
-        try:
-            data = self._ranges.read(self._shard, self._offset, self._size)
-        except FolderError as error:
-            raise ImageReadError("unreadable", str(error)) from None
-        if len(data) != self._size:
-            raise ImageReadError("truncated", f"{self.name}: the shard ends before it")
-        if self.digest and hashlib.blake2b(data, digest_size=16).hexdigest() != self.digest:
-            raise ImageReadError("truncated", f"{self.name}: its bytes are not those that were stored")
-        return data
-
-    def expect(self) -> None:
-        """It will be read soon."""
-        if not self.fault:
-            self._ranges.expect(self._shard, self._offset, self._size)
