@@ -1,4 +1,6 @@
 # Everything runs through uv, which makes the environment on first use. `make check` is what CI checks before the tests.
+# Files of tests side by side, one for each core.
+SIDE_BY_SIDE := -n auto --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help setup format lint types imports check test-fast test clean
 
@@ -25,10 +27,10 @@ imports: ## imports point one way
 check: lint types imports ## lint, types, imports
 
 test-fast: ## tests without whole searches
-	uv run pytest -m "not slow"
+	uv run pytest $(SIDE_BY_SIDE) -m "not slow"
 
 test: ## all tests
-	uv run pytest
+	uv run pytest $(SIDE_BY_SIDE)
 
 clean: ## remove caches and builds (runs/ stays)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

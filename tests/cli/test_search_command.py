@@ -139,6 +139,8 @@ def test_the_page_and_the_card_speak_of_this_run(finished):
     accuracy = finished.report["test"]["accuracy"]["value"]
     assert f"{100 * accuracy:.1f} %" in page
     assert f"| accuracy | {accuracy:.3f} |" in card
+    assert card.startswith("---\nlibrary_name: automl-vision\n")
+    assert f"value: {round(accuracy, 6)}\n" in card
     assert all(name in page and name in card for name in ("circle", "square", "triangle"))
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert "https://" not in page

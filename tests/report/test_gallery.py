@@ -16,7 +16,9 @@ from automl_vision.report.gallery import (
     worst_confusions,
     worst_mistakes,
 )
+from automl_vision.report.html import render_html
 from automl_vision.report.predictions import Predictions
+from automl_vision.report.report import build_report
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
@@ -107,3 +109,10 @@ def test_pictures_that_are_none_are_refused(uri):
 def test_what_is_no_gallery_is_refused(values):
     with pytest.raises(ValueError):
         Gallery.from_dict(values)
+
+
+def test_the_page_says_why_there_are_no_pictures(inputs):
+    gallery = Gallery(0, (), (), trouble="RuntimeError: <no> such layer")
+    page = render_html(build_report(inputs()), {}, Gallery.from_dict(gallery.to_dict()))
+    assert "they could not be made" in page
+    assert "RuntimeError: &lt;no&gt; such layer" in page

@@ -27,6 +27,7 @@ from automl_vision.model_description import KEY, ModelDescription
 from automl_vision.models.backbones import backbone, load_folder, save_folder, with_classifier
 from automl_vision.models.heads import LINEAR
 from automl_vision.prediction import ImageModel
+from automl_vision.report.card_front import card_front
 from automl_vision.report.model_card import model_card, plain
 from automl_vision.report.untested_card import untested_card
 from automl_vision.runtime import available_threads
@@ -42,14 +43,6 @@ _SEEN = {
 }
 #: All that such a folder holds.
 FILES = frozenset({CARD, CONFIG, WEIGHTS})
-_FRONT = [
-    "---",
-    "library_name: timm",
-    "pipeline_tag: image-classification",
-    "tags:",
-    "- image-classification",
-    "- timm",
-]
 
 
 def huggingface_writer(bundle: Bundle, report: Mapping[str, Any] | None = None) -> Writer:
@@ -151,10 +144,11 @@ def _pretrained_cfg(bundle: Bundle) -> dict[str, Any]:
 
 def _card(bundle: Bundle, description: ModelDescription, report: Mapping[str, Any] | None) -> str:
     use = _use(bundle, description)
-    body = model_card(report, use) if report is not None else _short_card(bundle, use)
     if bundle.provenance.get("tested") is False:  # the figures of the run are those of another model
-        body = untested_card(bundle, "model.pt", use)
-    return "\n".join([*_FRONT, "- automl-vision", "---", "", body])
+        report, body = None, untested_card(bundle, "model.pt", use)
+    else:
+        body = model_card(report, use) if report is not None else _short_card(bundle, use)
+    return card_front("timm", ("timm",), report) + body
 
 
 def _short_card(bundle: Bundle, use: Sequence[str]) -> str:

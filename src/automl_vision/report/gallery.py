@@ -87,12 +87,14 @@ class Gallery:
         mistakes: the worst ones, one of each group.
         pairs: the confusions that happen most often.
         cut_short: whether the budget ended before all were drawn.
+        trouble: why there are none, where making them failed.
     """
 
     total: int
     mistakes: tuple[Shot, ...]
     pairs: tuple[Pair, ...]
     cut_short: bool = False
+    trouble: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON."""
@@ -111,6 +113,7 @@ class Gallery:
                 tuple(map(_shot, values["mistakes"])),
                 tuple(map(_pair, values["pairs"])),
                 bool(values["cut_short"]),
+                str(values.get("trouble", "")),  # runs of earlier versions lack it
             )
         except (TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"it holds no gallery: {error}") from None

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl_vision.report.costs import shipped_line
 from automl_vision.report.warnings import is_refitted
 
 Report = Mapping[str, Any]
@@ -53,6 +54,7 @@ def model_card(report: Report, use: Sequence[str] = USE) -> str:
             _row("accuracy", accuracy),
             _row("macro F1", f1),
             "",
+            *_costs(report),
             *_doubts(report["warnings"]),
             "## Use",
             "",
@@ -71,6 +73,11 @@ def _fitted_when(report: Report) -> str:
 
 def _once_more(report: Report) -> str:
     return " and then trained on as well" if is_refitted(report) else ""
+
+
+def _costs(report: Report) -> list[str]:
+    known = shipped_line(report)
+    return ["## Costs", "", known, ""] if known else []
 
 
 def _doubts(warnings: list[str]) -> list[str]:

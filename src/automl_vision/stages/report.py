@@ -15,6 +15,7 @@ from automl_vision.data.preparation import Prepared
 from automl_vision.data.store import SealedRowError
 from automl_vision.errors import AutomlVisionError
 from automl_vision.files import write_json, write_text
+from automl_vision.report.card_front import card_front
 from automl_vision.report.gallery import Gallery
 from automl_vision.report.html import render_html
 from automl_vision.report.label_errors import suspects_csv
@@ -82,7 +83,7 @@ def write_report(
     gallery = _gallery(context, lambda: make_gallery(context, prepared, finished, looked, reserve=reserve))
     write_json(folder / run_dir.GALLERY, gallery.to_dict(), indent=None)
     write_text(folder / run_dir.REPORT_HTML, render_html(report, plots, gallery))
-    write_text(folder / run_dir.MODEL_CARD, model_card(report))
+    write_text(folder / run_dir.MODEL_CARD, card_front("automl-vision", report=report) + model_card(report))
     write_json(folder / run_dir.REPORT_JSON, report)
     searched.runner.files.prune(
         searched.search.trials,
@@ -100,8 +101,9 @@ def _gallery(context: RunContext, make: Callable[[], Gallery]) -> Gallery:
     except (SealedRowError, AutomlVisionError):
         raise
     except Exception as error:  # noqa: BLE001 - networks of any kind are looked into, and the test set was opened
-        context.note(f"There are no pictures of mistakes: {type(error).__name__}: {error}", warning=True)
-        return Gallery(0, (), ())
+        trouble = f"{type(error).__name__}: {error}"
+        context.note(f"There are no pictures of mistakes: {trouble}", warning=True)
+        return Gallery(0, (), (), trouble=trouble)
 
 
 def _inputs(
