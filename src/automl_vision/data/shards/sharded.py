@@ -88,10 +88,10 @@ class Sharded:
         if self.load_facts is None or self.facts_row is None or not same:
             return None
         table = self.load_facts()
-        sides = (table[name].to_numpy()[self.facts_row] for name in ("width", "height"))
+        width, height = (table[name].to_numpy(dtype=np.int64)[self.facts_row] for name in ("width", "height"))
         formats = table["format"].astype("category")
         jpeg = (formats == "JPEG").to_numpy()[self.facts_row]
-        expected = draft_scales(*sides, made["decode_side"])
+        expected = draft_scales(width, height, int(made["decode_side"]))
         scale = table["scale"].to_numpy()[self.facts_row]
         usable = (scale == np.where(jpeg, expected, 1)) & (table["fault"] == "").to_numpy()[self.facts_row] & rows
         first = np.zeros(len(self), dtype=np.bool_)
