@@ -2,7 +2,7 @@
 # Files of tests side by side, one for each core.
 SIDE_BY_SIDE := -n auto --dist loadfile
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint types imports check test-fast test clean
+.PHONY: help setup format lint types imports security check audit release test-fast test clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,17 @@ types: ## static types
 imports: ## imports point one way
 	uv run lint-imports --no-logo
 
-check: lint types imports ## lint, types, imports
+security: ## calls that would let a file run code, and what bandit finds
+	uv run python checks/banned_calls.py
+	uv run bandit --quiet --recursive src --configfile pyproject.toml
+
+check: lint types imports security ## lint, types, imports, security
+
+audit: ## known holes of installed packages; asks an advisory service
+	uv run python checks/audit_packages.py
+
+release: ## build twice, and compare
+	uv run python checks/release.py
 
 test-fast: ## tests without whole searches
 	uv run pytest $(SIDE_BY_SIDE) -m "not slow"

@@ -37,7 +37,7 @@ DISTANCES = range(9)
 def saved(image: Image.Image, form: str, quality: int) -> Image.Image:
     file = io.BytesIO()
     image.save(file, form, quality=quality)
-    return Image.open(file).convert("RGB")
+    return Image.open(file, formats=[form]).convert("RGB")
 
 
 def scaled(image: Image.Image, factor: float) -> Image.Image:

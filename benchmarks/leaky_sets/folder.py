@@ -227,7 +227,7 @@ def _save(picture: Picture, file: Path, options: dict[str, Any]) -> None:
 
 
 def _open(file: Path) -> Picture:
-    with Image.open(file) as opened:
+    with Image.open(file, formats=("JPEG", "PNG")) as opened:
         return opened.convert("RGB")
 
 

@@ -147,7 +147,7 @@ def _webp_in(archive: bytes) -> Iterator[io.BytesIO]:
 
 def _pieces(stream: io.BytesIO, source: Source) -> Iterator[Image.Image]:
     try:
-        with Image.open(stream) as opened:
+        with Image.open(stream, formats=("JPEG", "PNG", "WEBP")) as opened:
             if opened.width * opened.height > _HUGE:
                 return
             image = opened.convert("RGBA")

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from jinja2 import UndefinedError
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
@@ -363,10 +367,13 @@ def render_again(path: Path) -> Path:
     """Render report.html of a run from its report.json, with looks at the test set that came after it.
 
     Raises:
-        RunError: there is no run with a report in this folder.
+        RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
     """
-    report = with_ledger(_report_of(path), run_dir.read_looks(path))
-    write_text(path / run_dir.REPORT_HTML, render_html(report, draw_plots(report), run_dir.read_gallery(path)))
+    report, gallery = _report_of(path), run_dir.read_gallery(path)
+    with _told_as_damage(path):
+        told = with_ledger(report, run_dir.read_looks(path))
+        page = render_html(told, draw_plots(told), gallery)
+    write_text(path / run_dir.REPORT_HTML, page)
     return path / run_dir.REPORT_HTML
 
 
@@ -374,10 +381,29 @@ def verify_run(path: Path) -> list[str]:
     """Differences between the test figures in report.json and those that follow from predictions_test.csv.
 
     Raises:
-        RunError: there is no run with a report in this folder.
+        RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
         DataError: the predictions cannot be read.
     """
-    return verify(_report_of(path), Predictions.from_csv(path / run_dir.predictions_file("test")))
+    report, predictions = _report_of(path), Predictions.from_csv(path / run_dir.predictions_file("test"))
+    with _told_as_damage(path):
+        return verify(report, predictions)
+
+
+#: What a report raises whose values are of other types than those that a search writes, or are not there.
+_NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, UndefinedError)
+
+
+@contextmanager
+def _told_as_damage(path: Path) -> Iterator[None]:
+    """Whoever changed a report is told so, and not that this program has a fault."""
+    try:
+        yield
+    except _NOT_AS_WRITTEN as error:
+        raise RunError(
+            "report.json is not as a search leaves it",
+            value=f"{path / run_dir.REPORT_JSON} ({type(error).__name__}: {error})",
+            fix="restore the run folder from a copy",
+        ) from error
 
 
 def _report_of(path: Path) -> dict[str, Any]:

@@ -157,9 +157,19 @@ def environment(runtime: Runtime) -> dict[str, str]:
     packages = ("automl-vision", "torch", "torchvision", "timm", "optuna", "scikit-learn", "pillow", "numpy")
     return {
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": _system(),
         "device": gpu or str(runtime.device),
         "precision": runtime.precision,
         "threads": str(runtime.threads),
         **{name: version(name) for name in packages},
     }
+
+
+def _system() -> str:
+    """As `platform.platform` has it, which starts a program to find out."""
+    import platform
+
+    library = "".join(platform.libc_ver())
+    return "-".join(
+        (platform.system(), platform.release(), platform.machine(), *(["with", library] if library else ()))
+    )

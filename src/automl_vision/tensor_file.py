@@ -10,7 +10,7 @@ switch the safety off is never shown.
 
 from __future__ import annotations
 
-import pickletools
+import pickletools  # nosec B403 # it tells opcodes, and obeys none
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     _check_outside(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - this is its one door
     except Exception as error:  # torch has no single error for "this is not what I wrote"
         raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
     if not isinstance(loaded, dict):
@@ -154,3 +154,47 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"only tensors and plain types can be written, got {type(value).__name__}")
+
+
+# --- what others wrote ----------------------------------------------------------------------------------------------
+
+#: First bytes of a zip that is not empty: so torch tells its archives from the format that it had before.
+_ARCHIVE = b"PK\x03\x04"
+
+
+def load_tensors_of_others(path: Path) -> object:
+    """Read what a `torch.save` that was not ours wrote, such as pretrained weights, onto the CPU.
+
+    Others write what `save_tensors` does not: parameters, attributes of dictionaries, the format before archives. So of
+    an archive only the records are checked, and the rest is left to `weights_only`: nothing in the file can run, but
+    what it says may take long to read.
+
+    Raises:
+        ModelFileError: the file is missing or damaged, or holds what `weights_only` does not make.
+    """
+    fault = _fault_of_others(path)
+    if fault:
+        raise ModelFileError(fault, value=str(path), fix=_REGENERATE)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the same door
+    except Exception as error:
+        raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
+
+
+def _fault_of_others(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+            return f"this is no regular file of up to {LARGEST_FILE} bytes"
+        with path.open("rb") as file:
+            if file.read(len(_ARCHIVE)) != _ARCHIVE:
+                return ""
+            with zipfile.ZipFile(file) as archive:
+                return _records_fault(archive.infolist(), status.st_size) or _changed_record(archive)
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError) as error:
+        return f"the file cannot be read ({getattr(error, 'strerror', None) or error})"
+
+
+def _changed_record(archive: zipfile.ZipFile) -> str:
+    damaged = archive.testzip()
+    return "" if damaged is None else f"the file was changed after it was written, in record {damaged[:80]!r}"

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,20 @@ def test_what_the_user_set_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "environ", {name: "7"})
     process.settle_process()
     assert os.environ == {name: "7"}
+
+
+def test_what_torch_compiles_does_not_lie_under_a_fixed_name_in_tmp(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
+    process.keep_compiled_code_private()
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(tmp_path)
+
+
+def test_where_the_user_wants_compiled_code_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"TORCHINDUCTOR_CACHE_DIR": "/fast/disk"})
+    process.keep_compiled_code_private()
+    assert os.environ == {"TORCHINDUCTOR_CACHE_DIR": "/fast/disk"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, cast
 
 import typer
 
-from automl_vision.cli.process import leave, settle_process
+from automl_vision.cli.process import keep_compiled_code_private, leave, settle_process
 from automl_vision.cli.terminal import safe, safe_lines, stderr
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
@@ -90,6 +90,7 @@ def program() -> NoReturn:
 def main() -> None:
     """Run a command; an error becomes two lines and an exit code, never a traceback."""
     settle_process()
+    keep_compiled_code_private()
     try:
         code = _application(sys.argv[1:])(standalone_mode=False)
     except AutomlVisionError as error:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import platformdirs
+
 from automl_vision.events import TRACKER_THREAD
 
 #: Options of glibc's mallopt(3).
@@ -34,6 +36,15 @@ def settle_process() -> None:
         name, value = BUSY if _is_busy() else QUIET
         os.environ[name] = value
     _keep_freed_memory()
+
+
+def keep_compiled_code_private() -> None:
+    """Have torch keep what it compiled, and will run again, among the user's own files.
+
+    By itself it takes a folder of a fixed name in /tmp, which somebody else may have made and filled before.
+    """
+    own = platformdirs.user_cache_path("automl-vision") / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own))
 
 
 def _is_busy() -> bool:

@@ -144,7 +144,7 @@ class ContentStore:
             )
 
     def _read(self, connection: sqlite3.Connection, key: bytes) -> bytes | None:
-        query = f"SELECT value FROM {self._table} WHERE key = ?"  # noqa: S608 - the name is ours
+        query = f"SELECT value FROM {self._table} WHERE key = ?"  # noqa: S608 - the name is ours # nosec B608
         found = connection.execute(query, (key,)).fetchone()
         if found is None:
             return None

@@ -278,7 +278,7 @@ def _ask(endpoint: str) -> bool:
         return False
     request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_SECONDS):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_HUB_SECONDS):  # noqa: S310 # nosec B310
             return True
     except urllib.error.HTTPError as error:
         return error.code in {404, 405}  # a mirror without a front page is a hub too; a proxy that refuses is none

@@ -8,7 +8,7 @@ from pathlib import Path
 from automl_vision.errors import UsageError
 from automl_vision.models.weights import hub_endpoint, transport_errors
 
-TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
+TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable # nosec B105
 
 
 def push(folder: Path, repository: str) -> str:

@@ -83,6 +83,8 @@ def find_material(model: Path, bundle: Bundle, data: Path | None) -> Material:
         return _of_run(run, bundle)
     except (UsageError, OSError) as error:
         return _noise(str(error).split("\n", 1)[0])
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        return _noise(f"a file of the run is damaged: {type(error).__name__}: {error}"[:200])
 
 
 def run_of(model: Path, bundle: Bundle) -> tuple[Path | None, str]:
@@ -90,7 +92,7 @@ def run_of(model: Path, bundle: Bundle) -> tuple[Path | None, str]:
     folder = model.resolve().parent
     try:
         about = json.loads((folder / run_dir.RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None, f"there is no run in {folder}"
     made_from = bundle.provenance.get("data_fingerprint")
     if not isinstance(about, dict) or made_from is None or about.get("fingerprint") != made_from:

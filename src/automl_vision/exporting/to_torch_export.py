@@ -33,5 +33,5 @@ class TorchExportModel(TorchProgram):
     def __init__(self, path: Path) -> None:
         found = {DESCRIPTION: ""}
         with path.open("rb") as file:
-            program = torch.export.load(file, extra_files=found)
+            program = torch.export.load(file, extra_files=found)  # noqa: TID251 - it wrote this file itself
         super().__init__(program.module(), ModelDescription.from_json(found[DESCRIPTION]))

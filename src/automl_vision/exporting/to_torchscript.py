@@ -43,7 +43,7 @@ class TorchScriptModel(TorchProgram):
     def __init__(self, path: Path) -> None:
         found: dict[str, Any] = {DESCRIPTION: ""}
         with _deprecated():
-            program = torch.jit.load(  # type: ignore[no-untyped-call]
+            program = torch.jit.load(  # type: ignore[no-untyped-call] # noqa: TID251 - it wrote this file itself
                 io.BytesIO(path.read_bytes()), map_location="cpu", _extra_files=found
             )
         super().__init__(program, ModelDescription.from_json(found[DESCRIPTION].decode()))

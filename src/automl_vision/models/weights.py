@@ -6,7 +6,6 @@ import http.client
 import importlib
 import importlib.util
 import os
-import pickle
 import threading
 import urllib.error
 import urllib.request
@@ -18,8 +17,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from automl_vision.errors import WeightsError
+from automl_vision.errors import ModelFileError, WeightsError
 from automl_vision.models.backbones import BACKBONES, Backbone, StateDict, full_state, hub_repository
+from automl_vision.tensor_file import load_tensors_of_others
 
 #: Files of a repository on the hub that can hold weights, the safe one first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -110,18 +110,11 @@ def read_weights(path: Path) -> StateDict:
         WeightsError: the file cannot be read or holds something else.
     """
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        reason = str(error).partition("\n")[0]
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else load_tensors_of_others(path)
+    except (OSError, RuntimeError, ValueError, ModelFileError, SafetensorError) as error:
+        said = error.what if isinstance(error, ModelFileError) else str(error).partition("\n")[0]
         raise WeightsError(
-            f"these weights cannot be read ({type(error).__name__}{reason and ': '}{reason})",
+            f"these weights cannot be read ({said or type(error).__name__})",
             value=path,
             fix="fetch the file again, or save it as .safetensors",
         ) from error
@@ -158,7 +151,7 @@ def _answers(endpoint: str) -> bool:
 def _ask(endpoint: str) -> bool:
     request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310  # checked by the caller
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_SECONDS):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_SECONDS):  # noqa: S310 # nosec B310
             return True
     except urllib.error.HTTPError as error:
         # A mirror without a front page is a hub too; a proxy that refuses is none.
@@ -228,7 +221,9 @@ def _download(repository: str) -> Path:
     problem: BaseException | None = None
     for name in _HUB_FILES:
         try:
-            path = hf_hub_download(repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5)
+            path = hf_hub_download(  # nosec B615 # the newest revision
+                repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5
+            )
         except failures as error:
             problem = problem or error
         else:
@@ -252,10 +247,6 @@ def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-def _read_torch(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _state_dict_in(content: object, path: Path) -> StateDict:

@@ -1,0 +1,209 @@
+"""Files that earlier versions wrote, in tests/golden: they load for ever, and say what they said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automl_vision import load
+from automl_vision.bundle import VERSION, load_bundle
+from automl_vision.errors import RunError
+from automl_vision.exporting.pictures import find_material
+from automl_vision.exporting.trial_model import write_trial_model
+from automl_vision.pipeline import render_again, resume_search, verify_run
+from automl_vision.report.predictions import Predictions
+from make_smoke_data import make_smoke_data
+
+GOLDEN = Path(__file__).parent / "golden"
+RECORDED: dict[str, Any] = json.loads((GOLDEN / "recorded.json").read_text(encoding="utf-8"))
+VERSIONS = range(1, VERSION + 1)
+#: Picture -> by how much a probability may differ from what was recorded. Decoders of JPEG may differ by a step.
+CLOSE = {"picture.png": 1e-5, "picture.jpg": 1e-3}
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda number: f"version {number}")
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def model(version: int, tmp_path: Path) -> Path:
+    """The file as that version wrote it."""
+    file = tmp_path / "model.pt"
+    file.write_bytes(lzma.decompress((GOLDEN / f"version-{version}.pt.xz").read_bytes()))
+    return file
+
+
+def test_every_format_is_here_and_no_other() -> None:
+    """Whoever makes a new format writes its file, as the README here says."""
+    names = {file.name for file in GOLDEN.glob("version-*")}
+    assert names == {f"version-{number}.pt.xz" for number in VERSIONS}
+    assert set(RECORDED) == {str(number) for number in VERSIONS}
+
+
+def test_a_file_is_what_that_version_wrote(model: Path, version: int) -> None:
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == RECORDED[str(version)]["sha256"]
+
+
+@pytest.mark.parametrize("picture", CLOSE)
+def test_it_says_what_it_said(model: Path, version: int, picture: str) -> None:
+    said = load(model, device="cpu").predict_proba([GOLDEN / picture])[0]
+    recorded = RECORDED[str(version)]["probabilities"][picture]
+    assert np.abs(said - recorded).max() < CLOSE[picture]
+
+
+def test_what_the_file_tells_of_itself_is_all_there(model: Path, version: int) -> None:
+    bundle = load_bundle(model)
+    assert bundle.class_names == ("cat", "dog [/]", "Ätna\n")
+    assert bundle.temperature == 1.25
+    assert bundle.provenance["looks"] == [None]
+    assert bundle.head == ("linear" if version < 3 else "mlp:8-gelu")
+    assert (bundle.fingerprint is not None) == (version >= 2)
+    assert len(bundle.networks) == (2 if version >= 4 else 1)
+    assert bundle.class_bias == ((0.0, 0.25, -0.125) if version >= 4 else ())
+    assert bundle.preprocessing.decode_side == (256 if version >= 5 else 0)
+    assert bundle.preprocessing.resize == ("middle" if version >= 6 else "squash")
+
+
+def test_the_records_differ_where_a_version_sees_pictures_differently() -> None:
+    """Else a file that is read without what is new in it would pass."""
+    said = {number: RECORDED[str(number)]["probabilities"] for number in VERSIONS}
+    for before, after, picture in ((2, 3, "picture.png"), (3, 4, "picture.png"), (4, 5, "picture.jpg")):
+        assert np.abs(np.subtract(said[before][picture], said[after][picture])).max() > 1e-4
+    assert np.abs(np.subtract(said[5]["picture.png"], said[6]["picture.png"])).max() > 1e-2
+
+
+def test_all_of_them_are_small() -> None:
+    assert sum(file.stat().st_size for file in GOLDEN.rglob("*") if file.is_file()) < 2_000_000
+
+
+# --- a run folder ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A copy of the run folder that version 0.1.0 left."""
+    return Path(shutil.copytree(GOLDEN / "run", tmp_path / "run"))
+
+
+@contextmanager
+def unchanged(run: Path) -> Iterator[None]:
+    """Nothing that was recorded is written anew."""
+    before = {name: (run / name).read_bytes() for name in ("model.pt", "report.json", "split.csv", "looks.json")}
+    yield
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_its_report_is_rendered(run: Path) -> None:
+    with unchanged(run):
+        page = render_again(run).read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert all(name in page for name in report["test"]["classes"])
+
+
+def test_its_figures_follow_from_its_predictions(run: Path) -> None:
+    assert verify_run(run) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("head",), "<script>"),
+        (("trials",), 1),
+        (("validation", "micro_f1", "high"), []),
+        (("test",), {}),
+        (("test", "per_class"), None),
+        (("data",), None),
+        (("warnings",), 7),
+        (("environment",), {}),
+    ],
+    ids=lambda each: ".".join(each) if isinstance(each, tuple) else "",
+)
+def test_a_report_that_somebody_changed_is_told_so_or_rendered(run: Path, place: tuple[str, ...], value: Any) -> None:
+    """It is data of foreign origin, like every other file of a run."""
+    file = run / "report.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    inner = report
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    file.write_text(json.dumps(report), encoding="utf-8")
+    for act in (render_again, verify_run):
+        with suppress(RunError):
+            act(run)
+
+
+ACTS = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+
+
+def test_no_text_of_a_foreign_report_acts_in_the_page(run: Path) -> None:
+    file = run / "report.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    report["name"] = report["stop_reason"] = report["data"]["source"] = report["environment"]["device"] = ACTS
+    report["test"]["classes"][0] = report["test"]["per_class"][0]["class"] = ACTS
+    report["environment"][ACTS] = ACTS
+    file.write_text(json.dumps(report), encoding="utf-8")
+    page = render_again(run).read_text(encoding="utf-8")
+    assert "onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in page
+    assert "<script>alert" not in page
+
+
+def test_it_is_complete_and_not_gone_on_with(run: Path) -> None:
+    """Not even its images are wanted, which are nowhere."""
+    told: list[object] = []
+    with unchanged(run):
+        ended = resume_search(run, tell=told.append)
+    assert "complete" in str(told)
+    assert ended.report["test"]["n"] == json.loads((run / "report.json").read_text(encoding="utf-8"))["test"]["n"]
+
+
+def test_one_of_its_trials_is_exported(run: Path) -> None:
+    (number,) = (int(file.parent.name) for file in run.glob("trials/*/best.pt"))
+    with unchanged(run):
+        written = write_trial_model(run, number)
+    said = load(written.path, device="cpu").predict_proba([GOLDEN / "picture.png"])
+    assert said.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "[" * 100_000),
+        ("run.json", '{"fingerprint": FINGERPRINT}'),
+        ("run.json", '{"fingerprint": FINGERPRINT, "data": 7}'),
+        ("run.json", '{"fingerprint": FINGERPRINT, "data": "a\\u0000b"}'),
+        ("config.toml", "[data]\nlineage = 3\n"),
+        ("split.csv", "a,b\n1,2\n"),
+        ("split.csv", "path\n"),
+    ],
+    ids=["deep", "no data", "a number", "no path", "no setting", "no path in the split", "no rows"],
+)
+def test_an_export_from_a_run_that_somebody_changed_is_checked_with_noise(
+    run: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    make_smoke_data(tmp_path / "shapes")
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps({**about, "data": str(tmp_path / "shapes")}), encoding="utf-8")
+    bundle = load_bundle(run / "model.pt")
+    assert find_material(run / "model.pt", bundle, None).checked.origin == "training images of the run"
+    (run / name).write_text(content.replace("FINGERPRINT", json.dumps(about["fingerprint"])), encoding="utf-8")
+    assert "noise" in find_material(run / "model.pt", bundle, None).checked.origin
+
+
+def test_its_model_says_of_its_test_images_what_it_said(run: Path, tmp_path: Path) -> None:
+    make_smoke_data(tmp_path / "shapes")
+    recorded = Predictions.from_csv(run / "predictions_test.csv")
+    said = load(run / "model.pt", device="cpu").predict_proba([tmp_path / "shapes" / path for path in recorded.paths])
+    assert len(said) == 6
+    assert np.abs(said - recorded.probabilities).max() < 1e-5
