@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from automl_vision.tensor_file import load_tensors
 
 Record = dict[str, Any]
 #: What two trainings of the same steps may differ in: how long they took, what memory they met, how often they began.
@@ -49,7 +49,7 @@ def outcome(run: Path) -> str:
         digest.update(json.dumps([number, _timeless(record)], sort_keys=True).encode())
         best = run / "trials" / f"{number:06d}" / "best.pt"
         if best.is_file():
-            weights = torch.load(best, weights_only=True)["weights"]
+            weights = load_tensors(best)["weights"]
             for name in sorted(weights):
                 digest.update(name.encode())
                 digest.update(weights[name].contiguous().numpy().tobytes())

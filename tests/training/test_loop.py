@@ -193,7 +193,7 @@ def test_a_process_beside_others_takes_its_share_of_the_memory_that_is_free(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int | None] = []
-    monkeypatch.setattr(loop, "available_bytes", lambda device: 10**12)
+    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: 10**12)
     for share in (1.0, 0.25):
         one = trainer(dataclasses.replace(cpu, share=share), epochs=1)
         monkeypatch.setattr(one.micro_batch, "fit", lambda images, memory, available: asked.append(available()))
