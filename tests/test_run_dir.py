@@ -16,8 +16,8 @@ import pytest
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings
-from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
-from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError
+from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report, trials_address
 
 ABOUT = {"data": "/images", "note": "ä"}
 
@@ -300,3 +300,43 @@ def test_tables_hold_nothing_that_a_spreadsheet_runs():
     plain = table.drop(columns=["path", "label"])
     assert run_dir.table_text(plain) == plain.to_csv(index=False, lineterminator="\n")
     assert run_dir.table_text(table[:0]) == "path,label,group,score\n"
+
+
+# --- where trials are -----------------------------------------------------------------------------------------------
+
+
+def test_trials_are_in_the_run_folder_unless_it_was_told_another_place(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "a", Settings(), {"data": "/data"})
+    assert run.trials == tmp_path / "a" / "trials"
+    run.add_about(trials=trials_address(str(tmp_path / "shared"), run.path))
+    run.close()
+    other = RunDir.open(tmp_path / "a")
+    assert isinstance(other.trials, Path)
+    assert other.trials.parent == tmp_path / "shared"
+    assert other.trials.name.startswith("a-")
+    other.close()
+
+
+def test_two_runs_of_one_name_have_trials_of_their_own(tmp_path: Path) -> None:
+    addresses = [trials_address("s3://bucket/runs/", tmp_path / "a") for _ in range(2)]
+    assert addresses[0] != addresses[1]
+    assert all(each.startswith("s3://bucket/runs/a-") for each in addresses)
+
+
+def test_a_run_may_work_elsewhere_and_stays_what_it_is(tmp_path: Path) -> None:
+    settings = load_settings(overrides={"search.trials": 3, "machine.cluster": "10.0.0.1:6379"})
+    run = RunDir.create(tmp_path / "a", settings, {"data": "/data"})
+    run.move({"machine.cluster": ""})
+    assert run.settings == load_settings(overrides={"search.trials": 3})
+    run.move({})
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        run.move({"machine.cluster": "nowhere"})
+    assert run.settings.machine.cluster == ""
+    run.close()
+
+
+def test_a_run_folder_cannot_name_just_any_place_for_its_trials(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "a", Settings(), {"data": "/data", "trials": "http://host/a"})
+    with pytest.raises(RunError, match="damaged"):
+        _ = run.trials
+    run.close()

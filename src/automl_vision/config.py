@@ -21,6 +21,7 @@ from typing import Any
 from automl_vision.errors import ConfigError
 from automl_vision.rules import (
     BATCH_SIZE,
+    CLUSTER_ADDRESS,
     DEVICE,
     FOLDER_NAME,
     NAMES,
@@ -32,6 +33,7 @@ from automl_vision.rules import (
     SETS_BY_NAME,
     SIDES,
     TRACKED_BY,
+    TRIALS_URL,
     Rule,
     above,
     at_least,
@@ -43,6 +45,10 @@ from automl_vision.rules import parse_duration as parse_duration
 
 #: Where neither a budget nor a number of trials is given.
 DEFAULT_BUDGET = "10m"
+
+
+#: Settings that say where a run works, and not what it is: a resumed run may have them anew.
+MOVABLE = ("machine.cluster", "machine.insecure_cluster", "machine.max_parallel", "machine.gpus_per_trial")
 
 
 def _setting(default: Any, help_text: str, rule: Rule | None = None) -> Any:
@@ -289,6 +295,15 @@ class MachineSettings:
         one_of("off", "auto", "on"),
     )
     threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
+    cluster: str = _setting(
+        "",
+        "Ray cluster on which trials run: HOST:PORT of its head, or auto for the one that this machine is a node of "
+        "(empty: this machine alone; extra ray).",
+        CLUSTER_ADDRESS,
+    )
+    insecure_cluster: bool = _setting(
+        False, "Accept a cluster without token authentication: whoever reaches its ports runs programs on it."
+    )
     cache: bool = _setting(True, "Keep decoded images for later runs.")
     cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")
     cache_gigabytes: float | None = _setting(
@@ -340,6 +355,12 @@ class OutputSettings:
         "Show the search in tensorboard, mlflow or wandb as well: settings, epochs, figures and the report (extra "
         "track).",
         TRACKED_BY,
+    )
+    trials_url: str = _setting(
+        "",
+        "Where trials keep their checkpoints, weights and records: a folder that every machine sees, or an address "
+        "like s3://bucket/run (empty: the run folder). The run folder gets a copy of the records.",
+        TRIALS_URL,
     )
     kept_checkpoints: int = _setting(
         3, "Fine-tunes, best first, whose weights stay in the run folder; those of probes stay as well.", at_least(1)

@@ -16,6 +16,7 @@ TRACKER_THREAD = "track-"
 
 #: Stages in their order, and what a user is told about them.
 STAGES: dict[str, str] = {
+    "cluster": "Joining the cluster",
     "read": "Reading the list of images",
     "plan": "Looking at the machine and the budget",
     "decode": "Decoding every image once",

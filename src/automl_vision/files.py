@@ -7,8 +7,11 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
+
+from automl_vision.place import Place, put
 
 #: What an unfinished file ends with; such files are swept when a run is opened.
 UNFINISHED = ".tmp"
@@ -16,14 +19,20 @@ UNFINISHED = ".tmp"
 _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
     """Write through `write(file)` into a temporary file, flush it to the disk, then rename it to `path`.
 
-    A crash or a full disk at any moment leaves the former content of `path` untouched.
+    A crash or a full disk at any moment leaves the former content of `path` untouched. At an address, what was written
+    is put as one object: that is all or nothing, too.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
+    if not isinstance(path, Path):
+        whole = BytesIO()
+        write(whole)
+        put(path, whole.getvalue())
+        return
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
@@ -70,13 +79,13 @@ def _write_through(file: IO[bytes], write: Callable[[IO[bytes]], object]) -> Non
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write UTF-8 text atomically; undecodable file names in it are written as `\\udcXX` escapes."""
     data = text.encode("utf-8", "backslashreplace")
     write_atomically(path, lambda file: file.write(data))
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+def write_json(path: Place, value: Any, *, indent: int | None = 2) -> None:
     """Write a value of plain types as JSON, atomically. NaN and infinity are refused (`ValueError`)."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 

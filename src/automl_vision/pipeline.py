@@ -1,7 +1,7 @@
 """The order of the stages. The only file that knows it.
 
-    read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact) -> checks -> test
-    -> report
+    (cluster) -> read -> plan -> decode -> (compare) -> audit -> (resize) -> search -> costs -> finish -> (impact)
+    -> checks -> test -> report
 
 Nothing is printed here: what happens is told to a listener, and the result is returned.
 """
@@ -9,7 +9,7 @@ Nothing is printed here: what happens is told to a listener, and the result is r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from automl_vision.data.preparation import Prepared, decode, prepare_to_look, re
 from automl_vision.errors import DataError, LeakFound, ProcessLost, RunError, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
+from automl_vision.place import check_place, place_of
 from automl_vision.predictor import Model, load
 from automl_vision.report.evidence import evidence_table
 from automl_vision.report.html import render_html
@@ -31,11 +32,12 @@ from automl_vision.report.inspection_page import render_inspection
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import verify, with_ledger
-from automl_vision.run_dir import RunDir, cannot_write
+from automl_vision.run_dir import RunDir, cannot_write, trials_address
 from automl_vision.run_path import new_run_path
 from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.checks import check_data
+from automl_vision.stages.cluster import joined
 from automl_vision.stages.compare import inspected_pictures
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
@@ -49,7 +51,7 @@ from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.test import look
-from automl_vision.stages.trial_executor import remove_site
+from automl_vision.stages.trial_executor import remove_site, site_folder
 from automl_vision.stop_request import StopRequest
 from automl_vision.tracking.trackers import require_trackers
 from automl_vision.tracking.tracking import Tracking
@@ -147,12 +149,23 @@ def run_search(
     read_manifest(
         data, settings, lambda text: tell(Note(text))
     )  # before the folder is made: data that cannot be used leave nothing behind
-    run = RunDir.create(out or new_run_path(data, settings), settings, {"data": str(absolute(data))})
+    path = out or new_run_path(data, settings)
+    run = RunDir.create(path, settings, {"data": str(absolute(data)), **_trials_elsewhere(settings, path)})
+    stop = stop or StopRequest()
     try:
-        return _go(RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak, ranks))
+        return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
     except UsageError:
         run.discard()
         raise
+
+
+def _trials_elsewhere(settings: Settings, path: Path) -> dict[str, str]:
+    """What a run has to know of its trials, where they are not in its folder."""
+    url = settings.output.trials_url
+    if not url:
+        return {}
+    check_place(place_of(url))
+    return {"trials": trials_address(url, path)}
 
 
 def resume_search(
@@ -161,9 +174,17 @@ def resume_search(
     tell: Tell = silent,
     stop: StopRequest | None = None,
     started: float | None = None,
+    moved: Mapping[str, Any] | None = None,
     ranks: Ranks = ALONE,
 ) -> Run:
     """Go on with a run that was interrupted or killed; a finished one is returned as it is.
+
+    Args:
+        path: the run folder.
+        tell: listener for events.
+        stop: may be set at any time to end the run tidily.
+        started: monotonic seconds from which this session counts; now by default.
+        moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
 
     Raises:
         RunError: there is no run, another process works in it, or its data changed.
@@ -174,6 +195,7 @@ def resume_search(
         run.close()
         tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
         return Run(path, done)
+    run.move(moved or {})
     settings = run.settings
     begun = (time.monotonic() if started is None else started) - run.spent
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
@@ -186,8 +208,8 @@ def _go(context: RunContext) -> Run:
     """All stages of one run, in their order, beside the trackers that watch it."""
     context.stop.go_on = context.how_to_resume
     try:
-        with _tracking(context) as tracking:
-            run = _stages(replace(context, tell=tracking.tell))
+        with joined(context) as cluster, _tracking(context) as tracking:
+            run = _stages(replace(context, tell=tracking.tell, cluster=cluster))
             tracking.finish(run.report, context.clock.remaining)
             return run
     except TakenAway:
@@ -201,7 +223,8 @@ def _go(context: RunContext) -> Run:
             fix=f"see {run_dir.WORKERS}/; torchrun starts all of them again, else {context.how_to_resume}",
         ) from error
     finally:
-        remove_site(context.run.path / run_dir.WORKERS)  # ranks keep it to the end
+        if not context.ranks.alone:
+            remove_site(site_folder(context))  # ranks keep it to the end
         context.run.close()
 
 

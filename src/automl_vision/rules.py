@@ -164,10 +164,6 @@ BATCH_SIZE = must_be(
     "auto, or from 1 to 65536",
     lambda size: size == "auto" if isinstance(size, str) else 1 <= size <= 65_536,
 )
-BATCH_SIZE = must_be(
-    "auto, or from 1 to 65536",
-    lambda size: size == "auto" if isinstance(size, str) else 1 <= size <= 65_536,
-)
 #: What can show a search; the keys of `tracking.trackers.TRACKERS`.
 TRACKER_NAMES = ("tensorboard", "mlflow", "wandb")
 TRACKED_BY = must_be(f"some of {', '.join(TRACKER_NAMES)}", lambda names: all(name in TRACKER_NAMES for name in names))
@@ -175,6 +171,42 @@ SETS_BY_NAME = must_be(
     "train, val, test or none for each name",
     lambda named: all(value in {"train", "val", "test", "none"} for value in named.values()),
 )
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
+
+
+def _check_cluster_address(text: str) -> str:
+    if text in ("", "auto"):
+        return ""
+    if text.startswith("ray://"):
+        return (
+            "must be HOST:PORT of the head: Ray's client (ray://) is not used, a search starts on a node of the cluster"
+        )
+    parts = _HOST_AND_PORT.fullmatch(text)
+    return "" if parts and 0 < int(parts["port"]) < 65_536 else "must be HOST:PORT, like 10.0.0.1:6379, or auto"
+
+
+CLUSTER_ADDRESS = Rule("HOST:PORT, or auto", _check_cluster_address)
+#: Where trials may be kept besides folders. Nothing else: other schemes run programs (pipe:) or unpack (zip::).
+ADDRESS_SCHEMES = ("file", "s3", "gs")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII | re.IGNORECASE)
+_PLAIN_ADDRESS = re.compile(rf"(file:///|(?:{'|'.join(ADDRESS_SCHEMES[1:])})://[^/\s@?#:]+)[^\s@?#:]*", re.ASCII)
+
+
+def is_address(text: str) -> bool:
+    """Whether text names an object store or the like (s3://...), in contrast to a folder."""
+    return "://" in text
+
+
+def _check_trials_url(text: str) -> str:
+    if not text or not is_address(text) or _PLAIN_ADDRESS.fullmatch(text):
+        return ""
+    scheme = _ADDRESS.match(text)
+    if scheme is None or scheme[1] not in ADDRESS_SCHEMES:
+        return f"must be a folder or an address that begins with {', '.join(f'{each}://' for each in ADDRESS_SCHEMES)}"
+    return "must be a plain address like s3://bucket/run: no user, no password, no query; those go in the environment"
+
+
+TRIALS_URL = Rule("a folder, or file://, s3:// or gs:// with a plain path", _check_trials_url)
 FOLDER_NAME = must_be(
     "the name of one folder, no slash in it",
     lambda name: name not in {".", ".."} and not set(name) & set("/\\\0"),

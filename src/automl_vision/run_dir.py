@@ -25,6 +25,7 @@ import errno
 import json
 import math
 import os
+import secrets
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,7 +43,9 @@ from automl_vision.data.preparation import Prepared
 from automl_vision.data.split import split_table
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
 from automl_vision.files import UNFINISHED, write_json, write_text
+from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
+from automl_vision.rules import TRIALS_URL, is_address
 from automl_vision.spreadsheet import disarmed
 
 MODEL = "model.pt"
@@ -142,6 +145,15 @@ class RunDir:
         """The settings that the run was started with."""
         return load_settings(self.path / CONFIG)
 
+    def move(self, settings: Mapping[str, Any]) -> None:
+        """Keep other values of settings that say where a run works, by dotted name.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        if settings:
+            write_text(self.path / CONFIG, dump_settings(load_settings(self.path / CONFIG, settings)))
+
     @property
     def about(self) -> dict[str, Any]:
         """What the run works on."""
@@ -150,6 +162,16 @@ class RunDir:
     def add_about(self, **facts: Any) -> None:
         """Keep facts about what the run works on, so that a resumed run can hold to them."""
         write_json(self.path / RUN, {**self.about, **facts})
+
+    @property
+    def trials(self) -> Place:
+        """Where trials are kept."""
+        return trials_place(self.path)
+
+    @property
+    def keeps_trials(self) -> bool:
+        """Whether that is this folder."""
+        return "trials" not in self.about
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -223,6 +245,28 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     facts: dict[str, Any] = _read_json(path / RUN, {})
     return facts
+
+
+def trials_place(path: Path) -> Place:
+    """Where the run in `path` keeps its trials: its own folder, or where it was told to; takes no lock.
+
+    Raises:
+        RunError: the file that says so is damaged.
+        UsageError: it is an address, and a package that reads it is not installed.
+    """
+    given = str(read_about(path).get("trials") or "")
+    wrong = TRIALS_URL.check(given)  # whoever wrote the folder chose it
+    if wrong:
+        raise _damaged(path / RUN, f"trials {wrong}")
+    return place_of(given) if given else path / TRIALS
+
+
+def trials_address(trials_url: str, path: Path) -> str:
+    """A place below `trials_url` that is of the run in `path` alone."""
+    own = f"{path.name}-{secrets.token_hex(4)}"
+    if is_address(trials_url):
+        return f"{trials_url.rstrip('/')}/{own}"
+    return str(Path(trials_url).expanduser().absolute() / own)
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import pickletools  # nosec B403 # it tells opcodes, and obeys none
 import stat
 import zipfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import write_atomically
+from automl_vision.place import Place, fetched
 
 LARGEST_FILE = 8 << 30  # bytes
 LARGEST_INDEX = 16 << 20  # bytes of data.pkl: names and shapes, no weights
@@ -40,7 +42,7 @@ _USE_AGAIN = {"BINGET", "LONG_BINGET"}
 _REGENERATE = "copy it again from where it was made, or make it again"
 
 
-def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
+def save_tensors(path: Place, values: Mapping[str, Any]) -> None:
     """Write tensors and plain types (dict, list, tuple, str, int, float, bool, None), atomically.
 
     Raises:
@@ -50,15 +52,20 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(plain, file))
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def load_tensors(path: Place) -> dict[str, Any]:
     """Read a file that `save_tensors` wrote, onto the CPU.
 
     Raises:
         ModelFileError: the file is missing, damaged, or holds anything but tensors and plain types.
     """
-    _check_outside(path)
+    source = _source(path)
+    wrong = _outer_fault(source)
+    if wrong:
+        raise ModelFileError(wrong, value=str(path), fix=_REGENERATE)
+    if not isinstance(source, Path):
+        source.seek(0)  # checking has read to the end of it
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - this is its one door
+        loaded = torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251 - this is its one door
     except Exception as error:  # torch has no single error for "this is not what I wrote"
         raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
     if not isinstance(loaded, dict):
@@ -66,26 +73,32 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _check_outside(path: Path) -> None:
-    wrong = _outer_fault(path)
-    if wrong:
-        raise ModelFileError(wrong, value=str(path), fix=_REGENERATE)
+def _source(path: Place) -> Path | BytesIO:
+    """The file itself, or what is at an address, brought here whole.
 
-
-def _outer_fault(path: Path) -> str:
+    Raises:
+        ModelFileError: it is missing, no regular file, or too large.
+    """
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelFileError("this is no regular file", value=str(path), fix=_REGENERATE)
+        if status.st_size > LARGEST_FILE:
+            what = f"the file has {status.st_size} bytes, over the limit of {LARGEST_FILE}"
+            raise ModelFileError(what, value=str(path), fix=_REGENERATE)
+        return path if isinstance(path, Path) else fetched(path)
     except OSError as error:
-        return f"the file cannot be read ({error.strerror})"
+        what = f"the file cannot be read ({error.strerror or error})"
     except ValueError as error:  # a NUL in the path
-        return f"the file cannot be read ({error})"
-    if not stat.S_ISREG(status.st_mode):
-        return "this is no regular file"
-    if status.st_size > LARGEST_FILE:
-        return f"the file has {status.st_size} bytes, over the limit of {LARGEST_FILE}"
+        what = f"the file cannot be read ({error})"
+    raise ModelFileError(what, value=str(path), fix=_REGENERATE)
+
+
+def _outer_fault(source: Path | BytesIO) -> str:
+    size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _records_fault(archive.infolist(), status.st_size) or _content_fault(archive)
+        with zipfile.ZipFile(source) as archive:
+            return _records_fault(archive.infolist(), size) or _content_fault(archive)
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError):
         return "the file is no model file, or it was cut off"
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from histories import finetune, probe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_vision.place import Place, remove_folder
 from automl_vision.search import trial_files
 from automl_vision.search.trial import STATES, EpochRecord, Trial
 from automl_vision.search.trial_files import HeldOut, TrialFiles, TrialReplaced
@@ -47,9 +49,15 @@ TRIALS = st.builds(
 )
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> TrialFiles:
-    return TrialFiles(tmp_path / "trials")
+@pytest.fixture(params=["folder", "address"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrialFiles]:
+    if request.param == "folder":
+        yield TrialFiles(tmp_path / "trials")
+        return
+    upath = pytest.importorskip("upath")
+    address = upath.UPath(f"memory://{secrets.token_hex(8)}/trials")
+    yield TrialFiles(address)
+    remove_folder(address)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +65,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     return TrialFiles(tmp_path_factory.mktemp("trials"))
 
 
-def record(files: TrialFiles, number: int = 0) -> Path:
+#: For what happens in the middle of writing a file: objects are put whole.
+in_folder = pytest.mark.parametrize("files", ["folder"], indirect=True)
+
+
+def record(files: TrialFiles, number: int = 0) -> Place:
     return files.folder / f"{number:06d}.json"
 
 
@@ -149,6 +161,7 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
+@in_folder
 @pytest.mark.parametrize("point", [(Path, "replace"), (os, "fsync")], ids=["before the rename", "before the flush"])
 @pytest.mark.parametrize("fault", [crash, full])
 def test_a_crash_while_committing_leaves_the_former_record(
@@ -164,6 +177,7 @@ def test_a_crash_while_committing_leaves_the_former_record(
     assert [each.name for each in files.folder.iterdir()] == ["000000.json"]
 
 
+@in_folder
 def test_what_a_killed_process_left_unfinished_is_swept(files: TrialFiles) -> None:
     files.commit(finetune(0, [0.5]))
     save(files, 0)
@@ -175,6 +189,7 @@ def test_what_a_killed_process_left_unfinished_is_swept(files: TrialFiles) -> No
     assert not list(files.folder.rglob("*.tmp"))
 
 
+@in_folder
 def test_the_weights_and_what_they_say_change_together(files: TrialFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     save(files, 0, value=1.0)
     with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
 from automl_vision.cli.signals import stop_on_signal
 from automl_vision.cli.terminal import interactive
-from automl_vision.config import Settings, load_settings
+from automl_vision.config import MOVABLE, Settings, load_settings
 from automl_vision.errors import Interrupted, UsageError
 from automl_vision.run_path import new_run_path
 from automl_vision.runtime import PROCESS_START
@@ -55,11 +55,19 @@ def search(
     automl-vision search --data labels.csv --image-column file --label-column species --budget 1h
 
     automl-vision search --resume runs/imgs-20260101-120000
+
+    automl-vision search --data /shared/imgs --out /shared/run --budget 1h --cluster 10.0.0.1:6379
     """
     if (data is None) == (resume is None):
         raise UsageError("give either --data or --resume", fix="automl-vision search --data ./imgs --budget 10m")
-    if resume is not None and any(value is not None for value in (*overrides.values(), config, out)):
-        raise UsageError("a resumed run keeps its settings", value=str(resume), fix="give --resume alone")
+    moved = {name: overrides[name] for name in MOVABLE if overrides.get(name) is not None}
+    kept = [value for name, value in overrides.items() if name not in MOVABLE]
+    if resume is not None and any(value is not None for value in (*kept, config, out)):
+        raise UsageError(
+            "a resumed run keeps its settings",
+            value=str(resume),
+            fix="give --resume alone, or with what says where it runs (--cluster)",
+        )
     settings = load_settings(config, overrides)
     require_trackers(settings.output.track)
     if data is not None:
@@ -97,7 +105,7 @@ def search(
                 if data is not None:
                     run = run_search(data, settings, out=out, tell=tell, fail_on_leak=fail_on_leak, **watched)
                 elif resume is not None:
-                    run = resume_search(resume, tell=tell, **watched)
+                    run = resume_search(resume, tell=tell, moved=moved, **watched)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
     _leave(run)
 

@@ -156,7 +156,7 @@ def trial_bundle(run: Path, number: int) -> Bundle:
 
 def _kept(run: Path, number: int) -> tuple[Trial, Result]:
     """The record and the weights of a trial."""
-    files = TrialFiles(run / run_dir.TRIALS)
+    files = TrialFiles(run_dir.trials_place(run))
     trial, result = files.record(number), files.load_result(number)
     if trial is not None and trial.score is not None and result is not None:
         return trial, result

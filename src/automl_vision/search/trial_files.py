@@ -21,12 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +32,7 @@ from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import UNFINISHED, write_json
+from automl_vision.place import Place, files_below, is_folder, make_folder, remove_folder, set_aside
 from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
@@ -86,15 +84,15 @@ class TrialFiles:
     """The `trials` folder of one run.
 
     Args:
-        folder: created when missing.
+        folder: created when missing; an address will do.
         fenced: whether attempts are kept apart, because processes that outlive what is believed of them may write. In
             a folder of one process, each attempt takes the files of the one before it. May be set later.
     """
 
-    def __init__(self, folder: Path, *, fenced: bool = False) -> None:
+    def __init__(self, folder: Place, *, fenced: bool = False) -> None:
         self.folder = folder
         self.fenced = fenced
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -138,7 +136,7 @@ class TrialFiles:
             if trial is not None:
                 trials[trial.number] = trial
                 continue
-            file.rename(file.with_suffix(".json.corrupt"))
+            set_aside(file)
             damaged.append(file.name)
         for name in damaged:
             self._drop_newer(name, trials)
@@ -265,27 +263,29 @@ class TrialFiles:
         weights = {*kept_files(fine_tunes, keep).weights, *also}
         weights |= {trial.number for trial in trials if trial.recipe.kind != "finetune"}
         checkpoints = kept_files(trials).checkpoints
+        present = files_below(self.folder)  # asked once: an object store takes its time for each question
         for trial in trials:
-            self._keep_newest(trial.number, _CHECKPOINT, 1 if trial.number in checkpoints else 0)
-            self._keep_newest(trial.number, _BEST, 1 if trial.number in weights else 0)
+            self._keep_newest(trial.number, _CHECKPOINT, 1 if trial.number in checkpoints else 0, present)
+            self._keep_newest(trial.number, _BEST, 1 if trial.number in weights else 0, present)
 
     def discard(self, number: int) -> None:
         """Remove the files of a trial, but not its records."""
-        shutil.rmtree(self._folder(number), ignore_errors=True)
+        remove_folder(self._folder(number))
 
-    def _keep_newest(self, number: int, name: str, count: int) -> None:
-        for file in list(self._files(number, name))[count:]:
-            file.unlink(missing_ok=True)
+    def _keep_newest(self, number: int, name: str, count: int, present: Collection[str]) -> None:
+        own = [each for each in present if each.startswith(f"{number:06d}/") and each.endswith(f"/{name}")]
+        for each in sorted(own, key=_attempt_of_file, reverse=True)[count:]:
+            (self.folder / each).unlink(missing_ok=True)
 
     # --- places -------------------------------------------------------------------------------------------------
 
-    def _record(self, number: int, attempt: int) -> Path:
+    def _record(self, number: int, attempt: int) -> Place:
         return self._record_file(number, self._own(number, attempt))
 
-    def _record_file(self, number: int, attempt: int) -> Path:
+    def _record_file(self, number: int, attempt: int) -> Place:
         return self.folder / _record_name(number, attempt)
 
-    def _folder(self, number: int, attempt: int = 1) -> Path:
+    def _folder(self, number: int, attempt: int = 1) -> Place:
         folder = self.folder / f"{number:06d}"
         return folder if attempt == 1 else folder / _attempt_name(attempt)
 
@@ -305,7 +305,7 @@ class TrialFiles:
         if self.fenced and self._newest_claim(number) > attempt:
             raise TrialReplaced
 
-    def _files(self, number: int, name: str) -> Iterator[Path]:
+    def _files(self, number: int, name: str) -> Iterator[Place]:
         """The files of this name that the attempts of a trial have, newest attempt first."""
         places = (self._folder(number, attempt) / name for attempt in (*self._later_attempts(number), 1))
         return (file for file in places if file.is_file())
@@ -313,23 +313,23 @@ class TrialFiles:
     def _later_attempts(self, number: int) -> list[int]:
         """Attempts after the first that wrote anything, newest first."""
         try:
-            names = [each.name for each in os.scandir(self._folder(number))]
+            names = [each.name for each in self._folder(number).iterdir()]
         except OSError:  # no attempt wrote anything
             return []
         return sorted((int(name.removeprefix(_ATTEMPT)) for name in names if name.startswith(_ATTEMPT)), reverse=True)
 
-    def _place_of_result(self, number: int) -> Path | None:
+    def _place_of_result(self, number: int) -> Place | None:
         """The folder of the newest attempt that ever saved a result; its weights may have been given up since."""
         best, predicted = next(self._files(number, _BEST), None), next(self._files(number, _PREDICTED), None)
         places = [file.parent for file in (best, predicted) if file is not None]
         return max(places, key=_number_of, default=None)
 
-    def _best_file(self, number: int) -> Path | None:
+    def _best_file(self, number: int) -> Place | None:
         """Those of an older attempt are not the weights that its newest record tells of."""
         place = self._place_of_result(number)
         return place / _BEST if place is not None and (place / _BEST).is_file() else None
 
-    def _held_out_files(self) -> list[Path]:
+    def _held_out_files(self) -> list[Place]:
         own = [file for name in (f"[0-9]*/{_HELD_OUT}", f"[0-9]*/*/{_HELD_OUT}") for file in self.folder.glob(name)]
         return [self.folder / _HELD_OUT, *own]
 
@@ -344,7 +344,7 @@ class TrialFiles:
     def _save(self, number: int, attempt: int, name: str, value: Mapping[str, Any]) -> None:
         self._require_newest(number, attempt)
         folder = self._folder(number, self._own(number, attempt))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         save_tensors(folder / name, value)
 
     def _drop_newer(self, record: str, trials: Mapping[int, Trial]) -> None:
@@ -354,9 +354,11 @@ class TrialFiles:
             return
         number, attempt = int(name[1]), int(name[2])
         if number in trials and trials[number].attempt < attempt:
-            shutil.rmtree(self._folder(number, attempt), ignore_errors=True)
+            remove_folder(self._folder(number, attempt))
 
     def _sweep(self) -> None:
+        if not is_folder(self.folder):
+            return  # objects are put whole
         for leftover in self.folder.rglob(f"*{UNFINISHED}"):
             leftover.unlink(missing_ok=True)
 
@@ -369,12 +371,18 @@ def _attempt_name(attempt: int) -> str:
     return f"{_ATTEMPT}{attempt}"
 
 
-def _number_of(folder: Path) -> int:
+def _number_of(folder: Place) -> int:
     """The attempt that a folder belongs to."""
     return int(folder.name.removeprefix(_ATTEMPT)) if folder.name.startswith(_ATTEMPT) else 1
 
 
-def _by_attempt(file: Path) -> tuple[int, str]:
+def _attempt_of_file(name: str) -> int:
+    """The attempt that wrote a file, by its name below the folder of all trials."""
+    attempt = name.split("/")[1]
+    return int(attempt.removeprefix(_ATTEMPT)) if attempt.startswith(_ATTEMPT) else 1
+
+
+def _by_attempt(file: Place) -> tuple[int, str]:
     """Records of older attempts first: a newer one replaces them."""
     name = _RECORD_NAME.fullmatch(file.name)
     return (int(name[2] or 1) if name is not None else 0, file.name)
@@ -385,7 +393,7 @@ def _checksum(values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
-def _read_record(file: Path) -> Trial | None:
+def _read_record(file: Place) -> Trial | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         if values.pop("checksum") != _checksum(values):
@@ -400,7 +408,7 @@ def _read_record(file: Path) -> Trial | None:
     return trial if own else None
 
 
-def _load(file: Path) -> dict[str, Any] | None:
+def _load(file: Place) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
@@ -409,7 +417,7 @@ def _load(file: Path) -> dict[str, Any] | None:
         return None  # the trial starts again, or another one is the best; `read` has named damaged records
 
 
-def _load_held_out(file: Path) -> HeldOut | None:
+def _load_held_out(file: Place) -> HeldOut | None:
     content = _load(file)
     if content is None:
         return None

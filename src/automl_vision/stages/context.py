@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from automl_vision.config import Settings
 from automl_vision.events import Note, StageStarted, Tell
@@ -14,6 +15,9 @@ from automl_vision.run_dir import RunDir, how_to_resume
 from automl_vision.runtime import Clock
 from automl_vision.stop_request import StopRequest
 from automl_vision.training.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from automl_vision.stages.cluster import Joined
 
 __all__ = ["RunContext", "StopRequest"]
 
@@ -29,6 +33,7 @@ class RunContext:
         tell: listener for events.
         stop: set from outside to end tidily, or at once.
         clock: the budget.
+        cluster: where trials run, None for this machine.
         fail_on_leak: end the run where the split that came with the data leaks.
         ranks: the processes that train each model together, of which this is the first.
         seconds: wall time by stage; grows as stages end.
@@ -41,6 +46,7 @@ class RunContext:
     tell: Tell
     stop: StopRequest
     clock: Clock
+    cluster: Joined | None = None
     fail_on_leak: bool = False
     ranks: Ranks = ALONE
     seconds: dict[str, float] = field(default_factory=dict)

@@ -92,7 +92,7 @@ def objective_of(context: RunContext, prepared: Prepared) -> str:
 
 def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: Runtime) -> Searched:
     """Search until the time or the trials end. Trials see training and validation images, and no others."""
-    files = TrialFiles(context.run.path / run_dir.TRIALS)
+    files = TrialFiles(context.run.trials)
     history, damaged = files.read()
     for name in damaged:
         context.note(f"The record trials/{name} is damaged; it was set aside and what it told is lost.", warning=True)
@@ -101,13 +101,14 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     until = shares.left if shares is not None else time_left
     runner = _runner(context, prepared, plan, runtime, files, _unless_stopped(context, until), history)
     slots = slots_of(context, prepared, plan, runner, task.fixed)
-    files.fenced = len(slots) > 1
+    files.fenced = not slots.in_this_process
     with trial_executor(context, prepared, runner, slots, until) as executor:
         search = _search(context, task, executor, history, files, until, shares)
         if task.one_recipe:
             context.note(_one_recipe(task))
         chooser = Chooser(files, judge_of(prepared, runner.objective))
         keeper = _Keeper(context, prepared, runner, task, chooser, shares, _history(context, runner, history))
+        keeper.copies = _copies(context, history)
         return _followed(context, search, keeper, time_left)
 
 
@@ -220,6 +221,7 @@ class _Keeper:
     chooser: Chooser
     shares: Shares | None = None
     history: History | None = None
+    copies: TrialFiles | None = None
     shipped: Trial | None = None
     told: set[str] = field(default_factory=set)
 
@@ -227,6 +229,8 @@ class _Keeper:
         """Take one change of one trial."""
         if trial.state in ("stopped", "failed"):
             self.runner.files.commit(trial)  # given up by the search, after its process last wrote it
+        if self.copies is not None:
+            self.copies.commit(trial)
         choice = self.chooser.choose(self.task.candidates(trials))
         best = choice.trial if choice else None
         self.context.tell(TrialChanged(trial, best, self.context.clock.remaining))
@@ -324,6 +328,16 @@ def _runner(
         resize=store.resize,
         ranks=context.ranks,
     )
+
+
+def _copies(context: RunContext, trials: list[Trial]) -> TrialFiles | None:
+    """Copies of the records, for a run whose trials are kept elsewhere."""
+    if context.run.keeps_trials:
+        return None
+    copies = TrialFiles(context.run.path / run_dir.TRIALS)
+    for trial in trials:
+        copies.commit(trial)
+    return copies
 
 
 def _history(context: RunContext, runner: TrialRunner, trials: list[Trial]) -> History | None:

@@ -55,12 +55,19 @@ class Slots:
         threads: of the CPU that each has.
         share: of a GPU's memory, or of the CPU's threads, that each has.
         reason: of their number, for people; empty where nothing was asked for or found out.
+        elsewhere: whether they are on other machines.
     """
 
     slots: tuple[Slot, ...]
     threads: int
     share: float
     reason: str = ""
+    elsewhere: bool = False
+
+    @property
+    def in_this_process(self) -> bool:
+        """Whether trials run where the search does, one after the other."""
+        return len(self) == 1 and not self.elsewhere
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+import torch
 
 from automl_vision import run_dir
 from automl_vision.data.preparation import Prepared, cache_folder
 from automl_vision.executors import EXECUTORS, Executor, Workplace
 from automl_vision.models.backbones import backbone
+from automl_vision.place import Place
 from automl_vision.search.run_trial import Assignment, TrialRunner
 from automl_vision.search.trial import Trial
+from automl_vision.stages.cluster import cluster_executor, cluster_slots
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.slots import Slots, bytes_of_a_trial, cpu_slots, gpu_slots, visible_gpus
@@ -35,6 +38,8 @@ def slots_of(
         fixed: fields of every recipe that the user gave.
     """
     machine, device = context.settings.machine, runner.runtime.device
+    if context.cluster is not None:
+        return cluster_slots(context.cluster, machine)
     if not context.ranks.alone:
         return cpu_slots(1, runner.runtime.threads)
     if device.type != "cuda":
@@ -69,7 +74,8 @@ def trial_executor(
         RunError: a worker cannot start.
         OSError: the run folder cannot be written.
     """
-    folder = (context.run.path / run_dir.WORKERS).absolute()
+    logs = (context.run.path / run_dir.WORKERS).absolute()
+    folder = site_folder(context)
     workplace = Workplace(
         here=runner,
         opening=OPENING,
@@ -79,7 +85,7 @@ def trial_executor(
         seconds_left=seconds_left,
         stopped=lambda: context.stop.requested,
         slots=slots.slots,
-        logs=folder,
+        logs=logs,
     )
     if not context.ranks.alone:
         write_site(folder, prepared, runner, _machine(context, runner, slots))
@@ -87,13 +93,16 @@ def trial_executor(
         together = dataclasses.replace(workplace, ranks=context.ranks, opening=TOGETHER)
         yield from _until_closed(EXECUTORS["ranks"](together))
         return
-    if len(slots) == 1:
+    if slots.in_this_process:
         yield from _until_closed(EXECUTORS["local"](workplace))
         return
     write_site(folder, prepared, runner, _machine(context, runner, slots))
     context.note(_in_words(slots))
     try:
-        yield from _until_closed(EXECUTORS["workers"](workplace))
+        if context.cluster is None:
+            yield from _until_closed(EXECUTORS["workers"](workplace))
+        else:
+            yield from _until_closed(cluster_executor(context, context.cluster, workplace))
     finally:
         remove_site(folder)
 
@@ -109,8 +118,7 @@ def _machine(context: RunContext, runner: TrialRunner, slots: Slots) -> Machine:
     machine, device = context.settings.machine, runner.runtime.device
     gigabytes = machine.cache_gigabytes
     return Machine(
-        # Of the GPUs, a worker sees the one that is its own.
-        device="cuda" if device.type == "cuda" else str(device),
+        device=machine.device if slots.elsewhere else _device_of_worker(device),
         precision=machine.precision,
         threads=slots.threads,
         share=slots.share,
@@ -121,13 +129,26 @@ def _machine(context: RunContext, runner: TrialRunner, slots: Slots) -> Machine:
     )
 
 
+def _device_of_worker(device: torch.device) -> str:
+    """Of the GPUs, a worker sees the one that is its own."""
+    return "cuda" if device.type == "cuda" else str(device)
+
+
 def _in_words(slots: Slots) -> str:
     threads = f"{slots.threads} thread{'s' * (slots.threads != 1)}"
     why = f" ({slots.reason})" if slots.reason else ""
+    if slots.elsewhere:
+        return f"Trials run on the cluster{why}; {_LOGS}."
     return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {_LOGS}."
 
 
-def remove_site(folder: Path) -> None:
+def site_folder(context: RunContext) -> Place:
+    """Where those that run trials, or take part in them, find what these need."""
+    logs = (context.run.path / run_dir.WORKERS).absolute()
+    return logs if context.run.keeps_trials else context.run.trials / run_dir.WORKERS
+
+
+def remove_site(folder: Place) -> None:
     """It names files by their whole paths, and serves nobody any more."""
     for name in (SITE, ROWS):
         (folder / name).unlink(missing_ok=True)

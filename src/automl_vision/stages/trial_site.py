@@ -28,6 +28,7 @@ from automl_vision.files import write_text
 from automl_vision.models.backbones import backbone
 from automl_vision.models.device_images import on_device
 from automl_vision.models.weights import WeightSource, find_weights
+from automl_vision.place import Place, make_folder, place_of
 from automl_vision.runtime import make_runtime
 from automl_vision.search.retrain import Rows, follow_retraining
 from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRunner
@@ -70,11 +71,11 @@ class Machine:
     offline: bool
 
 
-def write_site(folder: Path, prepared: Prepared, runner: TrialRunner, machine: Machine) -> None:
+def write_site(folder: Place, prepared: Prepared, runner: TrialRunner, machine: Machine) -> None:
     """Write down what `runner` is made of, for trials that run elsewhere.
 
     Args:
-        folder: made where it is missing; what an earlier session wrote is replaced.
+        folder: made where it is missing, an address will do; what an earlier session wrote is replaced.
         prepared: the data of the run, sealed.
         runner: what would run the trials in this process.
         machine: what each trial has where it runs.
@@ -82,7 +83,7 @@ def write_site(folder: Path, prepared: Prepared, runner: TrialRunner, machine: M
     Raises:
         OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     data = runner.data
     rows = np.concatenate([data.train_rows.numpy(), data.val_rows.numpy()])
     store, digests = prepared.store, prepared.facts.table["file_digest"]
@@ -105,7 +106,7 @@ def write_site(folder: Path, prepared: Prepared, runner: TrialRunner, machine: M
         "squares": None if store.folder is None else os.fspath(store.folder.absolute()),
         "num_classes": data.num_classes,
         "objective": runner.objective,
-        "trials": os.fspath(runner.files.folder.absolute()),
+        "trials": _from_anywhere(runner.files.folder),
         "weights": {name: _as_values(source) for name, source in runner.weights.items()},
         "keeps_features": runner.keeps_features,
         "tests_symmetries": runner.tests_symmetries,
@@ -132,7 +133,7 @@ def open_site(folder: str, orders: Orders) -> PlainWork:
         DataError: an image is not what it was, or not here.
         UsageError: the device is not on this machine.
     """
-    runner = _runner(Path(folder), orders)
+    runner = _runner(place_of(folder), orders)
 
     def work(job: Values) -> Iterator[Values]:
         for trial in runner(Assignment.from_dict(job)):
@@ -147,7 +148,7 @@ def open_site_together(folder: str, ranks: Ranks) -> Callable[[Values], None]:
     Raises:
         RunError, DataError, UsageError: as `open_site`.
     """
-    runner = _runner(Path(folder), Orders(), ranks)
+    runner = _runner(place_of(folder), Orders(), ranks)
 
     def take_part(job: Values) -> None:
         if "retrain" not in job:
@@ -167,7 +168,7 @@ def _train_and_val(runner: TrialRunner) -> Rows:
     return Rows(every, torch.cat(labels).numpy(), np.zeros(len(every), dtype=np.int64))
 
 
-def _runner(folder: Path, orders: Orders, ranks: Ranks = ALONE) -> TrialRunner:
+def _runner(folder: Place, orders: Orders, ranks: Ranks = ALONE) -> TrialRunner:
     site, tensors = _read(folder / SITE), load_tensors(folder / ROWS)
     machine = Machine(**site["machine"])
     device = machine.device if ranks.alone else str(own_device(machine.device))
@@ -186,7 +187,7 @@ def _runner(folder: Path, orders: Orders, ranks: Ranks = ALONE) -> TrialRunner:
         train_groups=tensors["train_groups"].numpy(),
         objective=site["objective"],
         runtime=runtime,
-        files=TrialFiles(Path(site["trials"]), fenced=ranks.alone),
+        files=TrialFiles(place_of(site["trials"]), fenced=ranks.alone),
         weights={name: _weights(name, WeightSource(**each), machine) for name, each in site["weights"].items()},
         seconds_left=_unless_told_otherwise(orders),
         keeps_features=site["keeps_features"],
@@ -244,7 +245,12 @@ def _unless_told_otherwise(orders: Orders) -> Callable[[], float]:
     return ask
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _from_anywhere(place: Place) -> str:
+    """A folder by its whole path, an address as it is."""
+    return os.fspath(place.absolute()) if isinstance(place, Path) else str(place)
+
+
+def _read(file: Place) -> dict[str, Any]:
     try:
         site = json.loads(file.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
@@ -254,7 +260,7 @@ def _read(file: Path) -> dict[str, Any]:
     return site
 
 
-def _no_site(file: Path, why: str) -> RunError:
+def _no_site(file: Place, why: str) -> RunError:
     return RunError(
         "a worker cannot read what its trials need",
         value=f"{file} ({why})",
