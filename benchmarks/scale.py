@@ -40,14 +40,14 @@ def rows(options: argparse.Namespace) -> dict[str, Any]:
 
     settings, told = Settings(), {}
     manifest, told["read"] = _timed(lambda: read(options.data, settings.data))
-    facts = _facts(manifest.paths)
+    facts = made_up_facts(manifest.paths)
     found, told["audit"] = _timed(lambda: audit(manifest, facts, settings.data))
     dealt, told["split"] = _timed(lambda: split(manifest, facts, found, settings.split, seed=0))
     sets = {name: len(dealt.rows(name)) for name in ("train", "val", "test", "aside")}
     return {"rows": len(manifest), **told, "all": round(sum(told.values()), 2), "peak_mb": _peak_mb(), "sets": sets}
 
 
-def _facts(paths: Sequence[str]) -> Any:
+def made_up_facts(paths: Sequence[str]) -> Any:
     """What decoding would have told; the picture of a copy has its original's bytes."""
     import pandas as pd
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reports", type=int, default=2_000)
     parser.add_argument("--bytes", type=int, default=4_000, help="of a report")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then, too
     benchmarks = str(Path(__file__).resolve().parents[1])
     paths = os.pathsep.join(filter(None, [benchmarks, os.environ.get("PYTHONPATH", "")]))
     with loopback_cluster(1, cpus=max(options.workers), environment={"PYTHONPATH": paths}) as cluster:

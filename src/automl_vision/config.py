@@ -21,6 +21,7 @@ from typing import Any
 from automl_vision.errors import ConfigError
 from automl_vision.rules import (
     BATCH_SIZE,
+    BYTES,
     CLUSTER_ADDRESS,
     DEVICE,
     FOLDER_NAME,
@@ -114,6 +115,20 @@ class DataSettings:
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")
     drop_small_classes: bool = _setting(False, "Leave out classes with too few originals to split, and say so.")
+    check_shards: str = _setting(
+        "auto",
+        "What of shards is read and compared with its digest before anything else: auto (all images of shards that are "
+        "files of this machine; of others the sizes), all, or sizes. Whatever is read later is compared then.",
+        one_of("auto", "all", "sizes"),
+    )
+    shard_window: str = _setting(
+        "4G",
+        "What shards may take on this machine that are fetched from a URL; those used longest ago give way.",
+        BYTES,
+    )
+    allow_private: bool = _setting(
+        False, "Read shards also from https hosts in private networks, and from this machine itself."
+    )
 
 
 @dataclass(frozen=True)
@@ -305,6 +320,11 @@ class MachineSettings:
         False, "Accept a cluster without token authentication: whoever reaches its ports runs programs on it."
     )
     cache: bool = _setting(True, "Keep decoded images for later runs.")
+    decode_ahead: bool = _setting(
+        True,
+        "Decode all images before training, into a file (or memory, where no disk has room). Off: each whenever it is "
+        "asked for, so that neither disk nor memory grows with their number; every epoch decodes them anew.",
+    )
     cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")
     cache_gigabytes: float | None = _setting(
         None,

@@ -31,6 +31,8 @@ STAGES: dict[str, str] = {
     "test": "Opening the test set",
     "report": "Writing the report",
     "page": "Writing the page",
+    "shard": "Writing shards",
+    "verify": "Reading shards",
 }
 
 

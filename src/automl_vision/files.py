@@ -44,7 +44,7 @@ def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
         with contextlib.suppress(OSError):  # what went wrong first is what matters
             unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 class _Remembering:
@@ -90,7 +90,8 @@ def write_json(path: Place, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system knows how."""
     if os.name != "posix":
         return  # a folder cannot be opened for syncing elsewhere
     handle = os.open(folder, os.O_RDONLY)

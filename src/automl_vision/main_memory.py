@@ -98,3 +98,14 @@ def _number(file: Path) -> int | None:
 def _field(file: Path, name: str) -> int | None:
     words = (line.split() for line in _lines(file))
     return next((int(each[1]) for each in words if len(each) > 1 and each[0] == name), None)
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system, where the C library knows how.
+
+    The command line has it keep what it frees, for what every step of training allocates anew; after tables of all
+    images were made once, there is far more of it than that.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -19,8 +19,13 @@ from jinja2 import UndefinedError
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings, setting_names
-from automl_vision.data.hub_name import absolute, is_hub_name
+from automl_vision.data.hub_name import is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
+from automl_vision.data.shards.address import Address, absolute_place, is_url, parse_address
+from automl_vision.data.shards.plan import ShardSize
+from automl_vision.data.shards.read import open_source
+from automl_vision.data.shards.verify import Verified
+from automl_vision.data.shards.verify import verify as compare_shards
 from automl_vision.errors import DataError, LeakFound, ProcessLost, RunError, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
@@ -38,7 +43,7 @@ from automl_vision.runtime import Clock, Runtime, make_runtime
 from automl_vision.search.planner import stored_sizes
 from automl_vision.stages.checks import check_data
 from automl_vision.stages.cluster import joined
-from automl_vision.stages.compare import inspected_pictures
+from automl_vision.stages.compare import inspected_pictures, pictures_to_compare
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
@@ -50,6 +55,8 @@ from automl_vision.stages.read import read
 from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
+from automl_vision.stages.shard import Sharding
+from automl_vision.stages.shard import write as write_shards
 from automl_vision.stages.test import look
 from automl_vision.stages.trial_executor import remove_site, site_folder
 from automl_vision.stop_request import StopRequest
@@ -68,6 +75,8 @@ __all__ = [
     "resume_search",
     "run_search",
     "search",
+    "shard",
+    "verify_shards",
     "write_inspection",
 ]
 
@@ -142,7 +151,9 @@ def run_search(
         ranks: the processes that train each model together, of which this is the first.
         fail_on_leak: raise `LeakFound` before anything is trained where the split that came with the data leaks.
     """
-    if not is_hub_name(data) and not data.exists():
+    if is_url(data):
+        parse_address(data)
+    elif not is_hub_name(data) and not data.exists():
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
     require_trackers(settings.output.track)
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
@@ -150,7 +161,7 @@ def run_search(
         data, settings, lambda text: tell(Note(text))
     )  # before the folder is made: data that cannot be used leave nothing behind
     path = out or new_run_path(data, settings)
-    run = RunDir.create(path, settings, {"data": str(absolute(data)), **_trials_elsewhere(settings, path)})
+    run = RunDir.create(path, settings, {"data": str(absolute_place(data)), **_trials_elsewhere(settings, path)})
     stop = stop or StopRequest()
     try:
         return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
@@ -304,7 +315,7 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     store, facts = decode(manifest, settings, sizes, runtime.threads, lambda n, of: tell(Progress(n, of)))
     for text in store.notes:
         tell(Note(text, "warning"))
-    if settings.data.lineage == "full":
+    if pictures_to_compare(manifest, settings):
         tell(StageStarted("compare"))
         facts = inspected_pictures(
             manifest,
@@ -316,6 +327,41 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
         )
     tell(StageStarted("audit"))
     return prepare_to_look(manifest, facts, store, settings)
+
+
+def shard(data: Path, settings: Settings, out: Address, size: ShardSize, *, tell: Tell = silent) -> Sharding:
+    """Write a data set as tar shards, its sets and groups decided as `inspect` decides them.
+
+    Args:
+        data: the images.
+        settings: all settings.
+        out: a folder, or a URL that can be written to.
+        size: of a shard.
+        tell: listener for events.
+
+    Raises:
+        DataError: the images cannot be used, or one changes meanwhile.
+        UsageError: the folder holds something else, or cannot be written.
+        BudgetExhausted: the disk has no room.
+    """
+    prepared = inspect(data, settings, tell=tell)
+    try:
+        if prepared.refused is not None:
+            raise prepared.refused
+        return write_shards(prepared, settings, out, size, tell)
+    finally:
+        prepared.store.close()
+
+
+def verify_shards(place: Address, settings: Settings, *, tell: Tell = silent) -> Verified:
+    """Compare every byte of shards with what was written.
+
+    Raises:
+        DataError: there are no shards, or their tables are not those that were written.
+    """
+    source = open_source(place, settings)
+    tell(StageStarted("verify", f"{len(source.index.shards):,} shards"))
+    return compare_shards(source, lambda done, total: tell(Progress(done, total)))
 
 
 def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Path, *, tell: Tell = silent) -> Path:
@@ -338,7 +384,7 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
     page = render_inspection(
         prepared,
         settings.data,
-        name=absolute(data).name,
+        name=absolute_place(data).name,
         created=run_dir.now(),
         threads=make_runtime("cpu", "float32", settings.machine.threads).threads,
         progress=lambda done, total: tell(Progress(done, total)),

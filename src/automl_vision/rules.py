@@ -53,6 +53,32 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.ASCII | re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_HOW_TO_WRITE_BYTES = "write it like 500M, 4G or 1.5T"
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "500M", "4G", "1.5T" (powers of a thousand), or a bare number of bytes.
+
+    Raises:
+        ConfigError: the text is none of these, or comes to nothing.
+    """
+    found = _BYTES.fullmatch(text.strip())
+    size = float(found[1]) * 1000.0 ** _POWERS[found[2].lower()] if found else 0.0
+    if not 1 <= size < 2**62:
+        raise ConfigError("not a size in bytes", value=repr(text), fix=_HOW_TO_WRITE_BYTES)
+    return int(size)
+
+
+def _check_bytes(value: str) -> str:
+    try:
+        parse_bytes(value)
+    except ConfigError:
+        return f"must be a size in bytes: {_HOW_TO_WRITE_BYTES}"
+    return ""
+
+
 def _check_duration(value: str) -> str:
     try:
         parse_duration(value)
@@ -148,6 +174,7 @@ def one_of(*names: str) -> Rule:
 
 
 OPTIONAL_DURATION = Rule("a duration: 90s, 10m, 1h30m", lambda text: _check_duration(text) if text else "")
+BYTES = Rule("a size: 500M, 4G, 1.5T", _check_bytes)
 OPTIONAL_BURST_WINDOW = Rule(
     "file numbers, a time, or both: 3, 2s, 3,2s", lambda text: _check_burst_window(text) if text else ""
 )

@@ -311,9 +311,14 @@ def write_tables(prepared: Prepared, folder: Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    for name, text in tables(prepared).items():
+        write_text(folder / name, text)
+
+
+def tables(prepared: Prepared) -> dict[str, str]:
+    """Name of the file -> its content, of split.csv and audit.csv."""
     table = split_table(prepared.manifest, prepared.facts, prepared.audit, prepared.split)
-    write_text(folder / SPLIT, table_text(table))
-    write_text(folder / AUDIT, table_text(prepared.audit.to_frame(prepared.manifest)))
+    return {SPLIT: table_text(table), AUDIT: table_text(prepared.audit.to_frame(prepared.manifest))}
 
 
 def table_text(table: pd.DataFrame) -> str:

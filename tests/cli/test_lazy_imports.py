@@ -26,7 +26,19 @@ HEAVY = {
     "onnxruntime",
     "uvicorn",
 }
-COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "export", "serve", "models", "doctor", "cache")
+COMMANDS = (
+    "search",
+    "predict",
+    "inspect",
+    "shard",
+    "evaluate",
+    "report",
+    "export",
+    "serve",
+    "models",
+    "doctor",
+    "cache",
+)
 LIGHT = [
     [],
     ["--help"],
@@ -40,6 +52,11 @@ LIGHT = [
     ["search", "--resume", "nowhere"],
     ["search", "--data", "x", "--config", "nowhere.toml"],
     ["inspect", "--data", "nowhere"],
+    ["inspect", "--data", "pipe:cat"],
+    ["search", "--data", "http://host/shards"],
+    ["shard"],
+    ["shard", "--data", "nowhere", "--out", "x"],
+    ["shard", "--verify", "ftp://host/shards"],
     ["predict"],
     ["predict", "nowhere.pt", "x.jpg"],
     ["evaluate", "nowhere.pt", "--data", "nowhere"],

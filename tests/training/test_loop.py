@@ -20,6 +20,7 @@ from automl_vision.training.batch_size import LearnedMemory
 from automl_vision.training.loop import EpochResult, TooLittleMemory, Trainer, TrainingData, TrialFailed
 from automl_vision.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups
 from automl_vision.training.recipe import Recipe
+from automl_vision.training.sampling import in_blocks
 from automl_vision.training.schedule import SCHEDULES
 
 PREPROCESSING = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -567,3 +568,31 @@ def test_a_state_is_gone_on_from_with_no_more_images_at_once_than_fit_by_now(cpu
     assert later.micro_batch.size == 2
     later.load_state(state | {"micro_batch": 1})
     assert later.micro_batch.size == 1
+
+
+def test_a_trainer_goes_by_the_shards_of_its_rows(cpu: Runtime) -> None:
+    """Rows 8 to 31 lie in six shards of four; the first two shards hold other rows of the source."""
+    rows = torch.arange(8, 32)
+    data = TrainingData(
+        Stripes(), rows, rows % 2, rows[:2], rows[:2] % 2, 2, blocks=torch.arange(32).div(4, rounding_mode="floor")
+    )
+    by_shards = trainer(cpu, data)
+    plain = trainer(cpu, dataclasses.replace(data, blocks=None))
+    for epoch in (1, 2):
+        order = torch.cat(by_shards._batches(epoch))
+        assert torch.equal(order.sort().values, torch.arange(24))
+        assert not torch.equal(order, torch.cat(plain._batches(epoch)))
+        drawn = torch.cat(plain._batches(epoch))
+        assert torch.equal(order, in_blocks(drawn, (rows // 4), by_shards.recipe.seed, epoch))
+
+
+def test_a_trial_that_goes_by_shards_is_resumed_to_the_last_bit(cpu: Runtime) -> None:
+    data = dataclasses.replace(stripes(), blocks=torch.arange(31) // 6)
+    whole = trainer(cpu, data, epochs=2)
+    for _ in range(2):
+        whole.run_epoch()
+    first, second = trainer(cpu, data, epochs=2), trainer(cpu, data, epochs=2)
+    first.run_epoch()
+    second.load_state(first.state())
+    second.run_epoch()
+    assert all(torch.equal(each, second.last_weights()[name]) for name, each in whole.last_weights().items())

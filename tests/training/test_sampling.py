@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.config import TrainingSettings
-from automl_vision.training.sampling import SAMPLINGS
+from automl_vision.training.sampling import SAMPLINGS, SHARDS_AT_ONCE, in_blocks
 
 LABELS = torch.tensor([0] * 900 + [1] * 100)
 
@@ -45,3 +45,45 @@ def test_shares_add_up_and_none_is_zero(labels: list[int]) -> None:
         assert shares.shape == (8,) and float(shares.min()) > 0 and float(shares.sum()) == pytest.approx(1.0)
         order = sampling.order(torch.tensor(labels), 0, 1)
         assert len(order) == len(labels) and int(order.min()) >= 0 and int(order.max()) < len(labels)
+
+
+# --- by shards ------------------------------------------------------------------------------------------------------
+
+BLOCKS = torch.arange(20).repeat_interleave(50)
+
+
+@given(
+    blocks=st.lists(st.integers(0, 9), min_size=1, max_size=80), seed=st.integers(0, 2**31), epoch=st.integers(1, 1000)
+)
+def test_going_by_shards_shows_what_the_sampling_drew(blocks: list[int], seed: int, epoch: int) -> None:
+    for name in SAMPLINGS:
+        drawn = SAMPLINGS[name].order(torch.tensor(blocks) % 2, seed, epoch)
+        order = in_blocks(drawn, torch.tensor(blocks), seed, epoch)
+        assert torch.equal(order.sort().values, drawn.sort().values)
+        assert torch.equal(order, in_blocks(drawn, torch.tensor(blocks), seed, epoch))
+
+
+def test_a_few_shards_are_in_use_at_a_time() -> None:
+    order = in_blocks(SAMPLINGS["shuffled"].order(LABELS, 0, 1), BLOCKS, 0, 1)
+    shown = BLOCKS[order]
+    assert all(len(part.unique()) <= SHARDS_AT_ONCE + 1 for part in shown.split(25))
+    assert all(len(part.unique()) > 1 for part in shown.split(25)[2:-2])  # and never one alone, but at the ends
+    first = {int(block): int((shown == block).nonzero()[0]) for block in shown.unique()}
+    last = {int(block): int((shown == block).nonzero()[-1]) for block in shown.unique()}
+    assert max(last[block] - first[block] for block in first) < 50 * (SHARDS_AT_ONCE + 2)
+
+
+def test_every_epoch_has_another_order_of_shards_and_within_them() -> None:
+    drawn = torch.arange(1000)
+    one, two = (in_blocks(drawn, BLOCKS, 0, epoch) for epoch in (1, 2))
+    assert not torch.equal(one, two)
+    assert not torch.equal(BLOCKS[one], BLOCKS[two])
+    inside = one[BLOCKS[one] == 3]
+    assert not torch.equal(inside, inside.sort().values) and not torch.equal(inside, two[BLOCKS[two] == 3])
+
+
+def test_one_shard_is_a_plain_shuffle_and_classes_stay_mixed() -> None:
+    drawn = SAMPLINGS["shuffled"].order(LABELS, 0, 1)
+    order = in_blocks(drawn, torch.zeros(1000, dtype=torch.int64), 0, 1)
+    shares = torch.stack([LABELS[part].float().mean() for part in order.split(250)])
+    assert float((shares - 0.1).abs().max()) < 0.06

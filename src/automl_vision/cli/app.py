@@ -22,7 +22,19 @@ from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
 INTERRUPTED = Interrupted.exit_code
 #: One module of this package per command, in the order of the help page: a function of its name, or several as `app`.
-COMMANDS = ("search", "predict", "inspect", "evaluate", "report", "export", "serve", "models", "doctor", "cache")
+COMMANDS = (
+    "search",
+    "predict",
+    "inspect",
+    "shard",
+    "evaluate",
+    "report",
+    "export",
+    "serve",
+    "models",
+    "doctor",
+    "cache",
+)
 
 
 def _application(arguments: Sequence[str]) -> typer.Typer:

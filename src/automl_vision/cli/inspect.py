@@ -28,7 +28,9 @@ SHOWN_LEAKS = 8
 SETS = ("train", "val", "test", "aside", "quarantine")
 
 
-@with_settings("data", "split", "machine.cache", "machine.cache_dir", "machine.seed", "machine.threads")
+@with_settings(
+    "data", "split", "machine.cache", "machine.cache_dir", "machine.decode_ahead", "machine.seed", "machine.threads"
+)
 def inspect(
     overrides: dict[str, Any],
     data: Annotated[Path, typer.Option("--data", "-d", help=DATA_HELP)],

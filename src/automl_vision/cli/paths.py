@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from automl_vision.data.hub_name import is_hub_name, parse_hub_name
+from automl_vision.data.shards.address import is_url, parse_address
 from automl_vision.errors import UsageError
 from automl_vision.extras import require
 
 #: What `--data` takes.
 DATA_HELP = (
     "Folder of class folders, or a CSV, TSV or Parquet table; hf:NAME (extra hub), or a folder that "
-    "datasets.save_to_disk wrote."
+    "datasets.save_to_disk wrote; a folder of tar shards, or its URL (https://, s3://, gs://)."
 )
 _NOT_THERE = "No such file or directory"
 
@@ -22,6 +23,9 @@ def require_data(data: Path) -> None:
     if is_hub_name(data):
         parse_hub_name(data)
         require(["datasets"], "hub", "reading a Hugging Face data set")
+        return
+    if is_url(data):
+        parse_address(data)
         return
     _require(data, "there are no images at this path", "check the path given to --data")
 

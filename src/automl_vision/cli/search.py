@@ -78,6 +78,12 @@ def search(
     if resume is not None:
         settings = load_settings(resume / "config.toml")
     together = settings.machine.ddp != 1
+    if together and (settings.machine.cluster or moved.get("machine.cluster")):
+        raise UsageError(
+            "one model in several processes does not go with trials on a cluster",
+            value="--ddp with --cluster",
+            fix="give one of them: --cluster for many trials at a time, --ddp for one large one",
+        )
     if together and not torchrun.is_rank():
         raise typer.Exit(torchrun.run_ranks(settings.machine.ddp, _with_folder(data, settings, out)))
     if together:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from automl_vision.data.donors import Donor
+from automl_vision.data.files import Place
 from automl_vision.data.planes import RowWriter
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, Squares, in_order, look_into, whole_digest
@@ -30,14 +30,19 @@ class Wanted:
         threads: that decode.
         progress: told (files done, files in all).
         decode_side, resize: how squares are made, see `preprocess.Preprocessing`.
+        ahead: whether squares are to be held, and not made whenever they are asked for.
+        known: gives facts of files without a fault, made in the same way, that need no decoding where no squares are
+            wanted; None where there are none.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Place]
     sizes: tuple[int, ...]
     threads: int
     progress: Progress
     decode_side: int = 0
     resize: str = SQUASH
+    ahead: bool = True
+    known: Callable[[], pd.DataFrame | None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +70,7 @@ def fill(wanted: Wanted, writer: RowWriter, offering: Offering = no_donors) -> N
             wanted.progress(len(wanted.files) - len(missing), len(wanted.files))
     done = len(wanted.files) - len(missing)
 
-    def look(item: tuple[str, Path]) -> tuple[Fact, Squares | None]:
+    def look(item: tuple[str, Place]) -> tuple[Fact, Squares | None]:
         return look_into(item[1], item[0], wanted.sizes, wanted.decode_side, wanted.resize)
 
     for fact, decoded in in_order(look, missing.items(), wanted.threads):

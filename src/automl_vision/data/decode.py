@@ -37,7 +37,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from automl_vision.data.files import check_bytes, one_line, read_bytes, read_capped
+from automl_vision.data.files import Place, StoredImage, check_bytes, one_line, read_bytes, read_capped
 from automl_vision.errors import ImageReadError
 
 #: Formats that are opened, whatever a file is called. All others are refused: EPS would start Ghostscript.
@@ -152,12 +152,12 @@ class DecodedImage:
     scale: int = 1
 
 
-def open_rgb(source: Path | str | bytes | Image.Image | IO[bytes], decode_side: int = 0) -> DecodedImage:
+def open_rgb(source: Place | str | bytes | Image.Image | IO[bytes], decode_side: int = 0) -> DecodedImage:
     """Decode one image.
 
     Args:
-        source: a path, the bytes of a file, a binary file object, or an image that Pillow opened. Of the last, pixels
-            that are in memory already are taken as they are.
+        source: a path, an image that is stored with others, the bytes of a file, a binary file object, or an image
+            that Pillow opened. Of the last, pixels that are in memory already are taken as they are.
         decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
             `draft_scale`; 0 decodes wholly.
 
@@ -189,7 +189,16 @@ def draft_scale(width: int, height: int, decode_side: int) -> int:
     return next((scale for scale in _DRAFTS if min(width, height) >= scale * decode_side), 1)
 
 
-def shorter_side(path: Path) -> int | None:
+def draft_scales(widths: NDArray[np.int64], heights: NDArray[np.int64], decode_side: int) -> NDArray[np.int64]:
+    """`draft_scale` of many images."""
+    shorter = np.minimum(widths, heights)
+    scales = np.ones(len(shorter), dtype=np.int64)
+    for scale in reversed(_DRAFTS if decode_side else ()):
+        scales[shorter >= scale * decode_side] = scale
+    return scales
+
+
+def shorter_side(path: Place) -> int | None:
     """The shorter side of an image in pixels, from its header alone; None where it cannot be read."""
     _quiet_pillow()
     _decoding.active = True
@@ -269,7 +278,7 @@ def _names_camera(image: Image.Image) -> bool:
         return False  # damaged EXIF names nobody
 
 
-def _open(source: Path | str | bytes | Image.Image | IO[bytes], decode_side: int) -> DecodedImage:
+def _open(source: Place | str | bytes | Image.Image | IO[bytes], decode_side: int) -> DecodedImage:
     if isinstance(source, Image.Image):
         file = _file_behind(source) if decode_side else None
         if file is None:
@@ -278,7 +287,7 @@ def _open(source: Path | str | bytes | Image.Image | IO[bytes], decode_side: int
     if isinstance(source, bytes):
         data = source
         check_bytes(data)
-    elif isinstance(source, Path | str):
+    elif isinstance(source, Path | str | StoredImage):
         data = read_bytes(source)
     elif hasattr(source, "read"):
         data = read_capped(source)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO
 
@@ -14,12 +15,48 @@ from automl_vision.errors import ImageReadError
 MAX_BYTES = 256 * 2**20
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """All bytes of a regular file; pipes, devices and folders are refused without waiting for them.
+class StoredImage(ABC):
+    """An image that is no file of its own, but lies in one with others."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """blake2b-128 of its bytes, hex, as whoever stored it noted it; empty where nobody did."""
+
+    @property
+    @abstractmethod
+    def trusted(self) -> bool:
+        """Whether the digest need not be taken again before the image is used."""
+
+    @abstractmethod
+    def read_bytes(self) -> bytes:
+        """All bytes as they were stored.
+
+        Raises:
+            ImageReadError: they are not there, or are not what was noted of them.
+        """
+
+    @abstractmethod
+    def expect(self) -> None:
+        """It will be read soon."""
+
+
+#: What names the bytes of one image.
+Place = Path | StoredImage
+
+
+def read_bytes(path: Path | str | StoredImage) -> bytes:
+    """All bytes of an image: stored with others, or a regular file; pipes, devices and folders are refused at once.
 
     Raises:
         ImageReadError: missing, unreadable, not_a_file, empty or too_large.
     """
+    if isinstance(path, StoredImage):
+        data = path.read_bytes()
+        check_bytes(data)
+        return data
     try:
         # Opening a FIFO for reading waits for a writer; O_NONBLOCK does not, and changes nothing for a file.
         handle = os.open(path, os.O_RDONLY | _OPEN_FLAGS)

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from automl_vision.data.files import Place
+
+if TYPE_CHECKING:
+    from automl_vision.data.shards.sharded import Sharded
 
 #: The sets that a user's own split may name, with the spellings that are understood.
 SET_NAMES: dict[str, str] = {
@@ -41,6 +46,7 @@ class Manifest:
         is_augmented: (N) True for a copy, False for an original, None for unknown; None without a column.
         ignored: what reading passed over: reason -> number of files or folders.
         empty_classes: class folders in which nothing usable was found.
+        sharded: (N) where the images lie in shards; None for files. Paths are then names, and nothing is there.
     """
 
     root: Path
@@ -52,13 +58,19 @@ class Manifest:
     is_augmented: tuple[bool | None, ...] | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
     empty_classes: tuple[str, ...] = ()
+    sharded: Sharded | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def file(self, row: int) -> Path:
-        """Absolute path of the image of `row`."""
-        return self.root / self.paths[row]
+    def file(self, row: int) -> Place:
+        """The image of `row`: the absolute path of its file, or where it is stored with others."""
+        return self.root / self.paths[row] if self.sharded is None else self.sharded.image(row)
+
+    @property
+    def reading_order(self) -> NDArray[np.int64]:
+        """(N) rows in the order in which all of them are read fastest."""
+        return np.arange(len(self)) if self.sharded is None else self.sharded.reading_order
 
     @cached_property
     def fingerprint(self) -> str:
@@ -87,6 +99,7 @@ class Manifest:
             is_augmented=pick(self.is_augmented),
             ignored=self.ignored,
             empty_classes=self.empty_classes,
+            sharded=None if self.sharded is None else self.sharded.take(keep),
         )
 
 

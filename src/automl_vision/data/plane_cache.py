@@ -119,6 +119,8 @@ def obtain(
 def _obtained(
     key: str, wanted: Wanted, cache_dir: Path | None, most_bytes: int | None
 ) -> tuple[Planes, TemporaryFolder | None, tuple[str, ...]]:
+    if not wanted.ahead:
+        return _undecoded(wanted), None, ()
     reasons: list[str] = []
     if cache_dir is not None:
         try:
@@ -161,7 +163,11 @@ def _without_disk(wanted: Wanted, offering: Offering, reasons: Sequence[str]) ->
     started = time.monotonic()
     planes = _undecoded(wanted)
     seconds = time.monotonic() - started
-    cost = f"about {seconds:,.0f} s for each pass over all of them"
+    cost = (
+        "in every pass over them"
+        if wanted.known is not None
+        else f"about {seconds:,.0f} s for each pass over all of them"
+    )
     fix = f"to be faster, free {megabytes:,.0f} MB, or point --cache-dir to a disk that has them"
     return (
         planes,
@@ -176,9 +182,12 @@ def _in_memory(wanted: Wanted, offering: Offering) -> Planes:
 
 
 def _undecoded(wanted: Wanted) -> Planes:
-    """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs."""
+    """All files are decoded, also those that other sets hold: how long that takes is what a pass over them costs.
+
+    Where their facts came with them, nothing is decoded before it is asked for.
+    """
     writer = UndecodedWriter(wanted)
-    fill(wanted, writer)
+    fill(replace(wanted, files=writer.missing), writer)
     return _complete(writer.planes(), wanted)
 
 

@@ -17,7 +17,7 @@ from automl_vision.config import Settings
 from automl_vision.data.audit import Audit, audit
 from automl_vision.data.decode import FileSignature, open_rgb, signature_of
 from automl_vision.data.facts import Compared, Facts
-from automl_vision.data.files import read_bytes
+from automl_vision.data.files import Place, read_bytes
 from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.label_map import apply_label_map
 from automl_vision.data.lineage.groups import declared_groups
@@ -27,6 +27,7 @@ from automl_vision.data.preprocess import SQUASH, decode_side_of, squares
 from automl_vision.data.readers import read
 from automl_vision.data.readers.data_sets import is_data_set, read_data_set
 from automl_vision.data.sample import sample
+from automl_vision.data.shards.read import is_sharded, read_sharded
 from automl_vision.data.split import Split, drop_small_classes, split, undealt
 from automl_vision.data.store import (
     ImageStore,
@@ -37,6 +38,7 @@ from automl_vision.data.store import (
     undecoded_files,
 )
 from automl_vision.errors import DataError, ImageReadError
+from automl_vision.main_memory import give_back
 from automl_vision.runtime import available_threads
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def read_manifest(data: Path, settings: Settings, tell: Callable[[str], None] = 
     """The list of images, with labels merged and the number of images limited as the settings say.
 
     Args:
-        data: a folder or a table, or `hf:NAME`.
+        data: a folder or a table, `hf:NAME`, or shards and their URL.
         settings: all settings.
         tell: told what takes long.
 
@@ -129,6 +131,9 @@ def read_manifest(data: Path, settings: Settings, tell: Callable[[str], None] = 
     """
     if is_data_set(data):
         manifest = read_data_set(data, settings, cache_folder(settings), tell)
+    elif is_sharded(data):
+        manifest = read_sharded(data, settings, tell)
+        give_back()
     else:
         manifest = read(data, settings.data)
     _require_matches("--group-regex", settings.data.group_regex, manifest)
@@ -205,7 +210,11 @@ def decode(
     gigabytes = settings.machine.cache_gigabytes
     most = None if gigabytes is None else int(gigabytes * 1e9)
     side = planned_decode_side(settings, sizes) if decode_side is None else decode_side
-    return build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize)
+    ahead = settings.machine.decode_ahead
+    built = build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize, ahead)
+    if manifest.sharded is not None:
+        give_back()
+    return built
 
 
 def decode_seconds(manifest: Manifest, sizes: Sequence[int], decode_side: int) -> float:
@@ -220,7 +229,7 @@ def limited(manifest: Manifest, settings: Settings, count: int) -> Manifest:
     return sample(manifest, declared_groups(manifest, settings.data), count, settings.machine.seed)
 
 
-def _seconds_of(file: Path, sizes: Sequence[int], decode_side: int) -> float | None:
+def _seconds_of(file: Place, sizes: Sequence[int], decode_side: int) -> float | None:
     started = time.monotonic()
     try:
         squares(open_rgb(file, decode_side).pixels, sizes)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from automl_vision.data.build import Progress, Wanted, undecoded
 from automl_vision.data.donors import Donors
 from automl_vision.data.fact_table import PLANE_ROW, table_of
 from automl_vision.data.facts import FACT_COLUMNS, Facts
+from automl_vision.data.files import Place
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.plane import FilePlane, Plane, ShortPlane
 from automl_vision.data.plane_cache import TemporaryFolder, default_cache_dir, obtain
@@ -157,6 +159,11 @@ class ImageStore:
         if size in self._squares:
             self._squares[size].expect(plane_rows[plane_rows >= 0])
 
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether squares are made of the files whenever they are asked for."""
+        return any(isinstance(plane, UndecodedPlane) for plane in self._squares.values())
+
     def plane_for(self, size: int) -> int:
         """The smallest stored side of at least `size`, else the largest there is."""
         return next((side for side in self.sizes if side >= size), self.sizes[-1])
@@ -209,6 +216,7 @@ def build_store(
     most_bytes: int | None = None,
     decode_side: int = 0,
     resize: str = SQUASH,
+    ahead: bool = True,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image of a manifest once, or find it decoded.
 
@@ -221,6 +229,7 @@ def build_store(
         most_bytes: what the cache folder may grow to; None for a share of its disk.
         decode_side: see `preprocess.Preprocessing`; 0 decodes every image wholly.
         resize: see there; the facts do not depend on it.
+        ahead: whether squares are held; else they are made of the files whenever they are asked for.
 
     Raises:
         DataError: a file changes while it is read.
@@ -228,10 +237,19 @@ def build_store(
     """
     sides = _checked_sizes(sizes)
     files = [manifest.file(row) for row in range(len(manifest))]
-    found = find_files(files, threads)
+    found = _found(manifest, files, threads)
     by_digest = {each.digest: file for each, file in zip(found, files, strict=True) if each.digest}
     tell = progress or _silent
-    wanted = Wanted(dict(sorted(by_digest.items())), sides, threads, tell, decode_side, resize)
+    wanted = Wanted(
+        _in_order_of_decoding(manifest, found, by_digest),
+        sides,
+        threads,
+        tell,
+        decode_side,
+        resize,
+        ahead,
+        partial(_known_facts, manifest, found, decode_side) if manifest.sharded is not None else None,
+    )
     planes, folder, notes = obtain(_key(by_digest, sides, decode_side, resize), wanted, cache_dir, most_bytes)
     tell(len(by_digest), len(by_digest))
     table, plane_rows = _in_manifest_order(found, planes.facts)
@@ -303,7 +321,7 @@ def _squares_of(
     """Squares by side, digest -> row in them, and the temporary folder that they lie in if they do."""
     by_digest = dict(zip(files.digests, files.paths, strict=True))
     if folder is None:
-        own = list(by_digest.items())
+        own: list[tuple[str, Place]] = list(by_digest.items())
         undecoded: dict[int, Plane] = {
             size: UndecodedPlane(own, size, threads, files.decode_side, files.resize) for size in files.sizes
         }
@@ -364,9 +382,32 @@ def undecoded_files(
 ) -> int:
     """How many files `build_store` would have to decode with this cache; every file is read to know it."""
     sides = _checked_sizes(sizes)
-    found = find_files([manifest.file(row) for row in range(len(manifest))], threads)
+    found = _found(manifest, [manifest.file(row) for row in range(len(manifest))], threads)
     digests = {each.digest for each in found if each.digest}
     return undecoded(digests, Donors(cache_dir, sides, decode_side=decode_side, resize=resize).offering)
+
+
+def _found(manifest: Manifest, files: Sequence[Place], threads: int) -> list[Found]:
+    """What is at each row; what lies in shards is read in the order in which it lies."""
+    order = manifest.reading_order
+    found = find_files((files[row] for row in order.tolist()), threads)
+    return [found[at] for at in np.argsort(order).tolist()]
+
+
+def _in_order_of_decoding(manifest: Manifest, found: Sequence[Found], files: Mapping[str, Place]) -> dict[str, Place]:
+    """Digest -> file: the order changes nothing but how far apart lies what is read one after the other."""
+    if manifest.sharded is None:
+        return dict(sorted(files.items()))
+    digests = (found[row].digest for row in manifest.reading_order.tolist())
+    return {digest: files[digest] for digest in dict.fromkeys(digests) if digest}
+
+
+def _known_facts(manifest: Manifest, found: Sequence[Found], decode_side: int) -> pd.DataFrame | None:
+    """Facts that came with shards, of the distinct files that would be decoded at the same fraction here."""
+    if manifest.sharded is None:
+        return None
+    read = np.array([bool(each.digest) for each in found], dtype=np.bool_)
+    return manifest.sharded.facts(how_made((), decode_side), read)
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -393,7 +434,7 @@ def _in_manifest_order(found: list[Found], facts: pd.DataFrame) -> tuple[pd.Data
     place = {digest: at for at, digest in enumerate(facts["file_digest"])}
     unread = [each for each in found if not each.digest]
     extra = table_of([NOTHING_KNOWN | {"fault": u.kind, "detail": u.detail, PLANE_ROW: -1} for u in unread])
-    everything = pd.concat([facts, extra], ignore_index=True)
+    everything = pd.concat([facts, extra], ignore_index=True) if unread else facts
     following = iter(range(len(facts), len(everything)))
     order = [place[each.digest] if each.digest else next(following) for each in found]
     table = everything.take(order).reset_index(drop=True)

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.facts import FACT_COLUMNS
-from automl_vision.data.files import read_bytes
+from automl_vision.data.files import Place, StoredImage, read_bytes
 from automl_vision.data.fingerprint import SIDE, picture_hash, pixel_digest
 from automl_vision.data.preprocess import SQUASH, squares, squares_and_whole
 from automl_vision.errors import DataError, ImageReadError
@@ -44,7 +43,7 @@ NOTHING_KNOWN: Fact = {
 _FAULTS_OF_CONTENT = {"", "not_an_image", "truncated"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """What is at the path of one manifest row.
 
@@ -58,12 +57,14 @@ class Found:
     detail: str = ""
 
 
-def find_files(paths: Sequence[Path], threads: int) -> list[Found]:
+def find_files(paths: Iterable[Place], threads: int) -> list[Found]:
     """One `Found` per path, in order. Nothing is decoded."""
     return list(in_order(_find, paths, threads))
 
 
-def _find(path: Path) -> Found:
+def _find(path: Place) -> Found:
+    if isinstance(path, StoredImage) and path.trusted:
+        return Found(digest=path.digest)
     try:
         return Found(digest=_digest(read_bytes(path)))
     except ImageReadError as error:
@@ -75,7 +76,7 @@ def _digest(data: bytes) -> str:
 
 
 def look_into(
-    path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0, resize: str = SQUASH
+    path: Place, digest: str, sizes: Sequence[int], decode_side: int = 0, resize: str = SQUASH
 ) -> tuple[Fact, Squares | None]:
     """Decode one file: its facts, and one square per size; no squares where it is quarantined.
 
@@ -104,7 +105,7 @@ def look_into(
     return known | seen, kept
 
 
-def whole_digest(path: Path, digest: str) -> str:
+def whole_digest(path: Place, digest: str) -> str:
     """The digest of the pixels of a file that decoded before, wholly decoded.
 
     Raises:
@@ -121,7 +122,7 @@ def whole_digest(path: Path, digest: str) -> str:
         ) from error
 
 
-def squares_of(path: Path, digest: str, sizes: Sequence[int], decode_side: int = 0, resize: str = SQUASH) -> Squares:
+def squares_of(path: Place, digest: str, sizes: Sequence[int], decode_side: int = 0, resize: str = SQUASH) -> Squares:
     """One square per size of a file that `look_into` found no fault with; arguments as there.
 
     Raises:
@@ -145,18 +146,25 @@ def is_settled(fault: str, detail: str) -> bool:
     return fault in _FAULTS_OF_CONTENT and "memory" not in detail
 
 
-def _unchanged(path: Path, digest: str) -> bytes:
+def _unchanged(path: Place, digest: str) -> bytes:
+    why = ""
     try:
         data = read_bytes(path)
-    except ImageReadError:
-        data = b""
-    if _digest(data) != digest:
+    except ImageReadError as error:
+        data, why = b"", error.detail
+    if _digest(data) == digest:
+        return data
+    if isinstance(path, StoredImage):
         raise DataError(
-            "an image changed while it was being read",
-            value=ascii(str(path)),
-            fix="run again when nothing writes to the data",
+            "an image of a shard is not what was stored",
+            value=why or str(path),
+            fix="look at all of them with automl-vision shard --verify, and bring damaged shards again",
         )
-    return data
+    raise DataError(
+        "an image changed while it was being read",
+        value=ascii(str(path)),
+        fix="run again when nothing writes to the data",
+    )
 
 
 def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from automl_vision.data.build import Wanted
 from automl_vision.data.fact_table import PLANE_ROW, FactTable
+from automl_vision.data.files import Place, StoredImage
 from automl_vision.data.plane import Plane
 from automl_vision.data.planes import Planes
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import Fact, in_order, squares_of
 
-#: Files that have squares, in the order of their rows: digest and path.
-Files = list[tuple[str, Path]]
+#: Files that have squares, in the order of their rows: digest, and where it is.
+Files = list[tuple[str, Place]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ class UndecodedPlane:
         return squares
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Nothing is made in advance."""
+        """Squares are not made in advance, but what is stored with other images is brought near."""
+        for row in rows.tolist():
+            place = self.files[row][1]
+            if isinstance(place, StoredImage):
+                place.expect()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -110,12 +115,21 @@ class MemoryPlane:
 
 
 class UndecodedWriter:
-    """Keeps facts and forgets squares."""
+    """Keeps facts and forgets squares; begins with the facts that are known.
+
+    Attributes:
+        files: that have squares.
+        missing: those of which no facts are known.
+    """
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
+        self._known = None if wanted.known is None else wanted.known()
         self._facts = FactTable()
-        self.files: Files = []
+        digests = [] if self._known is None else self._known["file_digest"].tolist()
+        self.files: Files = [(digest, wanted.files[digest]) for digest in digests]
+        known = frozenset(digests)
+        self.missing = {digest: place for digest, place in wanted.files.items() if digest not in known}
 
     def add(self, fact: Fact, squares: Sequence[NDArray[np.uint8]] | None) -> None:
         """Take the facts of a file; no squares where it is quarantined."""
@@ -126,7 +140,11 @@ class UndecodedWriter:
 
     def planes(self) -> Planes:
         """All that was added."""
-        return Planes(self._facts.table(), {size: self.plane(size) for size in self._wanted.sizes})
+        added = self._facts.table()
+        if self._known is not None:
+            known = self._known.assign(**{PLANE_ROW: np.arange(len(self._known))})
+            added = pd.concat([known, added], ignore_index=True) if len(added) else known
+        return Planes(added, {size: self.plane(size) for size in self._wanted.sizes})
 
     def plane(self, size: int) -> UndecodedPlane:
         """The squares of one side."""
@@ -144,7 +162,7 @@ class MemoryWriter:
     def __init__(self, wanted: Wanted) -> None:
         count = len(wanted.files)
         self._squares = {size: np.empty((count, size, size, 3), dtype=np.uint8) for size in wanted.sizes}
-        self._undecoded = UndecodedWriter(wanted)
+        self._undecoded = UndecodedWriter(replace(wanted, known=None))  # its squares are wanted
 
     def add(self, fact: Fact, squares: Sequence[NDArray[np.uint8]] | None) -> None:
         """Take the facts of a file and one square per side, ascending; no squares where it is quarantined."""

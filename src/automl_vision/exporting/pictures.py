@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from automl_vision import run_dir
 from automl_vision.bundle import Bundle
 from automl_vision.config import Settings, load_settings
+from automl_vision.data.files import Place
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.preparation import read_manifest
 from automl_vision.errors import DataError, UsageError
@@ -39,7 +40,7 @@ class Pictures:
         origin: what they are, in words that follow a number: "training images of the run".
     """
 
-    sources: tuple[Path | bytes, ...]
+    sources: tuple[Place | bytes, ...]
     labels: NDArray[np.int64]
     origin: str
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from automl_vision.config import DataSettings
 from automl_vision.data.audit import TINY
 from automl_vision.data.decode import open_rgb
+from automl_vision.data.files import Place
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.preprocess import TINY_SIDE, thumbnail
 from automl_vision.data.survey import in_order
@@ -103,7 +103,7 @@ def thumbnails(
     return made
 
 
-def _thumbnail(file: Path) -> Thumbnail | None:
+def _thumbnail(file: Place) -> Thumbnail | None:
     try:
         image = open_rgb(file, THUMBNAIL)
     except ImageReadError:

@@ -25,6 +25,11 @@ from automl_vision.stages.context import RunContext
 COMPARE_SHARE = 0.25
 
 
+def pictures_to_compare(manifest: Manifest, settings: Settings) -> bool:
+    """Whether the settings ask for it, and nobody did it when the images were sharded: the groups came with them."""
+    return settings.data.lineage == "full" and (manifest.sharded is None or manifest.sharded.lineage != "full")
+
+
 def compare_share(settings: Settings) -> float:
     """Share of the time left that is planned for it: 0 where pictures are not compared."""
     return COMPARE_SHARE if settings.data.lineage == "full" else 0.0

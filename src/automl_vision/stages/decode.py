@@ -23,7 +23,7 @@ from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import STEP_OVER_FORWARD
 from automl_vision.search.planner import CPU_STEP, GPU_STEP, stored_sizes
-from automl_vision.stages.compare import compare_plan, compare_share, compared_pictures
+from automl_vision.stages.compare import compare_plan, compare_share, compared_pictures, pictures_to_compare
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 
@@ -63,7 +63,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         )
     for text in store.notes:
         context.note(text, warning=True)
-    if context.settings.data.lineage == "full":
+    if pictures_to_compare(manifest, context.settings):
         with context.stage("compare", compare_plan(context.clock.remaining)):
             facts = compared_pictures(context, manifest, facts, runtime)
     with context.stage("audit"):

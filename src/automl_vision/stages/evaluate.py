@@ -121,12 +121,12 @@ def _report_beside(model: Path) -> dict[str, Any] | None:
 
 
 def _predicted(model: Model, manifest: Manifest, tell: Tell) -> list[Prediction]:
-    said = []
-    marked = model.bundle.fingerprint is not None
-    for each in model.stream((manifest.file(row) for row in range(len(manifest))), marked=marked):
-        said.append(each)
+    said: dict[int, Prediction] = {}
+    order, marked = manifest.reading_order.tolist(), model.bundle.fingerprint is not None
+    for row, each in zip(order, model.stream(map(manifest.file, order), marked=marked), strict=True):
+        said[row] = each
         tell(Progress(len(said), len(manifest)))
-    return said
+    return [said[row] for row in range(len(manifest))]
 
 
 def _probabilities(prediction: Prediction) -> NDArray[np.float64]:

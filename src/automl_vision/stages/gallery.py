@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.decode import open_rgb
+from automl_vision.data.files import Place
 from automl_vision.data.heat_overlay import overlay
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.preprocess import TINY_SIDE, fitted, thumbnail
@@ -93,7 +93,7 @@ class Studio:
         heat_maps: HeatMaps,
         store: ImageSource,
         rows: NDArray[np.int64],
-        files: Sequence[Path],
+        files: Sequence[Place],
         test: Predictions,
         resize: str,
     ) -> None:

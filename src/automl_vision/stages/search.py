@@ -311,6 +311,7 @@ def _runner(
         val_rows=val_rows,
         val_labels=torch.from_numpy(prepared.labels(val)),
         num_classes=len(prepared.manifest.class_names),
+        blocks=_blocks(context, prepared),
     )
     return TrialRunner(
         data=data,
@@ -338,6 +339,19 @@ def _copies(context: RunContext, trials: list[Trial]) -> TrialFiles | None:
     for trial in trials:
         copies.commit(trial)
     return copies
+
+
+def _blocks(context: RunContext, prepared: Prepared) -> torch.Tensor | None:
+    """(N) shard of every image, where images are decoded from shards whenever they are asked for.
+
+    A resumed run keeps to what it began with, wherever images are then: the order of the images follows from it.
+    """
+    sharded = prepared.manifest.sharded
+    if sharded is None:
+        return None
+    by_shards = bool(context.run.about.get("by_shards", prepared.store.is_on_demand))
+    context.run.add_about(by_shards=by_shards)
+    return torch.from_numpy(sharded.shard.astype(np.int64)) if by_shards else None
 
 
 def _history(context: RunContext, runner: TrialRunner, trials: list[Trial]) -> History | None:

@@ -20,9 +20,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from automl_vision.data.files import StoredImage
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.store import Files, ImageStore, open_store
-from automl_vision.errors import RunError
+from automl_vision.errors import RunError, UsageError
 from automl_vision.executors.workplace import Orders, PlainWork, Values
 from automl_vision.files import write_text
 from automl_vision.models.backbones import backbone
@@ -81,6 +82,7 @@ def write_site(folder: Place, prepared: Prepared, runner: TrialRunner, machine: 
         machine: what each trial has where it runs.
 
     Raises:
+        UsageError: the images lie in shards.
         OSError: the folder cannot be written.
     """
     make_folder(folder)
@@ -98,7 +100,7 @@ def write_site(folder: Place, prepared: Prepared, runner: TrialRunner, machine: 
     site = {
         "format": FORMAT,
         "rows": len(prepared.manifest),
-        "paths": [os.fspath(prepared.manifest.file(row).absolute()) for row in rows],
+        "paths": [_absolute(prepared.manifest.file(row)) for row in rows],
         "digests": [str(digest) for digest in digests.iloc[rows]],
         "sizes": list(store.sizes),
         "decode_side": store.decode_side,
@@ -217,6 +219,16 @@ def _store(site: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], machine
         cache_dir=None if machine.cache_dir is None else Path(machine.cache_dir),
         most_bytes=machine.cache_bytes,
     )
+
+
+def _absolute(image: Path | StoredImage) -> str:
+    if isinstance(image, StoredImage):
+        raise UsageError(
+            "trials in other processes cannot read images in shards",
+            value=str(image),
+            fix="leave out --max-parallel, --cluster and --ddp, or give the images as files",
+        )
+    return os.fspath(image.absolute())
 
 
 def _as_values(source: WeightSource) -> Values:

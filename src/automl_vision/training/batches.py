@@ -34,6 +34,8 @@ class TrainingData:
         val_rows: (m) int64.
         val_labels: (m) int64.
         num_classes: C.
+        blocks: (N) shard of every row of `source`, where images are read from shards and the order in which they are
+            trained on goes by shards; else None.
     """
 
     source: ImageSource
@@ -42,6 +44,7 @@ class TrainingData:
     val_rows: torch.Tensor
     val_labels: torch.Tensor
     num_classes: int
+    blocks: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from automl_vision.training.ranks import (
     StepGate,
 )
 from automl_vision.training.recipe import Recipe
-from automl_vision.training.sampling import SAMPLINGS
+from automl_vision.training.sampling import SAMPLINGS, in_blocks
 from automl_vision.training.schedule import SCHEDULES
 from automl_vision.training.shared_statistics import Piece, SharedStatistics, pieces
 
@@ -344,6 +344,8 @@ class Trainer:
     def _batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
         """Positions in `train_rows`, one tensor per step."""
         order = SAMPLINGS[self.recipe.sampling].order(self.data.train_labels, self.recipe.seed, epoch)
+        if self.data.blocks is not None:
+            order = in_blocks(order, self.data.blocks[self.data.train_rows], self.recipe.seed, epoch)
         parts = torch.split(order, self.recipe.effective_batch)
         # Batch norm cannot learn from a single image.
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) < 2 else parts

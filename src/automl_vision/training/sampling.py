@@ -39,6 +39,29 @@ def _balanced(labels: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
     return torch.multinomial(weights, len(labels), replacement=True, generator=generator)
 
 
+#: Shards from which the images of neighbouring steps come, about.
+SHARDS_AT_ONCE = 4
+
+
+def in_blocks(order: torch.Tensor, blocks: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+    """The images of an epoch in another order, in which those of a block (a shard) are near each other.
+
+    The blocks come in a random order, and each is spread at random over `SHARDS_AT_ONCE` of them, its own place and
+    those after it: at any time about so many are in use, and a new one begins whenever one ends. It is a shuffle with
+    a window, made a function of the seed and the epoch: nothing is held, and any step can be begun with.
+
+    Args:
+        order: (n) positions, as a sampling drew them.
+        blocks: (N) number of the block of each position.
+        seed, epoch: another order for each.
+    """
+    generator = keyed_generator("blocks", seed, epoch)
+    numbers, inverse = torch.unique(blocks, return_inverse=True)
+    place = torch.randperm(len(numbers), generator=generator)[inverse[order]]
+    spread = torch.rand(len(order), generator=generator, dtype=torch.float64) * SHARDS_AT_ONCE
+    return order[torch.argsort(place + spread, stable=True)]
+
+
 #: name -> sampling.
 SAMPLINGS: dict[str, Sampling] = {
     "shuffled": Sampling(_shuffled, power=1.0),

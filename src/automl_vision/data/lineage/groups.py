@@ -89,7 +89,7 @@ def _numbered(root: NDArray[np.int64], manifest: Manifest, facts: Facts) -> NDAr
 
 
 def _decided_by(found: dict[str, Evidence], n: int) -> NDArray[np.str_]:
-    decided = np.zeros(n, dtype="U32")
+    decided = np.zeros(n, dtype=f"U{max(map(len, found), default=1)}")  # no wider: it is as long as the data
     for name, evidence in found.items():
         decided[(decided == "") & (evidence.claims != "")] = name
     return decided

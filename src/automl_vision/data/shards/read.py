@@ -1,0 +1,325 @@
+"""Reading shards: `shards.json` and a table give the manifest, with the sets, groups and roles that were decided."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from automl_vision.config import Settings
+from automl_vision.data.facts import FACT_COLUMNS
+from automl_vision.data.manifest import Manifest
+from automl_vision.data.plane_cache import cache_dir_of
+from automl_vision.data.readers.reader import Reading, Row, to_manifest
+from automl_vision.data.shards.address import Address, is_url, parse_address
+from automl_vision.data.shards.folder import MOST_WHOLE, Folder, FolderError, open_folder
+from automl_vision.data.shards.foreign import is_foreign, read_foreign
+from automl_vision.data.shards.layout import (
+    FACTS,
+    INDEX,
+    LISTED_SETS,
+    SAMPLES,
+    UNFINISHED_MARK,
+    VAL_COPIES,
+    ShardIndex,
+    ShardRecord,
+)
+from automl_vision.data.shards.local_folder import LocalFolder
+from automl_vision.data.shards.sample_tables import read_table
+from automl_vision.data.shards.shard_files import FetchedRanges, LocalRanges, Ranges
+from automl_vision.data.shards.sharded import Sharded
+from automl_vision.data.shards.window import ShardWindow
+from automl_vision.errors import DataError, UsageError
+from automl_vision.files import write_atomically
+from automl_vision.rules import parse_bytes
+
+Tell = Callable[[str], None]
+
+#: Servers are asked for the sizes of so many shards at once.
+_ASKED_AT_ONCE = 16
+#: Shards that a message names.
+_SHOWN = 10
+_COLUMNS = ("path", "label", "split", "group", "role", "shard", "member", "offset", "size", "digest")
+_ROLES: dict[str, bool | None] = {"original": False, "copy": True}
+
+
+def is_sharded(data: Path) -> bool:
+    """Whether this is a URL, a folder with `shards.json`, or one of tar files and nothing else."""
+    if is_url(data):
+        return True
+    try:
+        return any((data / name).is_file() for name in (INDEX, UNFINISHED_MARK)) or is_foreign(data)
+    except OSError:
+        return False
+
+
+def read_sharded(data: Path, settings: Settings, tell: Tell = lambda _: None) -> Manifest:
+    """The images in shards.
+
+    Sets, groups and roles are those of the shards; what leaks across the sets is found as for any split that the user
+    brings. Images of shards that are missing or torn stay in the manifest, and are quarantined.
+
+    Args:
+        data: a folder, or a URL of one.
+        settings: all settings.
+        tell: told what is missing.
+
+    Raises:
+        UsageError: a scheme that is not allowed, a host in a private network, or a package that is missing.
+        DataError: there are no shards, or they cannot be read.
+    """
+    address = parse_address(data)
+    if address.is_local and not any((address.folder / name).is_file() for name in (INDEX, UNFINISHED_MARK)):
+        return read_foreign(address.folder, settings.data, tell)
+    source = open_source(address, settings)
+    return _manifest(source, settings, tell)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Shards that were opened.
+
+    Attributes:
+        folder: where they are.
+        index: what `shards.json` says.
+        table: copies of the tables on this machine: name -> file.
+        ranges: gives byte ranges of the shards.
+        is_local: whether the shards are files of this machine.
+    """
+
+    folder: Folder
+    index: ShardIndex
+    table: Callable[[str], Path]
+    ranges: Ranges
+    is_local: bool
+
+    def samples(self) -> pd.DataFrame:
+        """The rows of `samples.parquet`, the columns that reading needs; those that are in no shard as well.
+
+        Raises:
+            DataError: the table is not the one that was written, or says what cannot be.
+        """
+        table = read_table(self.table(SAMPLES), _COLUMNS)
+        _require_possible(table, self.index, self.folder)
+        return table
+
+
+def open_source(address: Address, settings: Settings) -> Source:
+    """Shards that were written by `automl-vision shard`.
+
+    Raises:
+        UsageError, DataError: as `read_sharded`.
+    """
+    folder = open_folder(address, allow_private=settings.data.allow_private)
+    index = read_index(folder)
+    if isinstance(folder, LocalFolder):
+        names = tuple(each.name for each in index.shards)
+        return Source(folder, index, partial(_checked, folder, index), LocalRanges(folder, names), is_local=True)
+    window = _window(settings, index)
+    return Source(
+        folder,
+        index,
+        partial(_fetched, folder, index, window.folder),
+        FetchedRanges(folder, index.shards, window),
+        is_local=False,
+    )
+
+
+def read_index(folder: Folder) -> ShardIndex:
+    """`shards.json` of a folder.
+
+    Raises:
+        DataError: it is not there, or cannot be read.
+    """
+    text = _small(folder, INDEX)
+    if text is None:
+        raise DataError(
+            f"there is no {INDEX} at this place",
+            value=str(folder),
+            fix="give the folder that automl-vision shard wrote; where it was interrupted, call it again",
+        )
+    return ShardIndex.from_json(text, folder)
+
+
+def _small(folder: Folder, name: str) -> bytes | None:
+    try:
+        size = folder.size(name)
+        if size is None:
+            return None
+        if size > MOST_WHOLE:
+            raise FolderError(f"{folder}/{name}: {size:,} bytes, which is no file of ours")
+        parts: list[bytes] = []
+        folder.fetch(name, parts.append)
+        return b"".join(parts)
+    except FolderError as error:
+        raise unreachable(error) from None
+
+
+def unreachable(error: FolderError) -> DataError:
+    """What is said where shards cannot be asked for."""
+    return DataError("the shards cannot be reached", value=str(error), fix="check the address, and the connection")
+
+
+def _checked(folder: LocalFolder, index: ShardIndex, name: str) -> Path:
+    file = folder.folder / name
+    digest = hashlib.sha256()
+    try:
+        folder.fetch(name, digest.update)
+    except FolderError as error:
+        raise unreachable(error) from None
+    _require_as_written(digest.hexdigest(), index, folder, name)
+    return file
+
+
+def _fetched(folder: Folder, index: ShardIndex, kept_in: Path, name: str) -> Path:
+    record = index.tables.get(name)
+    file = kept_in / f"{record.sha256[:32] if record else ''}-{name}"
+    if file.is_file() and record and file.stat().st_size == record.bytes:
+        return file
+    data = _small(folder, name)
+    _require_as_written(hashlib.sha256(data or b"").hexdigest(), index, folder, name)
+    write_atomically(file, lambda opened: opened.write(data or b""))
+    return file
+
+
+def _require_as_written(sha256: str, index: ShardIndex, folder: Folder, name: str) -> None:
+    record = index.tables.get(name)
+    if record is None or record.sha256 != sha256:
+        raise DataError(
+            f"{name} is not the table that was written with these shards",
+            value=str(folder),
+            fix="bring it again from where it was written, or shard the data again",
+        )
+
+
+def _window(settings: Settings, index: ShardIndex) -> ShardWindow:
+    most = parse_bytes(settings.data.shard_window)
+    largest = max((each.bytes for each in index.shards), default=0)
+    if most < 2 * largest:
+        raise UsageError(
+            "the window for fetched shards is too small",
+            value=f"--shard-window {settings.data.shard_window}, and shards of {largest / 1e6:,.0f} MB",
+            fix=f"give at least {-(-8 * largest // 10**9)}G, so that eight have room",
+        )
+    return ShardWindow(cache_dir_of(settings.machine.cache_dir).parent / "shards", most)
+
+
+def _require_possible(table: pd.DataFrame, index: ShardIndex, folder: Folder) -> None:
+    """Each image lies inside its shard, and the counts are those of the index."""
+    lies = table["shard"].astype(str) != ""
+    sizes = {each.name: each.bytes for each in index.shards}
+    length = table["shard"].astype(str).map(sizes)
+    end = table["offset"] + table["size"]
+    inside = (table["offset"] >= 0) & (table["size"] >= 0) & (end <= length)
+    counts = Counter(table["shard"].astype(str)[lies])
+    if not inside[lies].all() or counts != Counter({each.name: each.samples for each in index.shards}):
+        raise DataError(
+            f"{SAMPLES} does not fit the shards",
+            value=str(folder),
+            fix="bring both again from where they were written, or shard the data again",
+        )
+
+
+# --- the manifest ---------------------------------------------------------------------------------------------------
+
+
+def _manifest(source: Source, settings: Settings, tell: Tell) -> Manifest:
+    table = source.samples()
+    lies = (table["shard"].astype(str) != "").to_numpy()
+    reading = Reading(ignored=_listed(table[~lies]))
+    table = table[lies].reset_index(drop=True)
+    reading.rows = [
+        Row(path, label, "val" if of_set == VAL_COPIES else of_set, str(group), _ROLES.get(role))
+        for path, label, of_set, group, role in zip(
+            *(table[name].astype(object).tolist() for name in ("path", "label", "split", "group", "role")), strict=True
+        )
+    ]
+    if not reading.rows:
+        raise DataError("there are no images in these shards", value=str(source.folder), fix="shard the data again")
+    order = sorted(range(len(table)), key=table["path"].tolist().__getitem__)
+    manifest = to_manifest(Path(str(source.folder)), reading, settings.data)
+    sharded = _sharded(source, table, settings, tell)
+    return replace(manifest, sharded=sharded.take(np.array(order, dtype=np.int64)))
+
+
+def _listed(table: pd.DataFrame) -> Counter[str]:
+    words = {"aside": "set aside when the shards were written", "quarantine": "unreadable when the shards were written"}
+    counts = Counter(table["split"].astype(str))
+    return Counter({words[name]: counts[name] for name in LISTED_SETS})
+
+
+def _sharded(source: Source, table: pd.DataFrame, settings: Settings, tell: Tell) -> Sharded:
+    numbers = {each.name: number for number, each in enumerate(source.index.shards)}
+    checked = {"auto": source.is_local, "all": True, "sizes": False}[settings.data.check_shards]
+    return Sharded(
+        ranges=source.ranges,
+        names=tuple(numbers),
+        shard=table["shard"].astype(str).map(numbers).to_numpy().astype(np.int32),
+        member=table["member"].to_numpy(dtype=np.bytes_),
+        offset=table["offset"].to_numpy(dtype=np.int64),
+        size=table["size"].to_numpy(dtype=np.int64),
+        digest=table["digest"].to_numpy(dtype=np.bytes_),
+        trusted=not checked,
+        faults=_faults(source, table, tell),
+        lineage=source.index.lineage,
+        facts_made=source.index.facts_made,
+        facts_row=np.arange(len(table), dtype=np.int64),
+        load_facts=partial(_facts, source, len(table)),
+    )
+
+
+def _facts(source: Source, rows: int) -> pd.DataFrame:
+    table = read_table(source.table(FACTS), tuple(FACT_COLUMNS))
+    if len(table) != rows:
+        raise DataError(f"{FACTS} does not fit {SAMPLES}", value=str(source.folder), fix="shard the data again")
+    return table.astype({name: "str" for name in FACT_COLUMNS if table[name].dtype == object})
+
+
+def _faults(source: Source, table: pd.DataFrame, tell: Tell) -> dict[int, str]:
+    """Row of the table -> why its image is not there: its shard is missing, or ends before it."""
+    sizes = _sizes(source.folder, source.index.shards)
+    faults: dict[int, str] = {}
+    said: list[str] = []
+    ends = (table["offset"] + table["size"]).to_numpy()
+    first = 0
+    for record in source.index.shards:
+        rows = np.arange(first, first + record.samples)
+        first += record.samples
+        size = sizes[record.name]
+        if size is not None and size >= record.bytes:
+            continue
+        missing = rows[ends[rows] > (size or 0)]
+        if not len(missing):
+            continue  # only the end mark is torn off
+        keys = [str(table["member"][row]).partition(".")[0] for row in missing[:1]]
+        said.append(lost(record, len(missing), keys[0], is_there=size is not None))
+        faults |= dict.fromkeys(missing.tolist(), said[-1])
+    for each in said[:_SHOWN]:
+        tell(each)
+    if len(said) > _SHOWN:
+        tell(f"... and {len(said) - _SHOWN:,} more shards with missing samples")
+    return faults
+
+
+def lost(record: ShardRecord, missing: int, key: str, *, is_there: bool) -> str:
+    """One line on a shard that is missing or torn."""
+    if not is_there:
+        return f"{record.name}: the shard is missing, and with it {record.samples:,} samples"
+    be = "is" if missing == 1 else "are"
+    return f"{record.name}: {missing:,} of {record.samples:,} samples {be} missing, from {key} on"
+
+
+def _sizes(folder: Folder, shards: Sequence[ShardRecord]) -> Mapping[str, int | None]:
+    names = [each.name for each in shards]
+    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="sizes") as pool:
+        try:
+            return dict(zip(names, pool.map(folder.size, names), strict=True))
+        except FolderError as error:
+            raise unreachable(error) from None
