@@ -75,7 +75,7 @@ def trial_executor(
         OSError: the run folder cannot be written.
     """
     logs = (context.run.path / run_dir.WORKERS).absolute()
-    folder = logs if context.run.keeps_trials else context.run.trials / run_dir.WORKERS
+    folder = site_folder(context)
     workplace = Workplace(
         here=runner,
         opening=OPENING,
@@ -140,6 +140,12 @@ def _in_words(slots: Slots) -> str:
     if slots.elsewhere:
         return f"Trials run on the cluster{why}; {_LOGS}."
     return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {_LOGS}."
+
+
+def site_folder(context: RunContext) -> Place:
+    """Where those that run trials, or take part in them, find what these need."""
+    logs = (context.run.path / run_dir.WORKERS).absolute()
+    return logs if context.run.keeps_trials else context.run.trials / run_dir.WORKERS
 
 
 def remove_site(folder: Place) -> None:
