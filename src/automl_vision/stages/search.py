@@ -101,7 +101,8 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     until = shares.left if shares is not None else time_left
     runner = _runner(context, prepared, plan, runtime, files, _unless_stopped(context, until), history)
     slots = slots_of(context, prepared, plan, runner, task.fixed)
-    files.fenced = len(slots) > 1
+    if len(slots) > 1:
+        files.fence()
     with trial_executor(context, prepared, runner, slots, until) as executor:
         search = _search(context, task, executor, history, files, until, shares)
         if task.one_recipe:
