@@ -90,7 +90,7 @@ def take_away(
         said = log.read_text("utf-8", "replace")
         if running.returncode == TAKEN_AWAY:
             tally.faults += _faults_of_leaving(said, out)
-        elif running.returncode == -signal.SIGTERM and not begun:
+        elif running.returncode == -signal.SIGTERM and not said:
             tally.hit["before Python could listen"] += 1
         else:
             break
