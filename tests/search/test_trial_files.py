@@ -18,6 +18,7 @@ from automl_vision.place import Place, remove_folder
 from automl_vision.search import trial_files
 from automl_vision.search.trial import STATES, EpochRecord, Trial
 from automl_vision.search.trial_files import HeldOut, TrialFiles, TrialReplaced
+from automl_vision.tensor_file import save_tensors
 from automl_vision.training.recipe import Recipe
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -332,11 +333,17 @@ def fenced(tmp_path: Path) -> TrialFiles:
 
 def write(files: TrialFiles, trial: Trial, value: float = 1.0) -> None:
     """What a worker writes of a trial in work: weights, checkpoint, record."""
-    files.save_result(
-        trial.number, {"w": torch.tensor(value)}, np.full((4, 2), value, np.float32), attempt=trial.attempt
-    )
+    save_result(files, trial, value)
     files.save_checkpoint(trial.number, {"value": value}, attempt=trial.attempt)
     files.commit(trial)
+
+
+def save_result(files: TrialFiles, trial: Trial, value: float = 1.0) -> None:
+    assert trial.score is not None
+    assert trial.loss is not None
+    weights, probabilities = {"w": torch.tensor(value)}, np.full((4, 2), value, np.float32)
+    figures = trial.score, trial.loss
+    files.save_result(trial.number, weights, probabilities, attempt=trial.attempt, figures=figures)
 
 
 def weight(files: TrialFiles, number: int) -> float | None:
@@ -374,7 +381,10 @@ def test_later_attempts_write_beside_the_first_and_win(fenced: TrialFiles) -> No
     assert fenced.record(0) == second.replace(score=0.75)
     assert fenced.read() == ([second.replace(score=0.75)], [])
     assert fenced.with_weights() == [0]
-    assert {each.name for each in fenced.folder.iterdir()} == {"000000", "000000.json", "000000.attempt-2.json"}
+    assert {each.name for each in fenced.folder.iterdir()} == {
+        *("000000", "000000.json", "000000.attempt-2.json"),
+        "fence.txt",
+    }
     np.testing.assert_array_equal(fenced.load_predicted(0), np.zeros(4))  # type: ignore[arg-type]
 
 
@@ -425,9 +435,13 @@ def test_a_damaged_record_of_a_later_attempt_falls_back_to_the_one_before(fenced
     write(fenced, first, 0.25)
     write(fenced, fenced.claim(first.replace(attempt=2)), 0.5)
     (fenced.folder / "000000.attempt-2.json").write_text("{")
-    assert fenced.record(0) == first
-    assert fenced.read() == ([first], ["000000.attempt-2.json"])
+    next_one = first.replace(attempt=3)  # the second was given away, and may be in work
+    assert fenced.record(0) == next_one
+    assert fenced.read() == ([next_one], ["000000.attempt-2.json"])
+    assert fenced.read() == ([next_one], [])
     assert weight(fenced, 0) == 0.25  # the record that counts is of these weights
+    fenced.commit(next_one.replace(state="stopped"))  # a driver that gives it up, as it read it
+    assert fenced.read() == ([next_one.replace(state="stopped")], [])
 
 
 def test_weights_that_an_older_attempt_left_are_not_those_of_the_newest(fenced: TrialFiles) -> None:
@@ -495,54 +509,262 @@ def test_what_an_earlier_version_kept_of_training_images_is_compared_too(files: 
     assert found.trial == 0
 
 
+# --- attempts that were replaced while they wrote -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("writes", [1, 2], ids=["during the weights", "during what they say"])
+@pytest.mark.parametrize("state", ["stopped", "running"])
+def test_weights_of_an_epoch_that_the_record_does_not_have_are_not_read(
+    fenced: TrialFiles, monkeypatch: pytest.MonkeyPatch, state: Any, writes: int
+) -> None:
+    """The driver gives the trial up, or away, while a worker is inside of writing its fifth epoch."""
+    fourth = fenced.claim(finetune(0, [0.5, 0.6, 0.7, 0.8], state="running"))
+    write(fenced, fourth, 4.0)
+    left = [writes]
+
+    def stalled(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            fenced.commit(fourth.replace(state=state, attempt=2))
+        save_tensors(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_files, "save_tensors", stalled)
+        with pytest.raises(TrialReplaced):
+            write(fenced, finetune(0, [0.5, 0.6, 0.7, 0.8, 0.9], state="running"), 5.0)
+    assert fenced.record(0) == fourth.replace(state=state, attempt=2)
+    assert fenced.load_result(0) is None
+    assert fenced.with_weights() == []
+    assert fenced.best([fourth]) is None
+    if writes == 2:
+        assert fenced.load_predicted(0) is None
+    write(fenced, fourth.replace(attempt=2), 4.5)  # the next attempt has its own
+    assert weight(fenced, 0) == 4.5
+
+
+def test_weights_that_the_record_tells_of_are_found_behind_later_ones(
+    fenced: TrialFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 1.0)
+    for attempt in (2, 3):
+        fenced.claim(first.replace(attempt=attempt))
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialFiles, "_require_newest", nobody_looked)
+        save_result(fenced, first.replace(attempt=2, score=0.6), 2.0)
+    assert weight(fenced, 0) == 1.0
+    predicted = fenced.load_predicted(0)
+    assert predicted is not None
+    assert (fenced.with_weights(), len(predicted)) == ([0], 4)
+
+
+def test_a_result_of_an_earlier_version_is_read_with_any_record(files: TrialFiles) -> None:
+    save(files, 0)
+    files.commit(finetune(0, [0.5, 0.625]))
+    assert files.load_result(0) is not None
+    assert files.load_predicted(0) is not None
+    assert files.with_weights() == [0]
+
+
+def test_a_folder_where_attempts_were_kept_apart_stays_one(fenced: TrialFiles) -> None:
+    """A worker of the session before may be alive, though this one runs its trials in its own process."""
+    first = fenced.claim(finetune(0, [0.5], state="running"))
+    write(fenced, first, 0.25)
+    resumed = TrialFiles(fenced.folder)
+    assert resumed.fenced
+    second = resumed.claim(first.replace(attempt=2))
+    write(resumed, second, 0.5)
+    with pytest.raises(TrialReplaced):
+        write(fenced, first, 0.75)
+    assert weight(resumed, 0) == 0.5
+    assert TrialFiles(fenced.folder).fenced
+
+
+def test_records_of_attempts_say_the_same(fenced: TrialFiles) -> None:
+    for attempt in (1, 2):
+        fenced.claim(finetune(0, [0.5], state="running", attempt=attempt))
+    (fenced.folder / "fence.txt").unlink()
+    assert TrialFiles(fenced.folder).fenced
+
+
+def test_a_folder_of_one_process_is_fenced_when_others_come(files: TrialFiles) -> None:
+    files.commit(finetune(0, [0.5], state="paused"))
+    assert not TrialFiles(files.folder).fenced
+    files.fence()
+    assert files.fenced
+    assert TrialFiles(files.folder).fenced
+    assert files.read() == ([finetune(0, [0.5], state="paused")], [])
+
+
+def test_a_trial_whose_newest_record_was_set_aside_can_be_given_up(fenced: TrialFiles) -> None:
+    trial = finetune(0, [0.5], state="paused")
+    for attempt in (1, 2, 3):
+        fenced.claim(trial.replace(attempt=attempt))
+    (fenced.folder / "000000.attempt-3.json").write_text("")
+    resumed = TrialFiles(fenced.folder)
+    (known,), _ = resumed.read()
+    assert known.attempt == 4
+    resumed.commit(known.replace(state="stopped"))
+    assert resumed.record(0) == known.replace(state="stopped")
+
+
+# --- files of somebody else -----------------------------------------------------------------------------------------
+
+CHANCES = torch.full((4, 2), 0.5)
+CRAFTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "nothing": ("best.pt", {}),
+    "weights alone": ("best.pt", {"weights": {"w": torch.ones(1)}}),
+    "probabilities alone": ("best.pt", {"probabilities": CHANCES}),
+    "weights that are no names": ("best.pt", {"weights": [1], "probabilities": CHANCES}),
+    "weights that are no tensors": ("best.pt", {"weights": {"w": 1.0}, "probabilities": CHANCES}),
+    "weights without names": ("best.pt", {"weights": {1: torch.ones(1)}, "probabilities": CHANCES}),
+    "probabilities as a list": ("best.pt", {"weights": {}, "probabilities": [0.5]}),
+    "flat probabilities": ("best.pt", {"weights": {}, "probabilities": torch.ones(4)}),
+    "half probabilities": ("best.pt", {"weights": {}, "probabilities": CHANCES.to(torch.bfloat16)}),
+    "a text as its score": ("best.pt", {"weights": {}, "probabilities": CHANCES, "score": "0.5", "loss": "0.5"}),
+    "tensors as figures": ("best.pt", {"weights": {}, "probabilities": CHANCES, "score": CHANCES, "loss": CHANCES}),
+    "no classes": ("predicted.pt", {}),
+    "classes as a list": ("predicted.pt", {"predicted": [0, 1]}),
+    "classes as chances": ("predicted.pt", {"predicted": CHANCES}),
+    "nothing held out": ("held_out.pt", {}),
+    "a text as the score": ("held_out.pt", {**vars(held_out()), "score": "0.9"}),
+    "no number as the score": ("held_out.pt", {**vars(held_out()), "score": float("nan")}),
+    "a text as the trial": ("held_out.pt", {**vars(held_out()), "trial": "0"}),
+    "rows that are no numbers": ("held_out.pt", {**vars(held_out()), "rows": [0, 1, 2, 3]}),
+    "other rows": ("held_out.pt", {**vars(held_out()), "rows": np.arange(3)}),
+    "flat chances": ("held_out.pt", {**vars(held_out()), "probabilities": np.ones(4, np.float32)}),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), CRAFTED.values(), ids=CRAFTED)
+def test_a_sound_file_of_something_else_counts_as_one_that_cannot_be_read(
+    files: TrialFiles, name: str, content: dict[str, Any]
+) -> None:
+    files.commit(finetune(0, [0.5]))
+    save(files, 0)
+    (files.folder / "000000" / "predicted.pt").unlink()
+    tensors = {key: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for key, each in content.items()}
+    save_tensors(files.folder / ("" if name == "held_out.pt" else "000000") / name, tensors)
+    assert (files.load_result(0) is None) == (name == "best.pt")
+    assert (files.load_predicted(0) is None) == (name == "best.pt")
+    assert files.load_held_out() is None
+    files.keep_held_out(held_out(3, 0.1))
+    assert files.load_held_out() is not None
+
+
+# --- any order of all that ------------------------------------------------------------------------------------------
+
 ACTIONS = st.lists(
-    st.tuples(st.integers(0, 4), st.sampled_from(["claim", "result", "checkpoint", "commit", "prune", "die"])),
+    st.tuples(
+        st.integers(0, 4), st.sampled_from(["claim", "result", "epoch", "checkpoint", "prune", "die", *["late"] * 3])
+    ),
     max_size=40,
 )
 
 
-@settings(max_examples=60)
+def nobody_looked(*_: Any) -> None:
+    """For a process that looked whether it was replaced, and slept before it wrote."""
+
+
+@settings(max_examples=100)
 @given(actions=ACTIONS)
 def test_interleaved_attempts_never_mix(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[int, str]]
 ) -> None:
-    """Attempts go on writing whatever was claimed after them; what is read is always of the newest that wrote."""
+    """Attempts go on writing whatever was claimed after them, and may end the file that they are at.
+
+    The record is always that of the newest attempt, weights are never read that did not give its figures, and what the
+    newest attempt wrote is always there.
+    """
     folder = tmp_path_factory.mktemp("trials")
     files = TrialFiles(folder, fenced=True)
     begun: list[Trial] = []
-    wrote: dict[str, list[int]] = {"result": [], "checkpoint": []}
+    known = Known()
     for which, action in actions:
         trial = begun[which % len(begun)] if begun else None
         if action == "claim":
-            begun.append(files.claim(finetune(7, [0.5], state="running", attempt=1 + len(begun))))
+            begun.append(files.claim(known.record.replace(attempt=1 + len(begun))))
+            known = Known(begun[-1])
         elif action == "die":
-            files = TrialFiles(folder, fenced=True)
+            files = TrialFiles(folder)
             assert [each.attempt for each in files.read()[0]] == ([len(begun)] if begun else [])
         elif action == "prune" and begun:
             files.prune([begun[-1]])
+        elif action == "late" and begun:
+            write_late(files, begun[which % len(begun)], which, replaced=begun[:-1])
         elif trial is not None:
-            write_one(files, trial, action, newest=trial.attempt == len(begun), wrote=wrote)
-        check(files, begun, wrote)
+            write_one(files, trial, action, known, newest=trial.attempt == len(begun))
+        check(files, known, len(begun))
 
 
-def write_one(files: TrialFiles, trial: Trial, action: str, *, newest: bool, wrote: dict[str, list[int]]) -> None:
-    content = {"w": torch.tensor(float(trial.attempt))}
-    act = {
-        "result": lambda: files.save_result(7, content, np.ones((4, 2), np.float32), attempt=trial.attempt),
-        "checkpoint": lambda: files.save_checkpoint(7, {"attempt": trial.attempt}, attempt=trial.attempt),
-        "commit": lambda: files.commit(trial),
-    }[action]
+class Known:
+    """What is certain to be on disk: the newest record, and what the newest attempt wrote itself."""
+
+    def __init__(self, record: Trial | None = None) -> None:
+        self.record = record or finetune(7, [0.5], state="running")
+        self.result: Trial | None = None
+        self.checkpoint: int | None = None
+
+
+def epoch_of(trial: Trial) -> Trial:
+    """One more epoch of an attempt, with figures that no other attempt has."""
+    score = trial.attempt / 100 + (trial.epochs_done + 1) / 10_000
+    return finetune(7, [*(each.score for each in trial.epochs), 0.5], state="running", attempt=trial.attempt).replace(
+        score=score, loss=1 - score
+    )
+
+
+def weight_of(trial: Trial) -> float:
+    return trial.score or 0.0
+
+
+def write_one(files: TrialFiles, trial: Trial, action: str, known: Known, *, newest: bool) -> None:
+    after = epoch_of(known.record if newest else trial)
+
+    def epoch() -> None:
+        save_result(files, after, weight_of(after))
+        files.commit(after)
+        known.record = known.result = after
+
+    def result() -> None:
+        save_result(files, after, weight_of(after))
+        known.result = after  # killed before the record was written: read once an epoch is
+
+    def checkpoint() -> None:
+        files.save_checkpoint(7, {"attempt": trial.attempt}, attempt=trial.attempt)
+        known.checkpoint = trial.attempt
+
+    act = {"result": result, "epoch": epoch, "checkpoint": checkpoint}[action]
     if newest:
         act()
-        wrote.get(action, []).append(trial.attempt)
-    else:
-        with pytest.raises(TrialReplaced):
-            act()
+        return
+    with pytest.raises(TrialReplaced):
+        act()
 
 
-def check(files: TrialFiles, begun: list[Trial], wrote: dict[str, list[int]]) -> None:
-    record = files.record(7)
-    assert (record.attempt if record else 0) == len(begun)
-    assert weight(files, 7) == (float(wrote["result"][-1]) if wrote["result"] else None)
-    expected = {"attempt": wrote["checkpoint"][-1]} if wrote["checkpoint"] else None
-    assert files.load_checkpoint(7) == expected
+def write_late(files: TrialFiles, trial: Trial, which: int, replaced: list[Trial]) -> None:
+    """What one that was replaced was writing then."""
+    if trial not in replaced:
+        return
+    after = epoch_of(trial)
+    late: tuple[Callable[[], None], ...] = (
+        lambda: save_result(files, after, weight_of(after)),
+        lambda: files.save_checkpoint(7, {"attempt": trial.attempt}, attempt=trial.attempt),
+        lambda: files.commit(after),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrialFiles, "_require_newest", nobody_looked)
+        late[which % len(late)]()
+
+
+def check(files: TrialFiles, known: Known, claims: int) -> None:
+    record, result, predicted = files.record(7), files.load_result(7), files.load_predicted(7)
+    assert record == (known.record if claims else None)
+    if result is not None:
+        assert float(result.weights["w"]) == pytest.approx(weight_of(known.record))
+        assert predicted is not None
+    if known.result == known.record:  # else that of the attempt before may be what the record tells of
+        assert result is not None
+    checkpoint = files.load_checkpoint(7)
+    if known.checkpoint is not None:
+        assert checkpoint == {"attempt": known.checkpoint}

@@ -503,6 +503,7 @@ class RayExecutor(Generic[Job, Progress]):
         for slot in free[: len(self._waiting)]:
             number, attempt, job = self._waiting.popleft()
             slot.job, slot.wanted = (number, attempt), True
+            self._say(slot, beat(self._workplace))  # so that no job goes by an old clock
             self._say(slot, Do(number, attempt, self._workplace.encode(job)))
 
     def _say(self, slot: _Slot, message: Message) -> None:
@@ -556,6 +557,8 @@ class RayExecutor(Generic[Job, Progress]):
                 return [Report(*job, None, ended=True)] if slot.wanted else []
             case Leaving():
                 return self._lost(slot, "its machine is taken back", preempted=True)
+            case Broken() if slot.ready and not (slot.wanted and slot.job == (message.number, message.attempt)):
+                return []  # of a job that nobody wants any more
             case Broken():
                 return self._broken(slot, error_of(message.error))
         return []
@@ -620,7 +623,7 @@ class RayExecutor(Generic[Job, Progress]):
             return []
         waiting, self._waiting = self._waiting, deque()
         return [
-            Report(number, attempt, None, ended=True, lost="no machine was free", preempted=True)
+            Report(number, attempt, None, ended=True, lost="no machine was free", preempted=True, begun=False)
             for number, attempt, _ in waiting
         ]
 

@@ -399,6 +399,9 @@ class Search:
         if newest.state != "running":  # it was over, and nobody was left to tell
             yield self._put(newest.replace(attempt=attempt) if newest.state == "paused" else newest)
             return
+        if not report.begun:
+            yield self._put(newest.replace(state="paused", attempt=attempt))
+            return
         times = assignment.trial.notes.get("lost", 0) + (not report.preempted)
         notes = {**newest.notes, "lost": times, "lost_why": report.lost}
         trial = newest.replace(attempt=attempt, notes=notes)

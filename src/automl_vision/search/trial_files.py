@@ -13,14 +13,18 @@ before it is given away, and each attempt after the first has files of its own, 
 trials/000012.attempt-2.json   the record of the second attempt
 trials/000012/attempt-2/       its files
 trials/000012/[attempt-2/]held_out.pt    instead of the one above, since two probes may end at once
+trials/fence.txt               says so: whoever goes on with such a run keeps attempts apart, too
 
-Whoever reads takes the newest attempt that has what is asked for. Numbers of attempts are never given twice.
+Whoever reads takes the newest attempt that has what is asked for. Numbers of attempts are never given twice. A process
+that is replaced in the middle of writing still ends that one file of its own. So a result of an epoch carries its
+figures, and where those are not the ones of the record, it does not count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
-from automl_vision.files import UNFINISHED, write_json
+from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, files_below, is_folder, make_folder, remove_folder, set_aside
 from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
@@ -42,6 +46,13 @@ MOST_HELD_OUT = 20_000_000
 _HELD_OUT, _CHECKPOINT, _BEST, _PREDICTED = "held_out.pt", "checkpoint.pt", "best.pt", "predicted.pt"
 _RETRAINED = "refit.pt"
 _ATTEMPT = "attempt-"
+#: What a result notes of the epoch it is of, where it is of one: fields of `Trial`.
+_FIGURES = ("score", "loss")
+_REAL, _WHOLE = (torch.float32, torch.float64), (torch.int64,)
+_FENCE = "fence.txt"
+_WHY_FENCED = (
+    "Processes that ran trials here may outlive what is believed of them: each attempt has files of its own.\n"
+)
 #: The record of an attempt, also one that was set aside.
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.attempt-(\d+))?\.json(?:\.corrupt)?")
 
@@ -86,13 +97,27 @@ class TrialFiles:
     Args:
         folder: created when missing; an address will do.
         fenced: whether attempts are kept apart, because processes that outlive what is believed of them may write. In
-            a folder of one process, each attempt takes the files of the one before it. May be set later.
+            a folder of one process, each attempt takes the files of the one before it. Once they were kept apart in a
+            folder, they always are: those processes may be alive.
     """
 
     def __init__(self, folder: Place, *, fenced: bool = False) -> None:
         self.folder = folder
-        self.fenced = fenced
         make_folder(folder)
+        self._fenced = (folder / _FENCE).is_file() or any(folder.glob(f"*.{_ATTEMPT}*"))
+        if fenced:
+            self.fence()
+
+    @property
+    def fenced(self) -> bool:
+        """Whether attempts are kept apart."""
+        return self._fenced
+
+    def fence(self) -> None:
+        """Keep attempts apart from now on, in later sessions too."""
+        if not (self.folder / _FENCE).is_file():
+            write_text(self.folder / _FENCE, _WHY_FENCED)
+        self._fenced = True
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -126,7 +151,7 @@ class TrialFiles:
         """All trials by number, and what was found damaged (those records are renamed to `*.corrupt`).
 
         Where the newest attempt of a trial has no record that can be read, the one before it counts, and what the
-        newest wrote goes with its record.
+        newest wrote goes with its record. It goes on as an attempt after all that were claimed.
         """
         self._sweep()
         trials: dict[int, Trial] = {}
@@ -140,10 +165,15 @@ class TrialFiles:
             damaged.append(file.name)
         for name in damaged:
             self._drop_newer(name, trials)
-        return [trials[number] for number in sorted(trials)], damaged
+        claims = self._newest_claims()
+        return [_after(claims[number], trials[number]) for number in sorted(trials)], damaged
 
     def record(self, number: int) -> Trial | None:
-        """One trial, or None where there is no record of it that can be read; nothing is changed on disk."""
+        """One trial as `read` has it, or None where no record of it can be read; nothing is changed on disk."""
+        trial = self._newest_record(number)
+        return None if trial is None else _after(self._newest_claim(number), trial)
+
+    def _newest_record(self, number: int) -> Trial | None:
         files = (self._record_file(number, attempt) for attempt in reversed(self._claims(number)))
         known = (_read_record(file) for file in files if file.is_file())
         return next((trial for trial in known if trial is not None), None)
@@ -153,7 +183,7 @@ class TrialFiles:
     def with_weights(self) -> list[int]:
         """Numbers of the trials whose best weights are on disk."""
         numbers = {int(file.name) for file in self.folder.glob("[0-9]*") if file.is_dir()}
-        return sorted(number for number in numbers if self._best_file(number) is not None)
+        return sorted(number for number in numbers if self.load_result(number) is not None)
 
     def save_checkpoint(self, number: int, state: Mapping[str, Any], *, attempt: int = 1) -> None:
         """Keep what a trial needs to go on: tensors and plain types only.
@@ -174,29 +204,42 @@ class TrialFiles:
         probabilities: NDArray[np.float32],
         *,
         attempt: int = 1,
+        figures: tuple[float, float] | None = None,
     ) -> None:
         """Keep the best weights so far and the (N_val, C) validation probabilities they give: both or none.
+
+        Args:
+            number: of the trial.
+            weights: state dict of the classifier.
+            probabilities: (N_val, C).
+            attempt: which writes them.
+            figures: score and loss of these weights, as the record is going to have them; where they are given,
+                the weights are only read together with such a record.
 
         Raises:
             TrialReplaced: a newer attempt was claimed.
         """
+        own = {} if figures is None else dict(zip(_FIGURES, figures, strict=True))
         content = {"weights": dict(weights), "probabilities": torch.from_numpy(probabilities)}
-        self._save(number, attempt, _BEST, content)
-        self._save(number, attempt, _PREDICTED, {"predicted": torch.from_numpy(probabilities.argmax(axis=1))})
+        self._save(number, attempt, _BEST, {**content, **own})
+        self._save(number, attempt, _PREDICTED, {"predicted": torch.from_numpy(probabilities.argmax(axis=1)), **own})
 
     def load_result(self, number: int) -> Result | None:
-        """The best epoch of a trial, or None where its weights were given up or cannot be read."""
-        file = self._best_file(number)
-        content = _load(file) if file is not None else None
-        return Result(content["weights"], content["probabilities"].numpy()) if content else None
+        """The best epoch of a trial as its record has it, or None where its weights were given up or cannot be read."""
+        trial = self._newest_record(number)
+        place = self._place_of_result(number, trial)
+        content = _load(place / _BEST) if place is not None else None
+        return _result_of(content) if content is not None and _is_told_of(content, trial) else None
 
     def load_predicted(self, number: int) -> NDArray[np.int64] | None:
         """(N_val) class that the best epoch of a trial gives each image, or None where that cannot be read."""
-        place = self._place_of_result(number)
+        trial = self._newest_record(number)
+        place = self._place_of_result(number, trial)
         content = _load(place / _PREDICTED) if place is not None else None
-        if content is not None:
-            predicted: NDArray[np.int64] = content["predicted"].numpy()
-            return predicted
+        if content is not None and _is_told_of(content, trial):
+            predicted = _array(content.get("predicted"), 1, _WHOLE)
+            if predicted is not None:
+                return predicted
         result = self.load_result(number)  # a run of an earlier version, or one that was killed in between
         return None if result is None else result.probabilities.argmax(axis=1)
 
@@ -298,6 +341,12 @@ class TrialFiles:
         names = (_RECORD_NAME.fullmatch(file.name) for file in self.folder.glob(f"{number:06d}.*json*"))
         return sorted({int(name[2] or 1) for name in names if name is not None})
 
+    def _newest_claims(self) -> dict[int, int]:
+        """Number -> the newest attempt that was claimed, of all trials; the folder is listed once."""
+        names = filter(None, (_RECORD_NAME.fullmatch(file.name) for file in self.folder.glob("[0-9]*.json*")))
+        claims = sorted((int(name[1]), int(name[2] or 1)) for name in names)
+        return dict(claims)  # of equal numbers, the last one stays
+
     def _newest_claim(self, number: int) -> int:
         return max(self._claims(number), default=0)
 
@@ -318,16 +367,13 @@ class TrialFiles:
             return []
         return sorted((int(name.removeprefix(_ATTEMPT)) for name in names if name.startswith(_ATTEMPT)), reverse=True)
 
-    def _place_of_result(self, number: int) -> Place | None:
-        """The folder of the newest attempt that ever saved a result; its weights may have been given up since."""
-        best, predicted = next(self._files(number, _BEST), None), next(self._files(number, _PREDICTED), None)
-        places = [file.parent for file in (best, predicted) if file is not None]
-        return max(places, key=_number_of, default=None)
+    def _place_of_result(self, number: int, trial: Trial | None) -> Place | None:
+        """The folder of the newest attempt whose result the record tells of; its weights may have been given up since.
 
-    def _best_file(self, number: int) -> Place | None:
-        """Those of an older attempt are not the weights that its newest record tells of."""
-        place = self._place_of_result(number)
-        return place / _BEST if place is not None and (place / _BEST).is_file() else None
+        Those of an older attempt are not the weights that its newest record tells of.
+        """
+        places = (self._folder(number, attempt) for attempt in (*self._later_attempts(number), 1))
+        return next((place for place in places if _holds_result(place, trial)), None)
 
     def _held_out_files(self) -> list[Place]:
         own = [file for name in (f"[0-9]*/{_HELD_OUT}", f"[0-9]*/*/{_HELD_OUT}") for file in self.folder.glob(name)]
@@ -371,9 +417,9 @@ def _attempt_name(attempt: int) -> str:
     return f"{_ATTEMPT}{attempt}"
 
 
-def _number_of(folder: Place) -> int:
-    """The attempt that a folder belongs to."""
-    return int(folder.name.removeprefix(_ATTEMPT)) if folder.name.startswith(_ATTEMPT) else 1
+def _after(newest: int, trial: Trial) -> Trial:
+    """The trial of a record; where the record of a later attempt was damaged, as the attempt that comes after that."""
+    return trial.replace(attempt=newest + 1) if newest > trial.attempt else trial
 
 
 def _attempt_of_file(name: str) -> int:
@@ -417,11 +463,47 @@ def _load(file: Place) -> dict[str, Any] | None:
         return None  # the trial starts again, or another one is the best; `read` has named damaged records
 
 
+def _holds_result(place: Place, trial: Trial | None) -> bool:
+    """Whether an attempt saved a result, unless one can see that it is not what the record tells of."""
+    file = next((place / name for name in (_PREDICTED, _BEST) if (place / name).is_file()), None)
+    content = _load(file) if file is not None else None
+    return file is not None and (content is None or _is_told_of(content, trial))
+
+
+def _is_told_of(content: Mapping[str, Any], trial: Trial | None) -> bool:
+    """Whether a result has the figures of the record; those of frozen features and of earlier versions note none."""
+    figures = [content.get(name) for name in _FIGURES]
+    if trial is None or all(figure is None for figure in figures):
+        return True
+    return all(isinstance(figure, float) for figure in figures) and figures == [trial.score, trial.loss]
+
+
+def _result_of(content: Mapping[str, Any]) -> Result | None:
+    weights, probabilities = content.get("weights"), _array(content.get("probabilities"), 2, _REAL)
+    if probabilities is None or not isinstance(weights, dict):
+        return None
+    named = all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items())
+    return Result(weights, probabilities) if named else None
+
+
 def _load_held_out(file: Place) -> HeldOut | None:
     content = _load(file)
     if content is None:
         return None
-    return HeldOut(content["trial"], content["score"], content["rows"].numpy(), content["probabilities"].numpy())
+    trial, score = content.get("trial"), content.get("score")
+    rows, probabilities = _array(content.get("rows"), 1, _WHOLE), _array(content.get("probabilities"), 2, _REAL)
+    if not (isinstance(trial, int) and isinstance(score, float) and math.isfinite(score)):
+        return None
+    if rows is None or probabilities is None or len(rows) != len(probabilities):
+        return None
+    return HeldOut(trial, score, rows, probabilities)
+
+
+def _array(value: object, dimensions: int, kinds: Collection[torch.dtype]) -> NDArray[Any] | None:
+    """A tensor of a file as an array, or None where it is not what is written there."""
+    if not isinstance(value, torch.Tensor) or value.dim() != dimensions or value.dtype not in kinds:
+        return None
+    return value.detach().numpy()
 
 
 def _held_out_rank(held_out: HeldOut) -> tuple[float, int]:

@@ -68,7 +68,8 @@ class TrialSaver:
             trial = trial.replace(score=trainer.best_score, loss=trainer.best_loss)
         if trial.epochs_done and trainer.best_epoch != self._written_epoch:
             weights, probabilities = trainer.best_weights(), trainer.best_probabilities()
-            self.files.save_result(trial.number, weights, probabilities, attempt=trial.attempt)
+            figures = trainer.best_score, trainer.best_loss
+            self.files.save_result(trial.number, weights, probabilities, attempt=trial.attempt, figures=figures)
             self._written_epoch = trainer.best_epoch
         if state is not None:
             checkpoint = {"trainer": state, "trial": trial.to_dict()}
