@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -90,7 +90,7 @@ def take_away(
         said = log.read_text("utf-8", "replace")
         if running.returncode == TAKEN_AWAY:
             tally.faults += _faults_of_leaving(said, out)
-        elif running.returncode == -signal.SIGTERM and not begun:
+        elif running.returncode == -signal.SIGTERM and not said:
             tally.hit["before Python could listen"] += 1
         else:
             break
@@ -146,7 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tally.faults.append(f"another outcome in {out}")
     print(tally)
     if options.json:
-        content = {"machine": machine(), "options": options.options, **asdict(tally)}
+        content = {
+            "machine": machine(),
+            "options": options.options,
+            "runs": tally.runs,
+            "seconds": tally.seconds,
+            "hit": dict(tally.hit),
+            "faults": tally.faults,
+        }
         options.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     if not tally.faults:
         shutil.rmtree(scratch)

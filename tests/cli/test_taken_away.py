@@ -75,7 +75,8 @@ def test_sigterm_takes_away_and_ctrl_c_stops_tidily():
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.taken
         assert any(thread.name == "grace" for thread in threading.enumerate())
-    assert signal.getsignal(signal.SIGTERM) is former
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "told once more on its way out, it is still 75"
+    signal.signal(signal.SIGTERM, former)
     assert all(thread.name != "grace" for thread in threading.enumerate())
     assert stop.taken_away().exit_code == 75
 

@@ -52,6 +52,8 @@ def stop_on_signal(*, announce: bool) -> Iterator[StopRequest]:
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
+            if stop.taken:  # told once more on its way out, it still ends with its exit code
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
