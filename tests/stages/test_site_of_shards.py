@@ -26,6 +26,7 @@ from automl_vision.search import retrain
 from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.stages import trial_site
+from automl_vision.stages.cluster import _data_to_see
 from automl_vision.stages.trial_site import ROWS, SITE, write_site
 from automl_vision.tensor_file import load_tensors
 from automl_vision.training.ranks import ALONE
@@ -77,8 +78,7 @@ def shown(runner: TrialRunner) -> torch.Tensor:
 
 
 def see_the_same(ours: TrialRunner, theirs: TrialRunner) -> None:
-    for size in (32,):
-        assert torch.equal(theirs.data.source.fetch(shown(ours), size), ours.data.source.fetch(shown(ours), size))
+    assert torch.equal(theirs.data.source.fetch(shown(ours), 32), ours.data.source.fetch(shown(ours), 32))
 
 
 # --- what is written down -------------------------------------------------------------------------------------------
@@ -115,8 +115,6 @@ def test_relative_folders_are_found_from_any_other(
 ) -> None:
     monkeypatch.chdir(shards.parent)
     scene = scene_of("set", tmp_path, machine__decode_ahead=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.chdir(shards.parent)  # where it is written, names still lead somewhere
     ours = scene.runner(tmp_path / "own")
     write_site(tmp_path / "site", scene.prepared, ours, scene.machine())
     expected = ours.data.source.fetch(shown(ours), 32)
@@ -216,3 +214,17 @@ def test_trials_of_two_workers_are_those_of_one_process(on_demand: Scene, tmp_pa
     ours = here(on_demand, tmp_path / "ours", (PROBED, 0), *((trial, 4) for trial in TUNED))
     for number in range(3):
         same(ours, theirs.files, number)
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [
+        ("https:/host/set", ""),
+        ("s3:/bucket/set", ""),
+        ("hf:name/set", ""),
+        ("file:///data/set", "/data/set"),
+        ("/data/set", "/data/set"),
+    ],
+)
+def test_machines_of_a_cluster_must_see_folders_and_no_urls(data: str, seen: str) -> None:
+    assert _data_to_see(Path(data)) == seen
