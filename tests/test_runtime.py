@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -40,6 +42,29 @@ def test_a_budget_runs_down() -> None:
 
 def test_a_budget_may_be_endless() -> None:
     assert Clock(start=0.0, budget=float("inf")).remaining == float("inf")
+
+
+def test_waiting_for_workers_does_not_make_the_machine_look_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that works, then waits for its workers, then works again."""
+    now = [0.0, 0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "process_time", lambda: now[1])
+
+    def passes(wall: float, cpu: float) -> None:
+        now[0] += wall
+        now[1] += cpu
+
+    clock = Clock(start=0.0, budget=1e4)
+    passes(10.0, 8.0)
+    with clock.waiting_for_others():
+        passes(600.0, 3.0)
+        assert clock.wall_per_cpu_second == pytest.approx(10 / 8)
+        assert dataclasses.replace(clock, budget=2e4).wall_per_cpu_second == pytest.approx(10 / 8)
+    assert clock.wall_per_cpu_second == pytest.approx(10 / 8)
+    with clock.waiting_for_others():
+        passes(100.0, 0.5)
+    passes(10.0, 2.0)
+    assert clock.wall_per_cpu_second == pytest.approx(20 / 10)
 
 
 def test_at_least_one_thread() -> None:

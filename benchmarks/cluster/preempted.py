@@ -57,6 +57,8 @@ class Tally:
     def __str__(self) -> str:
         verdict = "the same weights and records as undisturbed" if not self.faults else "; ".join(self.faults)
         where = ", ".join(f"{name} {count}" for name, count in self.hit.most_common())
+        if not self.seconds:
+            return f"nothing was taken away; {verdict}"
         median, longest = statistics.median(self.seconds), max(self.seconds)
         return (
             f"{len(self.seconds)} times SIGTERM in {self.runs} runs: left after {median:.2f} s (median), "
@@ -133,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tally, chance, scratch = Tally(), random.Random(options.seed), Path(tempfile.mkdtemp())
     search = ["search", "--data", str(options.data), "--quiet", "--offline", "--cache-dir", str(scratch / "cache")]
     search += shlex.split(options.options)
-    take_away(search, scratch / "undisturbed", 0, chance, 0.0, Tally())
+    undisturbed = Tally()
+    take_away(search, scratch / "undisturbed", 0, chance, 0.0, undisturbed)
+    tally.faults += undisturbed.faults
     expected = outcome(scratch / "undisturbed")
     while len(tally.seconds) < options.times and not tally.faults:
         out = scratch / f"run{tally.runs}"

@@ -342,13 +342,13 @@ class MachineSettings:
     max_parallel: int = _setting(
         0,
         "Trials at a time, each in a process of its own with its share of the threads (0: one on a CPU, in this very "
-        "process; on GPUs one for each that has room for it, see gpus_per_trial).",
+        "process; one on each GPU). Where more are wanted than there are GPUs, a training step of the dearest backbone "
+        "is tried, and no more trials share a GPU than its memory has room for, 4 at most; not measured on GPUs yet.",
         between(0, 1024),
     )
     gpus_per_trial: float | None = _setting(
         None,
-        "GPUs that a trial has: at 0.5 two trials share one (left out: a training step of the likeliest recipe is "
-        "tried, and as many trials share a GPU as its memory has room for, 4 at most; not measured on GPUs yet).",
+        "GPUs that a trial has: at 0.5 two trials share one (left out: a whole one, or what max_parallel leaves it).",
         between(0.05, 1.0),
     )
     seed: int = _setting(0, "Seed of the split, the search and the training.", SEED)

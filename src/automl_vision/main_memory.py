@@ -52,6 +52,23 @@ def resident_memory() -> int | None:
     return None if kilobytes is None else 1024 * kilobytes
 
 
+def own_memory() -> int | None:
+    """Bytes of main memory that nobody but this process has; files that it reads, others read too. None as above."""
+    kilobytes = _field(_PROC / "self" / "status", "RssAnon:")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def total_memory() -> int | None:
+    """Bytes of main memory that there are for all processes together, used or not; None as above.
+
+    It is that of the machine, or less where a control group has a limit.
+    """
+    kilobytes = _field(_PROC / "meminfo", "MemTotal:")
+    machine = None if kilobytes is None else 1024 * kilobytes
+    limits = (limit for limit, _ in _groups(_PROC, _CGROUPS))
+    return min((machine, *limits), key=_unknown_last)
+
+
 def _unknown_last(value: int | None) -> float:
     return float("inf") if value is None else value
 
@@ -63,7 +80,12 @@ def _available_in_all(proc: Path) -> int | None:
 
 
 def _left_in_groups(proc: Path, mount: Path) -> Iterator[int]:
-    """What each control group that has a limit leaves: the own one, and those that it lies in.
+    """What each control group that has a limit leaves."""
+    return (left for _, left in _groups(proc, mount))
+
+
+def _groups(proc: Path, mount: Path) -> Iterator[tuple[int, int]]:
+    """The limit of each control group that has one, and what it leaves: the own one, and those that it lies in.
 
     A container often sees its own group as the root of the tree, under a path that is not there.
     """
@@ -79,7 +101,7 @@ def _left_in_groups(proc: Path, mount: Path) -> Iterator[int]:
             limit, use = _number(place / limit_file), _number(place / use_file)
             if limit is not None and use is not None:
                 given_back = sum(_field(place / "memory.stat", name) or 0 for name in reclaimable)
-                yield max(limit - use + given_back, 0)
+                yield limit, max(limit - use + given_back, 0)
 
 
 def _lines(file: Path) -> list[str]:

@@ -58,7 +58,7 @@ from automl_vision.stages.search import objective_of, search_trials, with_turns
 from automl_vision.stages.shard import Sharding
 from automl_vision.stages.shard import write as write_shards
 from automl_vision.stages.test import look
-from automl_vision.stages.trial_executor import remove_site
+from automl_vision.stages.trial_executor import remove_site, site_folder
 from automl_vision.stop_request import StopRequest
 from automl_vision.tracking.trackers import require_trackers
 from automl_vision.tracking.tracking import Tracking
@@ -162,10 +162,9 @@ def run_search(
     )  # before the folder is made: data that cannot be used leave nothing behind
     path = out or new_run_path(data, settings)
     run = RunDir.create(path, settings, {"data": str(absolute_place(data)), **_trials_elsewhere(settings, path)})
+    stop = stop or StopRequest()
     try:
-        return _go(
-            RunContext(run, data, settings, tell, stop or StopRequest(), clock, fail_on_leak=fail_on_leak, ranks=ranks)
-        )
+        return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
     except UsageError:
         run.discard()
         raise
@@ -235,7 +234,8 @@ def _go(context: RunContext) -> Run:
             fix=f"see {run_dir.WORKERS}/; torchrun starts all of them again, else {context.how_to_resume}",
         ) from error
     finally:
-        remove_site(context.run.path / run_dir.WORKERS)  # ranks keep it to the end
+        if not context.ranks.alone:
+            remove_site(site_folder(context))  # ranks keep it to the end
         context.run.close()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
 
 #: When this process first imported the package: budgets count from here, so imports are paid from the budget.
 PROCESS_START = time.monotonic()
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()
+
+
+@dataclass
+class _Idle:
+    """Wall and CPU seconds of a process while it waited for others, and since when it does.
+
+    They change together: the thread that tells workers of the time left reads them meanwhile.
+    """
+
+    seconds: tuple[float, float, tuple[float, float] | None] = (0.0, 0.0, None)
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,8 @@ class Clock:
     budget: float
     now: Callable[[], float] = time.monotonic
 
-    _opened: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
+    _opened: tuple[float, float] = field(default_factory=_now)
+    _idle: _Idle = field(default_factory=_Idle)
 
     @property
     def at_open(self) -> float:
@@ -45,11 +61,26 @@ class Clock:
 
     @property
     def wall_per_cpu_second(self) -> float:
-        """Wall seconds in which this process got one CPU second, since the clock was made; below 1 with many cores."""
-        wall, cpu = (
-            now - then for now, then in zip((time.monotonic(), time.process_time()), self._opened, strict=True)
-        )
+        """Wall seconds in which this process got one CPU second, since the clock was made; below 1 with many cores.
+
+        Those in which it only waited for other processes do not count: meanwhile it is what it was before.
+        """
+        idle_wall, idle_cpu, since = self._idle.seconds
+        wall, cpu = since or _now()
+        wall, cpu = wall - self._opened[0] - idle_wall, cpu - self._opened[1] - idle_cpu
         return wall / cpu if cpu > 0 else 1.0
+
+    @contextmanager
+    def waiting_for_others(self) -> Iterator[None]:
+        """Other processes do the work: that this one needs little of the CPU does not say that it gets little."""
+        idle_wall, idle_cpu, _ = self._idle.seconds
+        began = _now()
+        self._idle.seconds = (idle_wall, idle_cpu, began)
+        try:
+            yield
+        finally:
+            wall, cpu = _now()
+            self._idle.seconds = (idle_wall + wall - began[0], idle_cpu + cpu - began[1], None)
 
     @property
     def remaining(self) -> float:

@@ -92,13 +92,33 @@ def open_odd(folder: str, orders: Orders) -> PlainWork:
 
     def fail(job: Values) -> Iterator[Values]:
         yield {}
+        time.sleep(job.get("after", 0.0))
         raise {
             "ours": DataError("no images", value="here", fix="bring some"),
             "disk": OSError(28, "No space left on device", "run/trials"),
             "fault": ZeroDivisionError("by nothing"),
         }[job["how"]]
 
-    every = {each.__name__: each for each in (say, wait, deaf, die, leave, shout, fail)}
+    def fail_late(_job: Values) -> Iterator[Values]:
+        """Fails because it was told to leave."""
+        yield {}
+        wait_for(lambda: orders.replaced)
+        raise FileNotFoundError(2, "No such file", "what somebody else tidied up")
+
+    def fork(job: Values) -> Iterator[Values]:
+        """Leaves a process that holds what this one has open, and may be out of reach."""
+        child = os.fork()
+        if not child:
+            if job["escapes"]:
+                os.setsid()
+            time.sleep(20)
+            os._exit(0)
+        yield {"pid": os.getpid(), "child": child}
+        if job["dies"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        wait_for(lambda: orders.replaced)
+
+    every = {each.__name__: each for each in (say, wait, deaf, die, leave, shout, fail, fail_late, fork)}
     return lambda job: every[job["do"]](job)
 
 
@@ -114,4 +134,13 @@ def open_badly(folder: str, _orders: Orders) -> PlainWork:
 def open_slowly(folder: str, orders: Orders) -> PlainWork:
     """The same odd jobs, after what an import of torch takes."""
     time.sleep(5)
+    return open_odd(folder, orders)
+
+
+def open_in_some(folder: str, orders: Orders) -> PlainWork:
+    """The same odd jobs, but in the slots that the file `bad` in the folder names."""
+    slot = os.environ["ODD_SLOT"]
+    tell(Path(folder), f"opened {slot}")
+    if slot in (Path(folder) / "bad").read_text():
+        os.kill(os.getpid(), signal.SIGKILL)
     return open_odd(folder, orders)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,6 +140,87 @@ def test_a_worker_that_stalls_is_replaced(make: Make, tmp_path: Path) -> None:
     assert told(tmp_path) == []
 
 
+def test_what_a_dead_worker_started_ends_with_it(make: Make) -> None:
+    """A process that it forked holds its output open, whose end tells that a worker is gone."""
+    executor = make()
+    do(executor, do="fork", escapes=False, dies=True)
+    child = next_report(executor).progress["child"]  # type: ignore[index]
+    started = time.monotonic()
+    assert "SIGKILL" in next_report(executor).lost
+    assert time.monotonic() - started < 3
+    assert wait_for(lambda: not is_running(child), seconds=3)
+
+
+def test_the_end_of_a_worker_is_noticed_though_its_output_stays_open(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "END_SECONDS", 0.3)
+    executor = make()
+    do(executor, do="fork", escapes=True, dies=True)
+    child = next_report(executor).progress["child"]  # type: ignore[index]
+    started = time.monotonic()
+    try:
+        assert "SIGKILL" in next_report(executor).lost
+        assert time.monotonic() - started < 3
+        do(executor, 0, 2, do="say", what="here")
+        assert next_report(executor).progress == {"said": "here"}
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_closing_does_not_wait_for_what_holds_the_output_of_a_worker(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "END_SECONDS", 0.3)
+    executor = make()
+    do(executor, do="fork", escapes=True, dies=False)
+    child = next_report(executor).progress["child"]  # type: ignore[index]
+    started = time.monotonic()
+    try:
+        executor.close()
+        assert time.monotonic() - started < 3
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_worker_that_cannot_be_killed_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits for a disk that is gone: it takes no signal, and its output does not end."""
+    unkillable: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(workers, "END_SECONDS", 0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_kill", unkillable.append)
+        executor = make(stalled_seconds=1.0)
+        do(executor, do="wait")
+        pid = next_report(executor).progress["pid"]  # type: ignore[index]
+        os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+        assert "did not answer for 1 s" in next_report(executor).lost
+        assert time.monotonic() - started < 6
+        assert is_running(pid)
+        assert pid not in executor.processes
+    do(executor, 0, 2, do="say", what="here")
+    assert next_report(executor).progress == {"said": "here"}
+    (process,) = unkillable
+    process.kill()
+    process.wait()
+
+
+def test_a_job_of_any_size_can_be_given_to_a_worker_that_does_not_read(make: Make) -> None:
+    executor = make(stalled_seconds=1.0)
+    do(executor, 0, do="wait", seconds=0.0)
+    pid = next_report(executor).progress["pid"]  # type: ignore[index]
+    while not next_report(executor).ended:
+        pass
+    os.kill(pid, signal.SIGSTOP)
+    rescue = threading.Timer(4.0, os.kill, (pid, signal.SIGCONT))  # or a driver that waits does so for ever
+    rescue.start()
+    started = time.monotonic()
+    do(executor, 1, do="say", what="x" * 10**6)
+    assert time.monotonic() - started < 1
+    rescue.cancel()
+    assert "did not answer for 1 s" in next_report(executor).lost
+
+
 def test_a_worker_in_deep_work_answers_all_the_same(make: Make) -> None:
     executor = make(stalled_seconds=1.5)
     do(executor, do="deaf", seconds=4.0)
@@ -191,6 +273,41 @@ def test_a_cancelled_job_writes_nothing_more(make: Make, tmp_path: Path) -> None
     assert told(tmp_path) == []
 
 
+def test_an_error_of_a_cancelled_job_is_nobodys(make: Make) -> None:
+    executor = make()
+    do(executor, 0, do="fail_late")
+    next_report(executor)
+    executor.cancel(0)
+    do(executor, 1, do="say", what="next")
+    assert next_report(executor).progress == {"said": "next"}
+
+
+def test_nor_is_one_that_was_on_its_way_when_the_job_was_cancelled(make: Make) -> None:
+    executor = make()
+    do(executor, 0, do="fail", how="disk", after=0.3)
+    next_report(executor)
+    (pid,) = executor.processes
+    assert wait_for(lambda: not is_running(pid), seconds=5)
+    executor.cancel(0)
+    do(executor, 1, do="say", what="next")
+    assert next_report(executor) == Report(1, 1, {"said": "next"}, ended=False)
+
+
+def test_nor_is_one_that_had_come_with_the_last_report(make: Make) -> None:
+    executor = make(slots=2)
+    do(executor, 0, do="fail", how="disk", after=0.3)
+    do(executor, 1, do="wait", seconds=60.0)
+    told_of = {next_report(executor).number for _ in range(2)}
+    assert told_of == {0, 1}
+    time.sleep(1.0)  # the error is there, and is heard with what the other one tells
+    os.kill(executor.processes[1], signal.SIGTERM)
+    assert wait_for(lambda: not is_running(executor.processes[1]), seconds=5)
+    assert next_report(executor).number == 1
+    executor.cancel(0)
+    do(executor, 2, do="say", what="next")
+    assert next_report(executor) == Report(2, 1, {"said": "next"}, ended=False)
+
+
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +321,18 @@ def test_workers_know_the_time_that_is_left_and_that_the_user_stopped(make: Make
     assert told_last is not None
     assert told_last["stopped"]
     assert told_last["seconds_left"] == pytest.approx(ends - time.monotonic(), abs=1.5)
+
+
+def test_a_job_goes_by_the_clock_of_when_it_was_given(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of one backbone is over when that of the next one begins: its first job must not end at once."""
+    left = [-5.0]
+    monkeypatch.setattr(workers, "BEAT_SECONDS", 60.0)  # no other beat than that which comes with the job
+    executor = make(seconds_left=lambda: left[0])
+    left[0] = 100.0
+    do(executor, do="wait", seconds=0.0)
+    heard = [next_report(executor).progress for _ in range(2)][1]
+    assert heard is not None
+    assert 90 < heard["seconds_left"] <= 100
 
 
 def test_a_worker_that_does_not_stop_is_killed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +351,7 @@ def test_a_job_that_nobody_began_before_the_end_is_given_back(make: Make) -> Non
     executor = make(seconds_left=lambda: 0.0, opening="odd_jobs:open_slowly")
     do(executor, 3, do="say", what="late")
     report = next_report(executor)
-    assert (report.number, report.ended, report.preempted) == (3, True, True)
+    assert (report.number, report.ended, report.preempted, report.begun) == (3, True, True, False)
     assert executor.free_slots == 1
 
 
@@ -317,6 +446,31 @@ def test_workers_that_die_again_and_again_before_they_are_ready_end_it(make: Mak
     with pytest.raises(RunError, match=r"a worker process cannot start: worker 1 was killed by SIGKILL"):
         executor.poll()
     assert told(tmp_path) == ["opened"] * workers.FAILED_STARTS
+
+
+def test_a_slot_where_no_worker_begins_is_given_up_and_the_others_work(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("0")
+    executor = make(slots=2, opening="odd_jobs:open_in_some")
+    do(executor, 0, do="say", what="here")
+    do(executor, 1, do="say", what="here")
+    said = [next_report(executor) for _ in range(4)]
+    assert sorted((each.number, each.lost, each.ended) for each in said) == [
+        *((0, "", False), (0, "", True)),
+        *((1, "", False), (1, "", True)),
+    ]
+    assert wait_for(lambda: executor.poll() == [] and len(executor.processes) == 1, seconds=10)
+    assert sorted(told(tmp_path)) == ["opened 0"] * workers.FAILED_STARTS + ["opened 1"]
+    assert executor.free_slots == len(executor.processes) == 1
+    assert "no further worker begins here" in log(tmp_path)
+
+
+def test_where_no_slot_is_left_it_is_said(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("0 1")
+    executor = make(slots=2, opening="odd_jobs:open_in_some")
+    do(executor, do="say", what="")
+    with pytest.raises(RunError, match=r"a worker process cannot start: worker \d was killed by SIGKILL"):
+        executor.poll()
+    assert sorted(told(tmp_path)) == ["opened 0"] * workers.FAILED_STARTS + ["opened 1"] * workers.FAILED_STARTS
 
 
 def test_a_python_that_is_not_there_is_said(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -101,6 +101,18 @@ def test_the_time_that_is_left_runs_down_by_the_own_clock() -> None:
     assert orders.seconds_left() == math.inf
 
 
+def test_a_beat_that_was_overtaken_says_nothing() -> None:
+    orders, now = Orders(lambda: 0.0), [-5.0]
+    workplace: Workplace[Any, Any] = Workplace(seconds_left=lambda: now[0])
+    early = beat(workplace)
+    now[0] = 100.0
+    orders.hear(beat(workplace))
+    orders.hear(from_line(to_line(early)))  # type: ignore[arg-type]
+    assert orders.seconds_left() == 100.0
+    orders.hear(beat(workplace))
+    assert orders.seconds_left() == 100.0
+
+
 def test_a_job_is_replaced_by_its_own_number_and_older_attempts_only() -> None:
     orders = Orders()
     orders.begin(3, 2)
@@ -228,6 +240,36 @@ def test_whose_driver_is_gone_leaves_and_writes_nothing(connection: InMemory, tm
     assert told(tmp_path) == []
 
 
+@pytest.mark.parametrize("beats", [0, 3])
+def test_a_driver_that_says_nothing_is_given_up(tmp_path: Path, beats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process lives, or the connection would end; whatever it gave to others is left alone."""
+    monkeypatch.setattr(workplace, "BEAT_SECONDS", 0.05)
+    made, gone = InMemory(), threading.Event()
+    thread = threading.Thread(target=Worker(made, gone.set, silent_seconds=0.5).run)
+    thread.start()
+    made.orders.put(Open("odd_jobs:open_odd", str(tmp_path)))
+    made.orders.put(Do(0, 1, {"do": "wait"}))
+    for _ in range(beats):
+        assert not gone.wait(0.3)
+        made.orders.put(Beat(9.0, stopped=False))
+    assert gone.wait(5)
+    thread.join(5)
+    assert not thread.is_alive()
+    made.orders.put(None)
+    answers = [made.next() for _ in range(3 + beats)]
+    assert answers[-1] == Leaving()
+    assert not [each for each in answers if isinstance(each, Ended)]
+    assert told(tmp_path) == []
+
+
+def test_an_error_of_a_job_that_nobody_wants_ends_nothing(connection: InMemory) -> None:
+    connection.orders.put(Do(0, 1, {"do": "fail_late"}))
+    assert isinstance(connection.next(), Told)
+    connection.orders.put(Drop(0, 1))
+    connection.orders.put(Do(1, 1, {"do": "say", "what": "next"}))
+    assert [connection.next() for _ in range(3)] == [Ended(0, 1), Told(1, 1, {"said": "next"}), Ended(1, 1)]
+
+
 def test_who_is_taken_away_says_so_instead_of_its_last_progress(connection: InMemory, tmp_path: Path) -> None:
     connection.orders.put(Do(0, 1, {"do": "wait"}))
     assert isinstance(connection.next(), Told)
@@ -242,5 +284,6 @@ def test_an_error_ends_the_worker_and_is_told(connection: InMemory) -> None:
     assert isinstance(connection.next(), Told)
     message = connection.next()
     assert isinstance(message, Broken)
+    assert (message.number, message.attempt) == (0, 1)
     assert str(error_of(message.error)) == str(DataError("no images", value="here", fix="bring some"))
     assert wait_for(lambda: not connection.thread.is_alive())  # type: ignore[attr-defined]

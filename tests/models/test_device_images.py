@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from automl_vision.models import device_images
 from automl_vision.models.device_images import DeviceImages, on_device
 
 CPU = torch.device("cpu")
@@ -108,6 +109,22 @@ def test_a_size_that_is_not_stored_is_the_source_s_business() -> None:
 def test_the_cpu_keeps_its_source() -> None:
     source = Counted()
     assert on_device(source, (kept_rows(),), CPU) is source
+
+
+@pytest.mark.parametrize(
+    ("free", "share", "kept"), [(800, 1.0, 400), (800, 0.5, 200), (300, 0.5, 150), (800, 0.25, 75)]
+)
+def test_a_process_beside_others_keeps_what_is_free_within_its_share_of_all_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int, share: float, kept: int
+) -> None:
+    """Half of it, on a GPU of 1000 bytes of which it has 100; others may have taken theirs already."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
+    monkeypatch.setattr(device_images, "CudaTransfer", lambda device: None)
+    monkeypatch.setattr(device_images, "PrefetchedImages", lambda source, transfer: source)
+    images = on_device(Counted(), (kept_rows(),), torch.device("cuda"), share)
+    assert isinstance(images, DeviceImages)
+    assert images._free == kept
 
 
 def test_what_is_released_comes_from_the_source_from_then_on() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from automl_vision import main_memory
-from automl_vision.models.memory import MoreThanAllowed, available_bytes, free_memory, saved_bytes
+from automl_vision.models.memory import MoreThanAllowed, available_bytes, free_memory, left_of_share, saved_bytes
 
 CPU = torch.device("cpu")
 
@@ -118,6 +119,19 @@ def test_without_limits_it_is_what_the_kernel_calls_available(machine: Callable[
 def test_where_nobody_tells_it_is_not_known(machine: Callable[[dict[str, str]], int | None]) -> None:
     assert machine({}) is None
     assert available_bytes(torch.device("meta")) is None
+
+
+def test_what_there_is_for_all_processes_has_the_limit_of_the_group(
+    machine: Callable[[dict[str, str]], int | None],
+) -> None:
+    assert math.isinf(left_of_share(CPU, 0.5))  # nobody tells
+    machine({**MEMINFO, "proc/self/status": "VmRSS:\t 2000 kB\nRssAnon:\t 1000 kB\n"})
+    assert left_of_share(CPU, 0.5) == (4500 - 1000) * 1024
+    assert left_of_share(CPU, 0.1) == 0.0
+    assert math.isinf(left_of_share(CPU, 1.0))
+    group = {"cgroup/jobs/mine/memory.max": str(6000 * 1024), "cgroup/jobs/mine/memory.current": "300"}
+    machine({**V2, **group})
+    assert left_of_share(CPU, 0.5) == (3000 - 1000) * 1024
 
 
 V2 = {"proc/self/cgroup": "0::/jobs/mine\n"}

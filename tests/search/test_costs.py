@@ -80,12 +80,20 @@ def test_a_frozen_fine_tune_does_not_make_whole_ones_look_cheap() -> None:
     assert costs([frozen], 10, 0).epoch(recipe(freeze_stages=3)) == pytest.approx(1.0)
 
 
-def test_seconds_beside_other_trials_are_told_apart_from_seconds_alone() -> None:
-    """What was timed with half of the machine takes as long again beside another one, and half as long alone."""
-    timed = finetune(1, [0.5], recipe=recipe(), seconds_per_image=0.2, notes={"share": 0.5})
-    beside, alone = (CostModel([timed], {"net_a": 1.0}.get, 100, 0, alone=alone) for alone in (False, True))
-    assert beside.epoch(recipe()) == pytest.approx(20.0)
-    assert alone.epoch(recipe()) == pytest.approx(10.0)
-    assert CostModel([timed.replace(notes={})], {"net_a": 1.0}.get, 100, 0, alone=True).epoch(recipe()) == (
-        pytest.approx(20.0)
-    )
+@pytest.mark.parametrize(
+    ("notes", "share", "seconds"),
+    [
+        ({"share": 0.5}, None, 20.0),  # as measured
+        ({"share": 0.5}, 0.5, 20.0),
+        ({"share": 0.5}, 1.0, 10.0),
+        ({"share": 0.125}, 0.5, 5.0),
+        ({}, 0.5, 40.0),
+        ({}, 1.0, 20.0),
+        ({}, None, 20.0),
+    ],
+)
+def test_seconds_of_another_share_of_the_machine_are_scaled_to_the_one_that_trials_have_now(
+    notes: dict[str, float], share: float | None, seconds: float
+) -> None:
+    timed = finetune(1, [0.5], recipe=recipe(), seconds_per_image=0.2, notes=notes)
+    assert CostModel([timed], {"net_a": 1.0}.get, 100, 0, share=share).epoch(recipe()) == pytest.approx(seconds)

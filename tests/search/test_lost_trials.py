@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from test_search import World, make_task
 
 from automl_vision.executors import Report
 from automl_vision.search.run_trial import Assignment
-from automl_vision.search.search import MOST_LOST, Search, SearchEnded
+from automl_vision.search.search import FAILURES_IN_A_ROW, MOST_LOST, Search, SearchEnded
 from automl_vision.search.trial import Trial
 
 
@@ -182,6 +183,56 @@ def test_one_probe_alone_is_asked_for_symmetries_and_fine_tunes_know_all_heads()
     assert [each.tests_symmetries for each in probes] == [True, False, False]
     tuned = next(each for each in asked if each.trial.recipe.kind == "finetune")
     assert sorted(tuned.heads) == [("net_a", "linear", 0), ("net_b", "linear", 1), ("net_c", "linear", 2)]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_another_probe_is_asked_for_symmetries_where_the_first_one_told_nothing(lost: bool) -> None:
+    """It fails on its weights, or whoever had it is lost and it goes on elsewhere."""
+    asked: list[tuple[int, int, bool]] = []
+
+    class Noting(World):
+        def __call__(self, assignment: Assignment) -> Iterator[Trial]:
+            trial = assignment.trial
+            if trial.recipe.kind == "probe":
+                asked.append((trial.number, trial.attempt, assignment.tests_symmetries))
+            return super().__call__(assignment)
+
+    if lost:
+        run(Noting(), 3, losses={(0, 1): Loss(after=0)})
+        assert asked == [(0, 1, True), (0, 2, True), (1, 1, False), (2, 1, False)]
+    else:
+        run(Noting(fails={0: 0}), 3)
+        assert asked == [(0, 1, True), (1, 1, True), (2, 1, False)]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_the_first_probe_times_the_machine_before_others_begin(slots: int) -> None:
+    _, _, events, _ = run(World(), slots)
+    ended = next(at for at, trial in enumerate(events) if trial.state == "complete")
+    assert [trial.number for trial in events[: ended + 1]] == [0, 0]
+
+
+@pytest.mark.parametrize(("budget", "probed"), [(24.0, ["net_a"]), (50.0, ["net_a", "net_b"]), (80.0, list("abc"))])
+def test_probes_beside_others_begin_where_their_estimate_fits_the_share(budget: float, probed: list[str]) -> None:
+    search, _, _, _ = run(World(budget), 3)
+    names = [trial.recipe.backbone for trial in search.trials if trial.recipe.kind == "probe"]
+    assert names == [name if name.startswith("net_") else f"net_{name}" for name in probed]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_a_search_whose_fine_tunes_all_fail_ends_however_many_run_at_a_time(slots: int) -> None:
+    """Each takes another time to fail, so that some are always in work beside the newest that did."""
+
+    class Slow(World):
+        def __call__(self, assignment: Assignment) -> Iterator[Trial]:
+            yield from itertools.repeat(assignment.trial, assignment.trial.number % 3)
+            yield from super().__call__(assignment)
+
+    world = Slow(fails=dict.fromkeys(range(3, 60), 0))
+    search, _, _, reason = run(world, slots, make_task(max_trials=50))
+    assert reason == "failures"
+    failed = [trial for trial in search.trials if trial.state == "failed"]
+    assert FAILURES_IN_A_ROW <= len(failed) < FAILURES_IN_A_ROW + slots
 
 
 def test_what_beat_nothing_more_is_cancelled_once_validation_is_perfect() -> None:

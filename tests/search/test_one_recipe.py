@@ -235,10 +235,12 @@ def test_a_rate_that_is_searched_goes_with_the_batch_and_one_that_is_given_does_
 def test_a_smaller_micro_batch_is_told(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Trainer._gradients
 
-    def tight(self: Trainer, images: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+    def tight(
+        self: Trainer, step: int, images: torch.Tensor, labels: torch.Tensor, size: int, whole: int
+    ) -> torch.Tensor:
         if size > 4:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(self, images, labels, size)
+        return real(self, step, images, labels, size, whole)
 
     monkeypatch.setattr(Trainer, "_gradients", tight)
     (trial,) = fine_tunes(searched(data, tmp_path, one_recipe()))
@@ -251,11 +253,13 @@ def test_a_size_that_fitted_is_where_later_trials_of_a_run_begin(
 ) -> None:
     real, sizes = Trainer._gradients, []
 
-    def tight(self: Trainer, images: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+    def tight(
+        self: Trainer, step: int, images: torch.Tensor, labels: torch.Tensor, size: int, whole: int
+    ) -> torch.Tensor:
         sizes.append(size)
         if size > 4:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(self, images, labels, size)
+        return real(self, step, images, labels, size, whole)
 
     monkeypatch.setattr(Trainer, "_gradients", tight)
     settings = load_settings(overrides={"search.trials": 2, "training.batch_size": 8, "training.epochs": 1})

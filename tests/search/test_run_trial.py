@@ -111,6 +111,10 @@ def fresh(number: int = 0, recipe: Recipe = RECIPE) -> Trial:
     return Trial(number, recipe, {}, "portfolio")
 
 
+def interrupted() -> float:
+    raise TrialInterrupted
+
+
 def states(trials: list[Trial]) -> list[tuple[int, str]]:
     return [(trial.epochs_done, trial.state) for trial in trials]
 
@@ -136,6 +140,32 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(runner: TrialRunner) -> None
     rest = list(runner(Assignment(paused, until=6)))
     assert states(rest) == [(3, "running"), (4, "running"), (5, "running"), (6, "complete")]
     assert rest[-1].epochs[:2] == paused.epochs
+
+
+def test_seconds_and_the_share_of_the_machine_that_they_were_timed_with_are_of_one_moment(runner: TrialRunner) -> None:
+    alone, beside = runner.runtime, dataclasses.replace(runner.runtime, share=0.125)
+    runner.runtime = beside
+    *_, paused = runner(Assignment(fresh(), until=2))
+    assert paused.notes["share"] == 0.125
+    assert paused.seconds_per_image_alone == paused.seconds_per_image / 8
+    runner.runtime = alone
+    *_, paused = runner(Assignment(paused, until=4))
+    assert "share" not in paused.notes
+    assert paused.seconds_per_image_alone == paused.seconds_per_image
+    runner.runtime = beside
+    *_, complete = runner(Assignment(paused, until=6))
+    assert complete.notes["share"] == 0.125
+
+
+def test_a_trial_that_was_stopped_before_it_was_timed_anew_keeps_its_earlier_share(runner: TrialRunner) -> None:
+    timed = dataclasses.replace(runner.runtime, share=0.125)
+    alone, runner.runtime = runner.runtime, timed
+    *_, paused = runner(Assignment(fresh(), until=2))
+    runner.runtime = alone
+    runner.seconds_left = interrupted
+    (left,) = runner(Assignment(paused, until=4))
+    assert (left.state, left.notes["share"]) == ("paused", 0.125)
+    assert left.seconds_per_image == paused.seconds_per_image
 
 
 def test_a_user_who_stops_leaves_the_trial_as_of_its_last_epoch(runner: TrialRunner) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -141,3 +144,38 @@ def test_time_belongs_to_nobody_between_turns() -> None:
     shares.end()
     now[0] = 9.0
     assert (shares.left(), shares.spent(), shares.to_come(["a", "b"])) == (0.0, {"a": 6.0}, 14.0)
+
+
+def at_each_step(of: tuple[str, ...], do: Callable[[], None]) -> Callable[..., Any]:
+    """A trace that does something between any two instructions of these methods, as another thread may."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_qualname not in of:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            sys.settrace(None)  # what is done is not traced
+            do()
+            sys.settrace(trace)
+        return trace
+
+    return trace
+
+
+@contextmanager
+def traced(trace: Callable[..., Any]) -> Iterator[None]:
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(former)
+
+
+def test_whoever_asks_while_a_turn_begins_hears_of_the_old_one_or_the_new_one() -> None:
+    """The thread that tells workers how much is left asks at any moment: a turn that seems over ends their trials."""
+    shares, heard = Shares(10.0, now=lambda: 100.0), []
+    with traced(at_each_step(("Shares.begin", "Shares.end"), lambda: heard.append((shares.left(), shares.spent())))):
+        shares.begin("a")
+    assert len(heard) > 5
+    assert all(each in [(0.0, {}), (10.0, {"a": 0.0})] for each in heard)

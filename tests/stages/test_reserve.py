@@ -73,3 +73,15 @@ def test_the_finish_takes_no_more_than_its_shares(budget: float, images: int) ->
 def test_an_ensemble_takes_longer_to_test() -> None:
     one, three = (seconds_to_report(context_of(), prepared_of(1000), [TUNED], passes) for passes in (1, 3))
     assert three - one == pytest.approx(1.5 * 2 * 1000 * 0.01)
+
+
+def test_deadlines_rest_on_seconds_as_measured_where_trials_shared_the_machine() -> None:
+    """Work with half of a machine seldom takes twice as long: what it would take alone is no promise."""
+    alone, beside = ([PROBE, TUNED.replace(notes=notes)] for notes in ({}, {"share": 0.25}))
+    for trials in (alone, beside):
+        assert seconds_to_finish(context_of(refit="on"), prepared_of(), trials) == seconds_to_finish(
+            context_of(refit="on"), prepared_of(), alone
+        )
+        assert seconds_to_report(context_of(), prepared_of(), trials) == seconds_to_report(
+            context_of(), prepared_of(), alone
+        )

@@ -169,10 +169,12 @@ def test_what_memory_halved_is_run_eagerly(
 ) -> None:
     real = Trainer._gradients
 
-    def tight(self: Trainer, images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
+    def tight(
+        self: Trainer, step: int, images: torch.Tensor, targets: torch.Tensor, size: int, whole: int
+    ) -> torch.Tensor:
         if size > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(self, images, targets, size)
+        return real(self, step, images, targets, size, whole)
 
     compiled = trainer(cpu, source, StepCompiler("on"))
     compiled.run_epoch()

@@ -115,9 +115,9 @@ class Watched(Trainer):
         )
         self.batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
+    def _gradients(self, step: int, images: torch.Tensor, targets: torch.Tensor, size: int, whole: int) -> torch.Tensor:
         self.batches.append((images.clone(), targets.clone()))
-        return super()._gradients(images, targets, size)
+        return super()._gradients(step, images, targets, size, whole)
 
     def trained(self) -> Watched:
         while not self.finished:

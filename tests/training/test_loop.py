@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from automl_vision.data.preprocess import Preprocessing
+from automl_vision.models import memory
 from automl_vision.models.classifier import Classifier, build_classifier
 from automl_vision.models.device_images import DeviceImages
 from automl_vision.models.image_source import ImageSource
@@ -190,16 +191,22 @@ def test_the_micro_batch_halves_and_the_result_stays(
     assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in ours)
 
 
-def test_a_process_beside_others_takes_its_share_of_the_memory_that_is_free(
-    cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("free", "share", "takes"),
+    [
+        (600, 1.0, 600),
+        (900, 0.5, 400),  # of 1000 it may have 500, and has 100
+        (300, 0.5, 300),  # a neighbour took more than its share: there is no more
+        (500, 0.1, 0),
+    ],
+)
+def test_a_process_beside_others_takes_what_is_free_within_its_share_of_all_memory(
+    cpu: Runtime, monkeypatch: pytest.MonkeyPatch, free: int, share: float, takes: int
 ) -> None:
-    asked: list[int | None] = []
-    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: 10**12)
-    for share in (1.0, 0.25):
-        one = trainer(dataclasses.replace(cpu, share=share), epochs=1)
-        monkeypatch.setattr(one.micro_batch, "fit", lambda images, memory, available: asked.append(available()))
-        run(one)
-    assert asked == [10**12, 10**12 // 4]
+    monkeypatch.setattr(memory_fit, "available_bytes", lambda device: free)
+    monkeypatch.setattr(memory, "total_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "own_memory", lambda: 100)
+    assert trainer(dataclasses.replace(cpu, share=share), epochs=1)._memory._available() == takes
 
 
 def test_images_that_are_kept_on_the_device_give_way_before_batches_get_smaller(

@@ -57,7 +57,7 @@ def follow_first(ranks: Ranks) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        follow(ranks, lambda folder: _print_to(Path(folder) / f"rank-{ranks.rank}.log"))
+        follow(ranks, lambda logs: _print_to(Path(logs) / f"rank-{ranks.rank}.log"))
     except (RankLost, RanksDiffer) as error:
         torchrun.expect_restart()
         raise _lost(error) from error

@@ -26,6 +26,8 @@ class Report(Generic[Progress]):
         lost: why whoever did the job is gone, "" where nobody is; the job did not end, and may be submitted again as a
             later attempt. Comes with `ended`, and without progress.
         preempted: lost because a machine was taken back, as its owner had said: no fault of the job.
+        begun: False, with `lost`, where nobody is known to have begun it before all was over: it waits as it did, and
+            there is no loss to tell of.
     """
 
     number: int
@@ -34,6 +36,7 @@ class Report(Generic[Progress]):
     ended: bool
     lost: str = ""
     preempted: bool = False
+    begun: bool = True
 
 
 class Executor(Protocol[JobIn, Progress]):

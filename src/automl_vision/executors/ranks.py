@@ -34,7 +34,8 @@ class RanksExecutor(LocalExecutor[Job, Progress]):
             yield from here(job)
 
         super().__init__(together)
-        ranks.say({"do": "open", "opening": workplace.opening, "folder": workplace.folder})
+        places = {"folder": workplace.folder, "logs": str(workplace.logs)}
+        ranks.say({"do": "open", "opening": workplace.opening, **places})
 
 
 def follow(ranks: Ranks, opened: Callable[[str], None]) -> None:
@@ -42,7 +43,7 @@ def follow(ranks: Ranks, opened: Callable[[str], None]) -> None:
 
     Args:
         ranks: of whom this is another one than the first.
-        opened: called with the folder in which the first rank works, when that is known.
+        opened: called with the folder for what is printed, when that is known.
 
     Raises:
         RankLost: the others are gone.
@@ -51,7 +52,7 @@ def follow(ranks: Ranks, opened: Callable[[str], None]) -> None:
     work: Follow | None = None
     while (order := ranks.hear())["do"] != "end":
         if order["do"] == "open":
-            opened(order["folder"])
+            opened(order["logs"])
             work = _open(order["opening"], order["folder"], ranks)
         elif order["do"] == "job" and work is not None:
             work(order["job"])

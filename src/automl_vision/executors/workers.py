@@ -3,6 +3,7 @@
 A worker is a fresh Python (`python -m automl_vision.executors.worker`), never a fork; the two sides talk in lines of
 JSON over its standard input and output. One that dies is noticed at once by the end of its output, one that stalls by
 the beats that it does not answer; either is reported as lost and replaced. What workers print goes to a file each.
+Nothing is waited for without a limit: not for a worker to read, nor for the end of one that was killed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, cast
@@ -47,12 +48,15 @@ from automl_vision.executors.workplace import (
 COMMAND = (sys.executable, "-P", "-m", "automl_vision.executors.worker")
 #: A worker that answers nothing for so long is replaced; an import on a busy machine keeps one from answering for less.
 STALLED_SECONDS = 60.0
-#: Workers that may die in a row before one is ready: then it is no accident.
+#: Workers that may die in a row in one slot before one is ready: then it is no accident, and the slot is given up.
 FAILED_STARTS = 3
 #: Seconds that a worker has to leave its job when the user stopped the run.
 LEAVE_SECONDS = 10.0
 #: Seconds that workers have to end by themselves before they are killed.
 CLOSE_SECONDS = 5.0
+#: Seconds after its death, or after it was killed, in which the end of a worker's output must come. What it started may
+#: hold that open, and a process that waits for a disk or a driver of the system does not die when it is killed.
+END_SECONDS = 5.0
 
 _News = tuple["_Worker", Message | None]
 
@@ -72,15 +76,17 @@ class WorkersExecutor(Generic[Job, Progress]):
         self._workplace = workplace
         self._stalled_seconds = stalled_seconds
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
-        self._failed_starts = 0
+        self._failed_starts: Counter[int] = Counter()
+        self._waiting: deque[Do] = deque()
         self._stopped_at: float | None = None
         self._closed = threading.Event()
         self._fault: Exception | None = None
-        self._workers: list[_Worker] = []
+        self._fault_of = -1  # the number of its job
+        self._workers: dict[int, _Worker] = {}  # by place; one that was given up has none
         workplace.logs.mkdir(parents=True, exist_ok=True)
         try:
             for place in range(len(workplace.slots)):
-                self._workers.append(self._start(place))
+                self._workers[place] = self._start(place)
         except BaseException:
             self.close()
             raise
@@ -90,54 +96,69 @@ class WorkersExecutor(Generic[Job, Progress]):
     @property
     def free_slots(self) -> int:
         """Workers without a job; one that has not yet left a job that was cancelled takes the next one after it."""
-        return sum(worker.job is None for worker in self._workers) if not self._closed.is_set() else 0
+        return 0 if self._closed.is_set() else max(len(self._free) - len(self._waiting), 0)
 
     @property
     def processes(self) -> tuple[int, ...]:
         """The ids of the workers' processes."""
-        return tuple(worker.process.pid for worker in self._workers)
+        return tuple(worker.process.pid for worker in self._workers.values())
 
     def submit(self, number: int, attempt: int, job: Job) -> None:
         """Take a job; a worker that is not ready yet begins it then."""
-        free = [worker for worker in self._workers if worker.job is None]
-        if not free:
+        if self.free_slots < 1:
             raise RuntimeError(f"all slots are taken, got {number=} while {len(self._workers)} jobs are in work")
-        worker = next((each for each in free if each.ready), free[0])
-        worker.give(Do(number, attempt, self._workplace.encode(job)))
+        self._waiting.append(Do(number, attempt, self._workplace.encode(job)))
+        self._hand_out()
 
     def poll(self) -> list[Report[Progress]]:
         """What happened since the last call; waits for at least one report while a job is in work.
 
         Raises:
-            RunError: workers die before they are ready, again and again.
+            RunError: in every slot, workers die before they are ready, again and again.
             WorkFailed, AutomlVisionError, OSError: what opening the work or a job raised.
         """
         reports = self._take(self._waiting_news())
-        while not reports and self._fault is None and any(worker.job is not None for worker in self._workers):
+        while not reports and self._fault is None and self._busy:
             reports = self._take(self._next_news()) + self._left_over()
-            self._replace_stalled()
+            self._look_after_workers()
         if self._fault is not None and not reports:
             raise self._fault
         return reports
 
     def cancel(self, number: int) -> None:
         """Have a job left at once; no further report of it comes."""
-        for worker in self._workers:
+        self._waiting = deque(job for job in self._waiting if job.number != number)
+        if self._fault_of == number:
+            self._fault, self._fault_of = None, -1
+        for worker in self._workers.values():
             if worker.job is not None and worker.job.number == number:
-                worker.send(Drop(worker.job.number, worker.job.attempt))
-                worker.job = None
+                worker.take_back()
 
     def close(self) -> None:
         """End all workers: those that do not by themselves within seconds are killed."""
         if self._closed.is_set():
             return
         self._closed.set()
-        for worker in self._workers:
-            worker.hang_up()
+        self._waiting.clear()
         deadline = time.monotonic() + CLOSE_SECONDS
-        for worker in self._workers:
-            worker.end(deadline)
+        workers = tuple(self._workers.values())
+        for worker in workers:
+            worker.hang_up()
+        for worker in workers:
+            worker.stop(deadline)
+        for worker in workers:
+            worker.let_go()
             worker.job = None
+
+    @property
+    def _free(self) -> list[_Worker]:
+        """Those that are ready come first."""
+        free = (worker for worker in self._workers.values() if worker.job is None)
+        return sorted(free, key=lambda worker: not worker.ready)
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting) or any(worker.job is not None for worker in self._workers.values())
 
     # --- what workers say ---------------------------------------------------------------------------------------
 
@@ -159,8 +180,9 @@ class WorkersExecutor(Generic[Job, Progress]):
     def _take(self, news: list[_News]) -> list[Report[Progress]]:
         reports = []
         for worker, message in news:
-            if worker is self._workers[worker.place] and not self._closed.is_set():  # else it was replaced before
+            if worker is self._workers.get(worker.place) and not self._closed.is_set():  # else it was replaced before
                 reports += self._heard(worker, message)
+        self._hand_out()
         return reports
 
     def _heard(self, worker: _Worker, message: Message | None) -> list[Report[Progress]]:
@@ -168,11 +190,11 @@ class WorkersExecutor(Generic[Job, Progress]):
             case None:
                 return self._gone(worker)
             case Ready():
-                worker.ready, self._failed_starts = True, 0
+                worker.ready, self._failed_starts[worker.place] = True, 0
             case Leaving():
                 worker.leaving = True
             case Broken():
-                self._fault = self._fault or self._error(worker, message)  # after what was told before it
+                self._break(worker, message)
             case Told() if worker.has(message.number, message.attempt):
                 progress = self._workplace.decode(message.progress)
                 return [Report(message.number, message.attempt, progress, ended=False)]
@@ -181,6 +203,14 @@ class WorkersExecutor(Generic[Job, Progress]):
                 return [Report(message.number, message.attempt, None, ended=True)]
         return []
 
+    def _break(self, worker: _Worker, message: Broken) -> None:
+        """An error is raised after what was told before it; one of a job that nobody wants any more is not."""
+        if worker.ready and not worker.has(message.number, message.attempt):
+            worker.broken = True  # it ends, and begins no other
+        elif self._fault is None:
+            self._fault, self._fault_of = self._error(worker, message), message.number
+            worker.broken = worker.ready
+
     def _error(self, worker: _Worker, message: Broken) -> Exception:
         error = error_of(message.error)
         if worker.ready or isinstance(error, AutomlVisionError | OSError):
@@ -188,20 +218,25 @@ class WorkersExecutor(Generic[Job, Progress]):
         return _cannot_start(str(error), worker.log)
 
     def _gone(self, worker: _Worker) -> list[Report[Progress]]:
-        """A worker ended: another one takes its place, and its job is lost where it had begun."""
+        """A worker ended: another one takes its place. Its job is lost where it had begun, else it goes to another."""
         worker.end(time.monotonic() + CLOSE_SECONDS)
         why, job = worker.why_gone(self._stalled_seconds), worker.job
-        if not worker.ready and not worker.leaving:
-            self._failed_starts += 1
-        if self._failed_starts >= FAILED_STARTS:
+        del self._workers[worker.place]
+        self._failed_starts[worker.place] += not worker.ready and not worker.leaving
+        if self._failed_starts[worker.place] < FAILED_STARTS:
+            self._workers[worker.place] = self._start(worker.place)
+        elif self._workers:
+            _append(
+                worker.log, f"--- no further worker begins here: {FAILED_STARTS} in a row ended before they were ready"
+            )
+        else:
             raise _cannot_start(why, worker.log)
-        self._workers[worker.place] = replacement = self._start(worker.place)
         if job is None:
             return []
-        if not worker.ready:
-            replacement.give(job)
+        if not worker.begins:
+            self._waiting.appendleft(job)
             return []
-        return [_loss(job, why, worker.leaving)]
+        return [Report(job.number, job.attempt, None, ended=True, lost=why, preempted=worker.leaving)]
 
     def _left_over(self) -> list[Report[Progress]]:
         """Jobs that no worker began before all was over; and those that are not left although the user stopped."""
@@ -209,22 +244,26 @@ class WorkersExecutor(Generic[Job, Progress]):
         if stopped and self._stopped_at is None:
             self._stopped_at = time.monotonic()
         if stopped or self._workplace.seconds_left() <= 0:
-            return [_loss(worker.take_back(), "all was over before it began", True) for worker in self._not_begun()]
+            return [_not_begun(job) for job in self._taken_back()]
         return []
 
-    def _not_begun(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.job is not None and not worker.ready]
+    def _taken_back(self) -> list[Do]:
+        """Jobs that nobody has begun, which nobody has any longer."""
+        waiting, self._waiting = self._waiting, deque()
+        idle = [worker for worker in self._workers.values() if worker.job is not None and not worker.begins]
+        return [*(worker.take_back() for worker in idle), *waiting]
 
-    def _replace_stalled(self) -> None:
+    def _look_after_workers(self) -> None:
         """Kill what does not answer, or does not stop; its end is heard like that of any other."""
         late = self._stopped_at is not None and time.monotonic() - self._stopped_at > LEAVE_SECONDS
-        for worker in self._workers:
+        for worker in self._workers.values():
             if worker.unanswered * BEAT_SECONDS > self._stalled_seconds:
                 worker.stalled = True
                 worker.kill()
             elif late and worker.job is not None:
                 worker.leaving = True
                 worker.kill()
+            worker.look_for_end()
 
     # --- what is said to workers --------------------------------------------------------------------------------
 
@@ -235,6 +274,12 @@ class WorkersExecutor(Generic[Job, Progress]):
         worker.send(Open(self._workplace.opening, self._workplace.folder))
         return worker
 
+    def _hand_out(self) -> None:
+        """Give jobs that wait to workers that have none, each after the clock that it goes by."""
+        for worker in self._free[: len(self._waiting)]:
+            worker.send(beat(self._workplace))
+            worker.give(self._waiting.popleft())
+
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):
             try:
@@ -242,7 +287,7 @@ class WorkersExecutor(Generic[Job, Progress]):
             except Exception as error:  # noqa: BLE001 - the thread that polls raises it
                 self._fault = error
                 return
-            for worker in tuple(self._workers):
+            for worker in tuple(self._workers.values()):
                 worker.unanswered += 1
                 worker.send(message)
 
@@ -264,10 +309,11 @@ class _Worker:
         self.place = place
         self.log = log
         self.job: Do | None = None
-        self.ready = self.leaving = self.stalled = False
+        self.ready = self.leaving = self.stalled = self.broken = False
         self.unanswered = 0  # beats; those that were not sent, as while the driver itself was stopped, do not count
         self._news = news
-        self._sending = threading.Lock()
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._killed_at: float | None = None
         with log.open("ab") as printed:
             printed.write(f"--- worker {place + 1} begins, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
             printed.flush()
@@ -283,7 +329,14 @@ class _Worker:
             except OSError as error:
                 raise _cannot_start(error.strerror or str(error), log) from None
         self._reader = threading.Thread(target=self._read, name=f"worker {place + 1}", daemon=True)
+        self._writer = threading.Thread(target=self._write, name=f"to worker {place + 1}", daemon=True)
         self._reader.start()
+        self._writer.start()
+
+    @property
+    def begins(self) -> bool:
+        """Whether it begins a job as soon as it has one."""
+        return self.ready and not self.broken
 
     def has(self, number: int, attempt: int) -> bool:
         """Whether it does this job, as far as the driver wants to know."""
@@ -291,8 +344,8 @@ class _Worker:
 
     def give(self, job: Do) -> None:
         """Let it do a job."""
-        self.job = job
         self.send(job)
+        self.job = job
 
     def take_back(self) -> Do:
         """The job that it has, which it has no longer."""
@@ -301,38 +354,60 @@ class _Worker:
         return job
 
     def send(self, message: Message) -> None:
-        """Tell it something; where it is gone, the end of its output says so."""
-        with self._sending, contextlib.suppress(OSError, ValueError):
-            pipe = cast(Any, self.process.stdin)
-            pipe.write(to_line(message))
-            pipe.flush()
+        """Tell it something, as soon as it reads; where it is gone, the end of its output says so.
+
+        Raises:
+            ValueError, TypeError: what the message holds are no values of JSON.
+        """
+        self._outgoing.put(to_line(message))
 
     def kill(self) -> None:
-        """End it at once, also where it is stopped."""
-        with contextlib.suppress(OSError):
-            self.process.kill()
+        """End it at once, also where it is stopped, and with it what it started."""
+        if self._killed_at is None:
+            self._killed_at = time.monotonic()
+            _kill(self.process)
 
     def hang_up(self) -> None:
         """Close the connection, at which it ends by itself."""
-        with self._sending, contextlib.suppress(OSError):
-            cast(Any, self.process.stdin).close()
+        self._outgoing.put(None)
+
+    def look_for_end(self) -> None:
+        """Where it is over, or was killed, and its output does not end, its end is news all the same."""
+        if self.process.poll() is not None:
+            self.kill()  # what it started may hold its output open
+        if self._killed_at is not None and time.monotonic() - self._killed_at > END_SECONDS:
+            self._news.put((self, None))
 
     def end(self, deadline: float) -> None:
-        """Wait until it is gone; past the deadline, in monotonic seconds, it is killed."""
+        """Wait until it is gone; past the deadline, in monotonic seconds, it is killed, and seconds later let go."""
         self.hang_up()
-        try:
+        self.stop(deadline)
+        self.let_go()
+
+    def stop(self, deadline: float) -> None:
+        """Wait until its process is over; past the deadline it is killed."""
+        if self._killed_at is None:
+            self._wait(deadline)
+        self.kill()
+
+    def let_go(self) -> None:
+        """After `stop`: wait for its end, but not for ever. What cannot be ended is left to the system."""
+        deadline = cast(float, self._killed_at) + END_SECONDS
+        self._wait(deadline)
+        for thread in (self._reader, self._writer):
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def _wait(self, deadline: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(max(deadline - time.monotonic(), 0.0))
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self.process.wait()
-        self._reader.join()
-        cast(Any, self.process.stdout).close()
 
     def why_gone(self, stalled_seconds: float) -> str:
         """What became of it, in words."""
         if self.stalled:
             return f"worker {self.place + 1} did not answer for {stalled_seconds:.0f} s"
         code = self.process.returncode
+        if code is None:
+            return f"worker {self.place + 1} closed its output or did not stop, and does not end when it is killed"
         if code >= 0:
             last = _last_line(self.log)
             return f"worker {self.place + 1} ended with exit code {code}" + (f": {last}" if last else "")
@@ -341,20 +416,44 @@ class _Worker:
         return f"worker {self.place + 1} was killed by {name}{hint}"
 
     def _read(self) -> None:
-        for line in cast(Any, self.process.stdout):
-            self.unanswered = 0
-            try:
-                message = from_line(line)
-            except NoMessage as error:  # a library wrote to a copy of its output: it is said, and nothing is lost
-                _append(self.log, f"no message: {error}")
-                continue
-            if not isinstance(message, Alive):
-                self._news.put((self, message))
+        with cast(Any, self.process.stdout) as pipe:
+            for line in pipe:
+                self.unanswered = 0
+                self._hear(line)
         self._news.put((self, None))
 
+    def _hear(self, line: bytes) -> None:
+        try:
+            message = from_line(line)
+        except NoMessage as error:  # a library wrote to a copy of its output: it is said, and nothing is lost
+            _append(self.log, f"no message: {error}")
+            return
+        if not isinstance(message, Alive):
+            self._news.put((self, message))
 
-def _loss(job: Do, why: str, preempted: bool) -> Report[Any]:
-    return Report(job.number, job.attempt, None, ended=True, lost=why, preempted=preempted)
+    def _write(self) -> None:
+        """A worker that is stopped reads nothing, and a pipe holds little: none but this thread waits for it."""
+        pipe = cast(Any, self.process.stdin)
+        with contextlib.suppress(OSError):  # it is gone
+            for line in iter(self._outgoing.get, None):
+                pipe.write(line)
+                pipe.flush()
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
+def _not_begun(job: Do) -> Report[Any]:
+    why = "all was over before it began"
+    return Report(job.number, job.attempt, None, ended=True, lost=why, preempted=True, begun=False)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With its session, where the system has such a thing: processes that it forked hold its pipes and its GPU."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment(slot: Slot) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Nothing is pickled: a message is one JSON object. The driver names a function that opens the work ("module:function")
 and the place where it finds what it needs; a worker opens it once and does one job after the other. Meanwhile the
-driver says at least once a second how much time is left and whether to stop, which is how each side knows that the
-other one lives.
+driver says at least once a second how much time is left and whether to stop, and before each job. A worker answers,
+and one that does not is replaced; a driver that says nothing for minutes is given up by its workers.
 
 A worker may outlive what the driver believes of it: it stalled, another one has its job by then, and it wakes up. So
 whoever works asks `Orders.replaced` as it goes, and keeps what it writes apart from that of later attempts.
@@ -12,6 +12,7 @@ whoever works asks `Orders.replaced` as it goes, and keeps what it writes apart 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import math
 import os
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two messages of the driver to each worker.
 BEAT_SECONDS = 0.5
+#: Seconds without a word of the driver after which a worker works for nobody. A driver whose process is gone is noticed
+#: at once by the end of the connection, so this is for one that hangs, or is stopped, or is cut off; a job that is left
+#: for nothing costs an epoch, and a machine that is kept for nothing costs money.
+SILENT_SECONDS = 300.0
 
 Values = dict[str, Any]
 #: Does a job and yields its progress, both as values of JSON.
@@ -117,10 +122,16 @@ class Drop:
 
 @dataclass(frozen=True)
 class Beat:
-    """Driver: the seconds that are left (None: no limit), and whether the user stopped the run."""
+    """Driver: the seconds that are left (None: no limit), and whether the user stopped the run.
+
+    Attributes:
+        number: a later beat has a higher one: threads and connections may let it overtake an earlier one, which then
+            says nothing any more. 0 where there is no order.
+    """
 
     seconds_left: float | None
     stopped: bool
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -157,9 +168,15 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Broken:
-    """Worker: opening the work, or a job, raised this error (see `error_values`)."""
+    """Worker: opening the work, or a job, raised this error (see `error_values`).
+
+    Attributes:
+        number, attempt: of the job; -1 and 0 where it was the opening.
+    """
 
     error: Values
+    number: int = -1
+    attempt: int = 0
 
 
 Message = Open | Do | Drop | Beat | Alive | Ready | Told | Ended | Leaving | Broken
@@ -240,6 +257,7 @@ class Orders:
         self._now = now
         self._ends = math.inf
         self._stopped = False
+        self._newest = 0
         self._job = (-1, 0)
         self._dropped: dict[int, int] = {}
         self._alone = False
@@ -260,12 +278,20 @@ class Orders:
         number, attempt = self._job
         return self._alone or self._dropped.get(number, 0) >= attempt > 0
 
+    @property
+    def job(self) -> tuple[int, int]:
+        """Number and attempt of the job that the answers are about; (-1, 0) before the first one."""
+        return self._job
+
     def begin(self, number: int, attempt: int) -> None:
         """From now on the answers are about this job."""
         self._job = (number, attempt)
 
     def hear(self, message: Beat) -> None:
-        """Take what the driver says."""
+        """Take what the driver says, unless it said something newer before."""
+        if message.number < self._newest:
+            return
+        self._newest = message.number
         self._ends = math.inf if message.seconds_left is None else self._now() + message.seconds_left
         self._stopped = message.stopped
 
@@ -312,25 +338,35 @@ class Worker:
     Args:
         connection: to the driver.
         gone: called once the driver is, by another thread than that which works.
+        silent_seconds: without a word of the driver, after which it is as good as gone.
     """
 
-    def __init__(self, connection: Connection, gone: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        gone: Callable[[], None] = lambda: None,
+        *,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self.orders = Orders()
         self._connection = connection
         self._gone = gone
+        self._silent_seconds = silent_seconds
+        self._silent_looks = 0
+        self._over = threading.Event()
         self._asked: queue.SimpleQueue[Open | Do | None] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Work until the driver is gone, or this machine is taken, or an error ends it, which the driver is told."""
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        threading.Thread(target=self._look_for_driver, name="silence", daemon=True).start()
         try:
             self._work()
-        except OSError as error:
-            if not self.orders.replaced:  # the connection broke, and no file
-                self._send(Broken(error_values(error)))
         except Exception as error:  # noqa: BLE001 - it is raised again, by the driver
             traceback.print_exc()
-            self._send(Broken(error_values(error)))
+            self._send(Broken(error_values(error), *self.orders.job))
+        finally:
+            self._over.set()
 
     def leave(self) -> None:
         """The machine is taken back: leave the job as of its last checkpoint, and tell the driver."""
@@ -350,6 +386,16 @@ class Worker:
 
     def _do(self, work: PlainWork, job: Do) -> None:
         self.orders.begin(job.number, job.attempt)
+        try:
+            self._tell_of(work, job)
+        except Exception:
+            if not self.orders.replaced:
+                raise
+            traceback.print_exc()  # nobody wants that job any more; the next one shows whether the fault is of all
+        if not self.orders.leaving:
+            self._send(Ended(job.number, job.attempt))
+
+    def _tell_of(self, work: PlainWork, job: Do) -> None:
         progress = work(job.job)
         try:
             for each in progress:
@@ -359,11 +405,23 @@ class Worker:
         finally:
             if hasattr(progress, "close"):
                 progress.close()
-        if not self.orders.leaving:
-            self._send(Ended(job.number, job.attempt))
+
+    def _look_for_driver(self) -> None:
+        """Give a driver up that says nothing: what it may have given to others is not written any more.
+
+        Looks are counted, and not seconds: while this process itself is stopped, the driver is not to blame. Where the
+        driver hears again, it hears that this worker left, and not that it failed.
+        """
+        while not self._over.wait(BEAT_SECONDS):
+            self._silent_looks += 1
+            if self._silent_looks * BEAT_SECONDS > self._silent_seconds:
+                self.orders.leaving = True
+                self._is_alone()
+                return
 
     def _listen(self) -> None:
         while (message := self._connection.receive()) is not None:
+            self._silent_looks = 0
             match message:
                 case Beat():
                     self.orders.hear(message)
@@ -386,7 +444,16 @@ class Worker:
         self._gone()
 
 
+#: Numbers of beats, of all drivers of this process.
+_numbers = itertools.count(1)
+
+
 def beat(workplace: Workplace[Any, Any]) -> Beat:
-    """What a driver has to say now."""
+    """What a driver has to say now, and right before each job: else a worker goes by what it heard of former ones.
+
+    Any thread may ask, and send it when it likes: the number is taken before the clock is read, so that a beat of
+    before never hides what was said right before a job.
+    """
+    number = next(_numbers)
     left = workplace.seconds_left()
-    return Beat(None if math.isinf(left) else left, workplace.stopped())
+    return Beat(None if math.isinf(left) else left, workplace.stopped(), number)

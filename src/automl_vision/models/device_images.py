@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from automl_vision.models.image_source import ImageSource, expect, release
-from automl_vision.models.memory import is_out_of_memory
+from automl_vision.models.memory import is_out_of_memory, left_of_share
 from automl_vision.models.prefetched_images import CudaTransfer, PrefetchedImages
 
 #: What they may take of the memory that is free on the device before there is a network.
@@ -117,10 +117,12 @@ def on_device(
 ) -> ImageSource:
     """A source for training on `device`: the same where that is the CPU, one that keeps `rows` on a GPU.
 
-    What has no room there is copied to the GPU while it computes. `share` of the memory is this process's.
+    What has no room there is copied to the GPU while it computes. `share` of all memory is this process's.
     """
     if device.type != "cuda":
         return source
     free, _ = torch.cuda.mem_get_info(device)
     ahead = PrefetchedImages(source, CudaTransfer(device))
-    return DeviceImages(ahead, torch.cat(list(rows)), device, int(MEMORY_SHARE * share * free))
+    return DeviceImages(
+        ahead, torch.cat(list(rows)), device, int(MEMORY_SHARE * min(free, left_of_share(device, share)))
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from automl_vision.main_memory import available_memory, resident_memory
+from automl_vision.main_memory import available_memory, own_memory, resident_memory, total_memory
 
 
 class MoreThanAllowed(Exception):
@@ -64,6 +65,26 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         return available_memory()
     return None
+
+
+def left_of_share(device: torch.device, share: float) -> float:
+    """Bytes that a process may still take of its share of all memory; infinity where it has all, or nobody tells.
+
+    What is free at the moment says nothing of that: others may not have taken their shares yet, or have.
+    """
+    total, own = _held(device) if share < 1.0 else (None, None)
+    return math.inf if total is None or own is None else max(share * total - own, 0.0)
+
+
+def _held(device: torch.device) -> tuple[int | None, int | None]:
+    """Bytes of a device, and those of them that this process has in use."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1], torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory(), torch.mps.current_allocated_memory()
+    if device.type == "cpu":
+        return total_memory(), own_memory()
+    return None, None
 
 
 @dataclass

@@ -25,14 +25,16 @@ class CostModel:
         trials: the history of this run; every timed trial sharpens the estimate.
         gmacs: backbone name -> multiply-adds at 224 px, in 1e9; None where unknown.
         n_train, n_val: rows trained on and validated in each epoch.
-        alone: seconds of one process that has the machine to itself, where trials were timed that shared it.
+        share: of the machine that trials have now, in (0, 1]: what was timed with another share is scaled to it. None
+            for seconds as they were measured: an upper bound of what they take alone, since work that has half of a
+            machine seldom takes twice as long.
     """
 
     trials: Sequence[Trial]
     gmacs: Callable[[str], float | None]
     n_train: int
     n_val: int
-    alone: bool = False
+    share: float | None = None
 
     def epoch(self, recipe: Recipe) -> float:
         """Seconds of one epoch of `recipe`, validation included; infinity before anything was timed."""
@@ -54,8 +56,7 @@ class CostModel:
         return min(self._scaled(trial, recipe) for trial in nearest)
 
     def _timed(self, trial: Trial) -> float:
-        """Seconds per image as they were measured, beside other trials or not; of the same work alone."""
-        return trial.seconds_per_image_alone if self.alone else trial.seconds_per_image
+        return trial.seconds_per_image if self.share is None else trial.seconds_per_image_alone / self.share
 
     def _scaled(self, trial: Trial, recipe: Recipe) -> float:
         is_step = trial.recipe.kind == "finetune"

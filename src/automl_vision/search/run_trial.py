@@ -194,8 +194,7 @@ class TrialRunner:
         work = {"probe": self._probe, "head": self._other_head, "finetune": self._fine_tune}[
             assignment.trial.recipe.kind
         ]
-        latest = self._with_share(assignment.trial)
-        assignment = dataclasses.replace(assignment, trial=latest)
+        latest = assignment.trial
         try:
             for latest in work(assignment):
                 if latest.recipe.kind != "finetune":  # their records are written with their checkpoints
@@ -215,10 +214,16 @@ class TrialRunner:
                 raise
             yield from self._failed(latest, "not enough memory, not even for one image at a time", out_of_memory=True)
 
-    def _with_share(self, trial: Trial) -> Trial:
-        """The notes say where others run beside it: its seconds are not those of a machine of its own."""
+    def _timed(self, trial: Trial, seconds_per_image: float) -> Trial:
+        """The trial with what it took here; the notes say where others run beside it. Nothing changes without a time.
+
+        Both are of one moment: a trial that goes on with another share was timed with the earlier one until then.
+        """
+        if not seconds_per_image:
+            return trial
+        notes = {name: value for name, value in trial.notes.items() if name != "share"}
         share = {"share": self.runtime.share} if self.runtime.share < 1 else {}
-        return trial.replace(notes={**trial.notes, **share}) if share else trial
+        return trial.replace(seconds_per_image=seconds_per_image, notes={**notes, **share})
 
     def _failed(self, trial: Trial, error: str, **notes: Any) -> Iterator[Trial]:
         failed = trial.replace(state="failed", error=error, notes={**trial.notes, **notes})
@@ -275,9 +280,8 @@ class TrialRunner:
             held_out = HeldOut(trial.number, done.score, frozen.rows.numpy(), probe.out_of_fold)
             self.files.keep_held_out(held_out, attempt=trial.attempt)
         self._keep(done, frozen)
-        yield done.replace(
+        done = done.replace(
             seconds=time.monotonic() - started,
-            seconds_per_image=frozen.seconds_per_image,
             notes={
                 "strength": probe.strength,
                 "trained_on": len(frozen.labels),
@@ -287,6 +291,7 @@ class TrialRunner:
                 **kept_notes(trial),
             },
         )
+        yield self._timed(done, frozen.seconds_per_image)
 
     def _frozen(self, net: Classifier, recipe: Recipe) -> _Frozen:
         """Features of the validation rows, and of as many training rows as the time allows."""
@@ -549,19 +554,18 @@ class TrialRunner:
         )
         if not (math.isfinite(record.score) and math.isfinite(record.val_loss)):
             raise TrialFailed(f"the figures on the validation rows are not finite in epoch {record.epoch}")
+        trial = self._timed(trial, _seconds_per_image(result, trial.recipe, len(self.data.val_rows)))
         return trial.replace(
             epochs=(*trial.epochs, record),
             seconds=trial.seconds + result.seconds,
-            seconds_per_image=_seconds_per_image(result, trial.recipe, len(self.data.val_rows))
-            or trial.seconds_per_image,
             state=_next_state(result, until),
             notes=_with_step(trial, result),
         )
 
 
 def kept_notes(trial: Trial) -> dict[str, Any]:
-    """Notes that tell where a trial runs, and of workers that were lost with it: a checkpoint knows older ones."""
-    return {name: trial.notes[name] for name in ("share", "lost", "lost_why") if name in trial.notes}
+    """Notes that tell of workers that were lost with a trial: a checkpoint knows older ones."""
+    return {name: trial.notes[name] for name in ("lost", "lost_why") if name in trial.notes}
 
 
 def _next_state(result: EpochResult, until: int) -> str:

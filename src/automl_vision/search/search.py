@@ -19,7 +19,7 @@ from automl_vision.models.symmetry import UNTESTED
 from automl_vision.search.costs import TRIAL_OVERHEAD, CostModel
 from automl_vision.search.portfolio import FROZEN_STAGES, SHORT_STEPS, portfolio
 from automl_vision.search.prior import rate_at_batch, recipe_prior, traits_of
-from automl_vision.search.run_trial import Assignment
+from automl_vision.search.run_trial import PROBE_ROWS, Assignment
 from automl_vision.search.samplers import propose
 from automl_vision.search.scheduler import Candidate, Continue, Decision, Finish, Scheduler, Start, rungs
 from automl_vision.search.space import Space, fine_tuning_space
@@ -88,6 +88,7 @@ class SearchTask:
         stochastic_depth: those of `backbones` that have it.
         sides: backbone -> those of `resolutions` at which it may be tried, at least one; no entry for all of them.
         may_ship: whether a recipe keeps to the limits of the model, as far as that is known before it is timed.
+        share: of the machine that each trial has, in (0, 1]; what was timed with another share is scaled to it.
     """
 
     backbones: tuple[str, ...]
@@ -106,6 +107,7 @@ class SearchTask:
     stochastic_depth: tuple[str, ...] = ()
     sides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     may_ship: Callable[[Recipe], bool] = _always
+    share: float = 1.0
 
     def first_side(self, name: str) -> int:
         """The side that a backbone is probed at."""
@@ -225,6 +227,7 @@ class Search:
             self._put(_adopted(trial, task))
         self._earlier = frozenset(self._trials)  # what did not fit then may fit now: memory is another, or free again
         self._records = records or NoRecords()
+        self._testers: set[int] = set()  # probes that were asked for the symmetries of the classes
         self._again: list[tuple[Trial, int]] = []  # lost, and not submitted again yet
         self._time = 0.0  # seconds that the whole search has, known when it begins
 
@@ -275,9 +278,29 @@ class Search:
                 head_from_probe=False,
                 seed=self.task.seed,
             )
+            if self._beside_others and not self._ends_in_time(recipe):
+                continue
             yield self._submit(self._new_trial(recipe, {}, "probe"), until=0)
-            while not self._executor.free_slots:
+            # The first one times the machine: before it ended, nobody knows how many others there is time for.
+            while not self._executor.free_slots or (self._busy and not self._timed):
                 yield from self._collect()
+
+    @property
+    def _beside_others(self) -> bool:
+        """Whether several trials run at a time: then what is in work did not use its part of the time yet."""
+        return self._executor.free_slots + len(self._in_work) > 1
+
+    @property
+    def _timed(self) -> bool:
+        return any(trial.seconds_per_image > 0 for trial in self.trials)
+
+    def _ends_in_time(self, probe: Recipe) -> bool:
+        """Whether a probe that begins now is expected to end within the probes' share; so where nothing was timed."""
+        if not self._timed or math.isinf(self._time):
+            return True
+        rows = min(self.task.n_train, PROBE_ROWS) + self.task.n_val
+        seconds = rows * self._costs.forward(probe) + TRIAL_OVERHEAD
+        return self._share_used() + seconds / self._time <= PROBE_SHARE
 
     def _try_another_head(self) -> Iterator[Trial]:
         """On the features of the best probe. Fine-tunes wait for it: it decides which space they are of."""
@@ -335,10 +358,20 @@ class Search:
     def _submit(self, trial: Trial, until: int) -> Trial:
         started = self._put(self._records.claim(trial.replace(state="running")))
         others = [each for each in self.trials if each.number != trial.number]
-        assignment = Assignment(started, until, _fitted_heads(others), not any(map(_tests_symmetries, others)))
+        tests = not self._symmetries_are_tested(others)
+        if tests and trial.recipe.kind == "probe":
+            self._testers.add(trial.number)
+        assignment = Assignment(started, until, _fitted_heads(others), tests)
         self._in_work[trial.number] = assignment
         self._executor.submit(started.number, started.attempt, assignment)
         return started
+
+    def _symmetries_are_tested(self, others: Iterable[Trial]) -> bool:
+        """Whether a probe told which symmetries the classes have, or is about to: one that failed told nothing."""
+        return any(
+            "symmetries" in trial.notes or (trial.number in self._testers and trial.state in ("running", "complete"))
+            for trial in others
+        )
 
     def _collect(self) -> Iterator[Trial]:
         """Take the executor's reports; one of an attempt that was replaced or cancelled is dropped."""
@@ -537,8 +570,12 @@ class Search:
         return epochs * math.ceil(self.task.n_train / (batch or usual * gathered))
 
     def _epoch_seconds(self, recipe: Recipe) -> float:
-        costs = CostModel(self.trials, self.task.gmacs, self.task.n_train, self.task.n_val)
-        return costs.epoch(recipe)
+        return self._costs.epoch(recipe)
+
+    @property
+    def _costs(self) -> CostModel:
+        task = self.task
+        return CostModel(self.trials, task.gmacs, task.n_train, task.n_val, share=task.share)
 
     def _to_expect(self, recipe: Recipe, marks: tuple[int, ...]) -> float:
         """Seconds of an epoch as a candidate is judged by."""
@@ -576,9 +613,11 @@ class Search:
 
     def _reason_to_start_no_more(self) -> str:
         """Why no new candidate may start; those that wait may still go on."""
-        states = [trial.state for trial in self._fine_tunes()]
-        if self.task.max_trials and len(states) >= self.task.max_trials:
+        begun = self._fine_tunes()
+        if self.task.max_trials and len(begun) >= self.task.max_trials:
             return "trials"
+        # Those in work beside the failures say nothing yet.
+        states = [trial.state for trial in begun if trial.state != "running"]
         return "failures" if states[-FAILURES_IN_A_ROW:] == ["failed"] * FAILURES_IN_A_ROW else ""
 
 
@@ -587,11 +626,6 @@ def _fitted_heads(trials: Iterable[Trial]) -> tuple[tuple[str, str, int], ...]:
     done = (trial for trial in trials if trial.recipe.kind != "finetune" and trial.state == "complete")
     newest = {(trial.recipe.backbone, trial.recipe.head): trial.number for trial in done}
     return tuple((name, head, number) for (name, head), number in newest.items())
-
-
-def _tests_symmetries(trial: Trial) -> bool:
-    """Whether a probe tells which symmetries the classes have, or is about to."""
-    return trial.recipe.kind == "probe" and (trial.state == "running" or "symmetries" in trial.notes)
 
 
 def _without_losses(trial: Trial) -> dict[str, Any]:

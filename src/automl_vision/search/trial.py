@@ -70,7 +70,7 @@ class Trial:
             "strength", "trained_on", "folds" and "repeats" of a probe, and of the first one "symmetries"
             (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`);
-            "share" of the machine that it was timed with, where others ran beside it;
+            "share" of the machine that `seconds_per_image` was timed with, where others ran beside it;
             "lost": how often whoever worked on it was lost, and "lost_why": how, the last time.
     """
 
@@ -96,7 +96,10 @@ class Trial:
 
     @property
     def seconds_per_image_alone(self) -> float:
-        """`seconds_per_image` of one process that has the machine to itself, if what runs beside it costs its share."""
+        """`seconds_per_image` of one process that has the machine to itself, if what runs beside it costs its share.
+
+        It compares trials of different shares; as a promise it is too good, since few networks scale so well.
+        """
         return self.seconds_per_image * float(self.notes.get("share", 1.0))
 
     @property

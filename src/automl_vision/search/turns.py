@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from automl_vision.executors import Executor
 from automl_vision.search.run_trial import Assignment
@@ -21,39 +21,56 @@ from automl_vision.search.trial import Trial
 _REASONS = ("interrupted", "budget", "trials", "failures", "converged")
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Turn:
+    """Whose time runs, "" for nobody's, since when, and what each had used by then."""
+
+    used: Mapping[str, float]
+    name: str = ""
+    since: float = 0.0
+
+    def spent(self, now: float) -> dict[str, float]:
+        """Backbone -> seconds used until now."""
+        running = {self.name: self.used.get(self.name, 0.0) + now - self.since} if self.name else {}
+        return {**self.used, **running}
+
+
 class Shares:
     """The time of each backbone, of which only its own turn uses something.
 
-    Attributes:
+    One thread begins and ends turns; any may ask. So a turn is replaced as a whole: whoever asks meanwhile hears of the
+    old one or the new one, and never of a mixture, by which trials would end that have just begun.
+
+    Args:
         seconds: that each backbone has.
         used: backbone -> seconds that earlier sessions of the run used.
         now: the clock, replaceable in tests.
     """
 
-    seconds: float
-    used: Mapping[str, float] = field(default_factory=dict)
-    now: Callable[[], float] = time.monotonic
-    _turn: str = ""
-    _since: float = 0.0
+    def __init__(
+        self, seconds: float, used: Mapping[str, float] | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.seconds = seconds
+        self._now = now
+        self._turn = _Turn(dict(used or {}))
 
     def begin(self, name: str) -> None:
         """The turn of `name` begins; that of another one ends."""
-        self.end()
-        self._turn, self._since = name, self.now()
+        now = self._now()
+        self._turn = _Turn(self._turn.spent(now), name, now)
 
     def end(self) -> None:
         """No turn uses time from now on."""
-        self.used, self._turn = self.spent(), ""
+        self._turn = _Turn(self.spent())
 
     def left(self) -> float:
         """Seconds that are left of the turn; 0 where it is nobody's."""
-        return self.seconds - self.spent().get(self._turn, 0.0) if self._turn else 0.0
+        turn = self._turn
+        return self.seconds - turn.spent(self._now())[turn.name] if turn.name else 0.0
 
     def spent(self) -> dict[str, float]:
         """Backbone -> seconds used so far, of all sessions."""
-        running = {self._turn: self.used.get(self._turn, 0.0) + self.now() - self._since} if self._turn else {}
-        return {**self.used, **running}
+        return self._turn.spent(self._now())
 
     def to_come(self, names: Sequence[str]) -> float:
         """Seconds that all of `names` together still have."""

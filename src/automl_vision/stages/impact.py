@@ -172,7 +172,7 @@ def _seconds_per_image(prepared: Prepared, probe: Trial) -> float:
     """One forward pass, and the share of an image in fitting two probes."""
     classes = len(prepared.manifest.class_names)
     fits = 2 * (FOLDS + 1) * TYPICAL_FEATURES * classes * PROBE_UNIT_SECONDS
-    return probe.seconds_per_image_alone + fits
+    return probe.seconds_per_image + fits
 
 
 def _cheapest_probe(trials: Sequence[Trial]) -> Trial | None:

@@ -128,15 +128,18 @@ def refits_unasked(context: RunContext, prepared: Prepared) -> bool:
 
 
 def forward_seconds(trial: Trial, trials: Sequence[Trial]) -> float:
-    """Seconds per image of a forward pass of the network of a trial, as far as known."""
-    return CostModel(trials, lambda name: backbone(name).gmacs, 0, 0, alone=True).forward(trial.recipe)
+    """Seconds per image of a forward pass of the network of a trial, as far as known.
+
+    As measured, also beside other trials: what a deadline rests on is an upper bound.
+    """
+    return CostModel(trials, lambda name: backbone(name).gmacs, 0, 0).forward(trial.recipe)
 
 
 def refit_seconds(trial: Trial, prepared: Prepared, trials: Sequence[Trial]) -> float:
     """Seconds of training a trial once more, on training and validation images."""
     split = prepared.split
     rows = len(split.rows("train")) + len(split.rows("val"))
-    costs = CostModel(trials, lambda name: backbone(name).gmacs, rows, 0, alone=True)
+    costs = CostModel(trials, lambda name: backbone(name).gmacs, rows, 0)
     if is_frozen(trial):
         return CAUTION * (rows * costs.forward(trial.recipe) + TRIAL_OVERHEAD)
     return REFIT_CAUTION * (trial.epochs_done * costs.epoch(trial.recipe) + TRIAL_OVERHEAD)

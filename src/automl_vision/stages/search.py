@@ -101,6 +101,7 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     until = shares.left if shares is not None else time_left
     runner = _runner(context, prepared, plan, runtime, files, _unless_stopped(context, until), history)
     slots = slots_of(context, prepared, plan, runner, task.fixed)
+    task = replace(task, share=slots.share)
     files.fenced = not slots.in_this_process
     with trial_executor(context, prepared, runner, slots, until) as executor:
         search = _search(context, task, executor, history, files, until, shares)

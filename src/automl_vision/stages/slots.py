@@ -14,7 +14,7 @@ import torch
 from automl_vision.executors import Slot
 from automl_vision.models.memory import free_memory, watched_memory
 from automl_vision.search.run_trial import TrialRunner
-from automl_vision.training.loop import Trainer
+from automl_vision.training.loop import Trainer, TrainingData, TrialFailed
 from automl_vision.training.recipe import Recipe
 
 #: Trials that share a GPU at most: more wait for each other. An assumption; it was not measured.
@@ -81,23 +81,24 @@ def cpu_slots(wanted: int, threads: int) -> Slots:
 
 
 def gpu_slots(
-    gpus: Sequence[Gpu], wanted: int, per_trial: float | None, threads: int, needed: Callable[[], int]
+    gpus: Sequence[Gpu], wanted: int, per_trial: float | None, threads: int, needed: Callable[[], int | None]
 ) -> Slots:
-    """Slots on GPUs, dealt out one GPU after the other.
+    """Slots on GPUs, dealt out one GPU after the other. Where nobody asks for more, a GPU has one trial at a time:
+    what it gains from several was not measured yet.
 
     Args:
         gpus: at least one.
-        wanted: trials at a time; 0 for as many as there is room for.
+        wanted: trials at a time, if there is room for them; 0 for one on each GPU.
         per_trial: the part of a GPU that each has; None for as little as its memory allows.
         threads: of the CPU, which they share.
-        needed: bytes that one trial takes; asked only where nobody says how many fit.
+        needed: bytes that one trial takes, None where nobody could find out; asked only where more are wanted than
+            there are GPUs, and nobody says how many fit.
     """
     if per_trial is not None:
         each, reason = int(1 / per_trial + 1e-9), f"each trial has {per_trial:g} of a GPU"
-    elif 0 < wanted <= len(gpus):
+    elif wanted <= len(gpus) or (bytes_needed := needed()) is None:
         each, reason = 1, ""
     else:
-        bytes_needed = needed()
         each = min(_room(gpu, bytes_needed) for gpu in gpus)
         reason = f"a trial takes about {bytes_needed / 1e9:.1f} GB of a GPU"
     names = [gpu.name for _ in range(each) for gpu in gpus][: wanted or None]
@@ -132,6 +133,12 @@ def bytes_of_a_trial(runner: TrialRunner, backbone: str, side: int, fixed: dict[
         runner: what would train, with images that are not on the device.
         backbone, side: what is trained.
         fixed: fields of every recipe that the user gave.
+
+    Raises:
+        TrialFailed: the time ended before a step was done, one image does not fit, or the loss is not finite.
+        WeightsError: the weights cannot be had.
+        TrialInterrupted: the user stopped the run.
+        RuntimeError, MemoryError: memory ran out.
     """
     device, data = runner.runtime.device, runner.data
     pinned = {name: value for name, value in fixed.items() if name not in ("epochs", "batch_size")}
@@ -145,11 +152,21 @@ def bytes_of_a_trial(runner: TrialRunner, backbone: str, side: int, fixed: dict[
         val_rows=data.val_rows[few],
         val_labels=data.val_labels[few],
     )
-    net = runner.classifier(recipe)
-    with watched_memory(device) as peak:
-        Trainer(recipe, one_step, net, runner.preprocessing(recipe), runner.runtime, lambda *_: 0.0).run_epoch()
-    del net
-    free_memory(device)
+    try:
+        taken = _peak_of_a_step(runner, recipe, one_step)
+    finally:
+        free_memory(device)
     stored = data.source.plane_for(side)
     images = (len(data.train_rows) + len(data.val_rows)) * 3 * stored * stored
-    return int(CAUTION * peak.bytes) + CONTEXT_BYTES + images
+    return int(CAUTION * taken) + CONTEXT_BYTES + images
+
+
+def _peak_of_a_step(runner: TrialRunner, recipe: Recipe, data: TrainingData) -> int:
+    """Bytes of the device in use at most, while nothing else of this process is there."""
+    net = runner.classifier(recipe)
+    trainer = Trainer(recipe, data, net, runner.preprocessing(recipe), runner.runtime, lambda *_: 0.0)
+    with watched_memory(runner.runtime.device) as peak:
+        result = trainer.run_epoch(runner.seconds_left)
+    if not result.images:
+        raise TrialFailed("the time ended before a step was done")
+    return peak.bytes

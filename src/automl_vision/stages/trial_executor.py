@@ -11,18 +11,27 @@ import torch
 
 from automl_vision import run_dir
 from automl_vision.data.preparation import Prepared, cache_folder
+from automl_vision.errors import WeightsError
 from automl_vision.executors import EXECUTORS, Executor, Workplace
 from automl_vision.models.backbones import backbone
+from automl_vision.models.memory import is_out_of_memory
 from automl_vision.place import Place
-from automl_vision.search.run_trial import Assignment, TrialRunner
+from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.stages.cluster import cluster_executor, cluster_slots
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.plan import Plan
 from automl_vision.stages.slots import Slots, bytes_of_a_trial, cpu_slots, gpu_slots, visible_gpus
 from automl_vision.stages.trial_site import OPENING, ROWS, SITE, TOGETHER, Machine, write_site
+from automl_vision.training.loop import TrialFailed
 
 _LOGS = f"what they print is in {run_dir.WORKERS}/"
+#: Said where workers cannot open the squares that the driver has.
+UNSEEN_IMAGES = (
+    "No disk has room for decoded images, and workers do not see what this process holds in memory: they decode "
+    "images from their files again for every batch, which is slow. Give --cache-dir a folder with room, or let one "
+    "trial run at a time (--max-parallel 1)."
+)
 
 
 def slots_of(
@@ -48,13 +57,31 @@ def slots_of(
         return cpu_slots(machine.max_parallel, runner.runtime.threads)
     dearest = max(plan.backbones, key=lambda name: backbone(name).gmacs or 1.0)
 
-    def needed() -> int:
+    def needed() -> int | None:
         # Images that stayed on the device would be in the way of those that share it.
-        untouched = dataclasses.replace(runner.data, source=prepared.store)
-        return bytes_of_a_trial(dataclasses.replace(runner, data=untouched), dearest, plan.resolutions[0], dict(fixed))
+        untouched = dataclasses.replace(runner, data=dataclasses.replace(runner.data, source=prepared.store))
+        try:
+            return bytes_of_a_trial(untouched, dearest, plan.resolutions[0], dict(fixed))
+        except TrialInterrupted:
+            return None  # the search ends before it begins
+        except (TrialFailed, WeightsError, RuntimeError, MemoryError) as error:
+            reason = _why_not_tried(error)
+        context.note(
+            f"One trial at a time runs on each GPU: how much one takes could not be tried: {reason}.", warning=True
+        )
+        return None
 
     gpus = visible_gpus(device)
     return gpu_slots(gpus, machine.max_parallel, machine.gpus_per_trial, runner.runtime.threads, needed)
+
+
+def _why_not_tried(error: TrialFailed | WeightsError | RuntimeError | MemoryError) -> str:
+    """Why a step could not be tried, for people; what is no fault of a candidate is raised again."""
+    if isinstance(error, TrialFailed | WeightsError):
+        return str(error).splitlines()[0].rstrip(".")
+    if not is_out_of_memory(error):
+        raise error
+    return "not even one image at a time fits into memory"
 
 
 @contextmanager
@@ -75,7 +102,7 @@ def trial_executor(
         OSError: the run folder cannot be written.
     """
     logs = (context.run.path / run_dir.WORKERS).absolute()
-    folder = logs if context.run.keeps_trials else context.run.trials / run_dir.WORKERS
+    folder = site_folder(context)
     workplace = Workplace(
         here=runner,
         opening=OPENING,
@@ -98,11 +125,14 @@ def trial_executor(
         return
     write_site(folder, prepared, runner, _machine(context, runner, slots))
     context.note(_in_words(slots))
+    if prepared.store.folder is None:
+        context.note(UNSEEN_IMAGES, warning=True)
     try:
-        if context.cluster is None:
-            yield from _until_closed(EXECUTORS["workers"](workplace))
-        else:
-            yield from _until_closed(cluster_executor(context, context.cluster, workplace))
+        with context.clock.waiting_for_others():
+            if context.cluster is None:
+                yield from _until_closed(EXECUTORS["workers"](workplace))
+            else:
+                yield from _until_closed(cluster_executor(context, context.cluster, workplace))
     finally:
         remove_site(folder)
 
@@ -140,6 +170,12 @@ def _in_words(slots: Slots) -> str:
     if slots.elsewhere:
         return f"Trials run on the cluster{why}; {_LOGS}."
     return f"{len(slots)} trials run at a time{why}, each in a process of its own with {threads}; {_LOGS}."
+
+
+def site_folder(context: RunContext) -> Place:
+    """Where those that run trials, or take part in them, find what these need."""
+    logs = (context.run.path / run_dir.WORKERS).absolute()
+    return logs if context.run.keeps_trials else context.run.trials / run_dir.WORKERS
 
 
 def remove_site(folder: Place) -> None:

@@ -144,7 +144,7 @@ class Trainer:
         self._shares = SAMPLINGS[recipe.sampling].shares(data.train_labels, data.num_classes).to(runtime.device)
         self.optimizer = make_optimizer(self.classifier, recipe)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.training_dtype == "float16")
-        self.batches = Batches(data, recipe, preprocessing.size, runtime.device, ranks)
+        self._maker = Batches(data, recipe, preprocessing.size, runtime.device, ranks)
         self.average = WeightAverage(self.classifier, self.total_steps) if recipe.ema else None
         self.learned = learned or LearnedMemory()
         self.micro_batch = MicroBatch(
@@ -426,7 +426,7 @@ class Trainer:
         with kept_globals(self.runtime.device):
             while so_far.steps < len(batches):
                 step = so_far.steps
-                self.batches.expect(batches[step + _STEPS_AHEAD : step + _STEPS_AHEAD + 1])
+                self._maker.expect(batches[step + _STEPS_AHEAD : step + _STEPS_AHEAD + 1])
                 cut = gate.is_shut()
                 if cut:
                     break
@@ -477,7 +477,7 @@ class Trainer:
 
     def _batch(self, step: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented and mixed (n, 3, S, S) uint8 and (n, C) probabilities of the classes: this rank's part."""
-        return self.batches.make(self.epoch + 1, step, positions)
+        return self._maker.make(self.epoch + 1, step, positions)
 
     def _schedule(self, step: int) -> None:
         done = (self.epoch * self.steps_per_epoch + step + 0.5) / self.total_steps

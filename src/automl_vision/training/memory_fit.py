@@ -8,7 +8,7 @@ import torch
 
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.inference import fastest_training
-from automl_vision.models.memory import MoreThanAllowed, available_bytes, saved_bytes
+from automl_vision.models.memory import MoreThanAllowed, available_bytes, left_of_share, saved_bytes
 from automl_vision.runtime import Runtime
 from automl_vision.training.batch_size import LearnedMemory, MicroBatch, StepMemory
 from automl_vision.training.failures import TooLittleMemory
@@ -55,9 +55,10 @@ class MemoryFit:
             raise TooLittleMemory(f"{self._one_image} needs about {needed} of memory, and {_gigabytes(free)} are free")
 
     def _available(self) -> int | None:
-        """Bytes that this process may still take: its share of what is free; None where nobody tells."""
-        free = available_bytes(self.runtime.device)
-        return None if free is None else int(self.runtime.share * free)
+        """Bytes that this process may still take: what is free, within its share of all; None where nobody tells."""
+        device = self.runtime.device
+        free = available_bytes(device)
+        return None if free is None else int(min(free, left_of_share(device, self.runtime.share)))
 
     @property
     def _one_image(self) -> str:
