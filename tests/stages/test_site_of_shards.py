@@ -203,17 +203,23 @@ def test_a_rank_opens_its_work(on_demand: Scene, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_trials_of_two_workers_are_those_of_one_process(on_demand: Scene, tmp_path: Path) -> None:
-    with elsewhere_of(on_demand, tmp_path) as make:
+@pytest.mark.parametrize("by_url", [False, True], ids=["folder", "url"])
+def test_trials_of_two_workers_are_those_of_one_process(
+    server: Server, shards: Path, tmp_path: Path, by_url: bool
+) -> None:
+    data = server.url if by_url else shards
+    scene = scene_of(data, tmp_path, machine__decode_ahead=False, data__allow_private=True)
+    with elsewhere_of(scene, tmp_path) as make:
         theirs = make(2)
         theirs.submit(PROBED, 0)
         theirs.until_ended(1)
         for trial in TUNED:
             theirs.submit(trial, 4, HEADS)
         theirs.until_ended(2)
-    ours = here(on_demand, tmp_path / "ours", (PROBED, 0), *((trial, 4) for trial in TUNED))
+    ours = here(scene, tmp_path / "ours", (PROBED, 0), *((trial, 4) for trial in TUNED))
     for number in range(3):
         same(ours, theirs.files, number)
+    assert bool(list((tmp_path / "cache" / "shards").glob("*.tar"))) == by_url
 
 
 @pytest.mark.parametrize(
