@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from command import QUICK
+from command import BY_NAMES, QUICK
 
 from automl_vision import load
 from automl_vision.cli import torchrun
@@ -63,6 +63,18 @@ def test_a_rank_that_is_killed_costs_nothing_but_time(ddp, tmp_path):
     assert [each.name for each in (out / "workers").iterdir()] == ["rank-1.log"], "no file names paths of this machine"
     assert load(out / "model.pt").class_names
     assert ranks_of(out) == {}
+
+
+@pytest.mark.slow
+def test_two_ranks_train_on_shards(command, smoke, cache, tmp_path):
+    shards, out = tmp_path / "shards", tmp_path / "run"
+    assert command("shard", "--data", smoke, "--out", shards, "--shard-images", "4", *BY_NAMES).code == 0
+    options = (*QUICK, *BY_NAMES, "--no-decode-ahead", "--refit", "off", "--cache-dir", str(cache))
+    running = started("search", "--data", shards, "--out", out, *options, "--ddp", "2", "--json")
+    _, errors = running.communicate(timeout=600)
+    assert running.returncode == 0, errors
+    assert json.loads((out / "run.json").read_text())["by_shards"] is True
+    assert [each["state"] for each in records(out).values() if each["recipe"]["kind"] == "finetune"] == ["complete"]
 
 
 @pytest.mark.slow

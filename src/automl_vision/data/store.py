@@ -44,20 +44,28 @@ Rows = torch.Tensor | NDArray[np.int64] | Sequence[int]
 
 @dataclass(frozen=True)
 class Files:
-    """Image files that were looked into before, and how squares are made of them.
+    """Images that were looked into before, and how squares are made of them.
 
     Attributes:
-        paths: (n) of the files.
+        paths: (n) of the files, or where the images are stored with others.
         digests: (n) of what they held; a file that is another one by now is an error when it is decoded.
         sizes: sides of the squares in pixels.
         decode_side, resize: see `preprocess.Preprocessing`.
+        reading_order: (n) rows in the order in which all of them are read fastest; None: any.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
     decode_side: int = 0
     resize: str = SQUASH
+    reading_order: NDArray[np.int64] | None = None
+
+    def in_order_of_decoding(self) -> dict[str, Place]:
+        """Digest -> file, each once."""
+        if self.reading_order is None:
+            return dict(sorted(zip(self.digests, self.paths, strict=True), key=lambda each: each[0]))
+        return {self.digests[row]: self.paths[row] for row in self.reading_order.tolist()}
 
 
 class SealedRowError(RuntimeError):
@@ -319,9 +327,9 @@ def _squares_of(
     files: Files, threads: int, folder: Path | None, cache_dir: Path | None, most_bytes: int | None
 ) -> tuple[dict[int, Plane], dict[str, int], TemporaryFolder | None]:
     """Squares by side, digest -> row in them, and the temporary folder that they lie in if they do."""
-    by_digest = dict(zip(files.digests, files.paths, strict=True))
+    by_digest = files.in_order_of_decoding()
     if folder is None:
-        own: list[tuple[str, Place]] = list(by_digest.items())
+        own = list(by_digest.items())
         undecoded: dict[int, Plane] = {
             size: UndecodedPlane(own, size, threads, files.decode_side, files.resize) for size in files.sizes
         }
@@ -330,8 +338,7 @@ def _squares_of(
         return (*_found_in(folder, files), None)
     except DamagedPlanes:  # it is on another machine, or gone
         sides = _checked_sizes(files.sizes)
-    ordered = dict(sorted(by_digest.items()))
-    wanted = Wanted(ordered, sides, threads, _silent, files.decode_side, files.resize)
+    wanted = Wanted(by_digest, sides, threads, _silent, files.decode_side, files.resize)
     key = _key(by_digest, sides, files.decode_side, files.resize)
     planes, temporary, _ = obtain(key, wanted, cache_dir, most_bytes)
     place = dict(zip(planes.facts["file_digest"], planes.facts[PLANE_ROW], strict=True))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from automl_vision.config import MachineSettings
 from automl_vision.data.hub_name import absolute, is_hub_name
+from automl_vision.data.shards.address import parse_address
 from automl_vision.executors import Executor, Slot, Workplace
 from automl_vision.executors.ray_connection import Node, RayConnection, Sight, connect, probe_of
 from automl_vision.run_dir import cannot_write
@@ -67,8 +68,11 @@ def joined(context: RunContext) -> Iterator[Joined | None]:
 
 
 def _data_to_see(data: Path) -> str:
-    """The path that every node has to see; none for a data set that each fetches by its name."""
-    return "" if is_hub_name(data) else str(absolute(data))
+    """The path that every node has to see; none for what each fetches by its name or URL."""
+    if is_hub_name(data):
+        return ""
+    address = parse_address(data)
+    return str(absolute(address.folder)) if address.is_local else ""
 
 
 def _line(connection: RayConnection) -> str:

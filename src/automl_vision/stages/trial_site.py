@@ -1,7 +1,7 @@
 """What trials of one run need, written down for processes that have nothing of the driver's: a folder of two files.
 
-site.json    files of the images, how squares are made of them, weights, device, objective
-site.pt      rows, labels and groups of training and validation images
+site.json    files of the images or the shards they lie in, how squares are made of them, weights, device, objective
+site.pt      rows, labels and groups of training and validation images, and where they lie in shards
 
 Rows of test images, and of whatever else was set aside, are not in it: they are sealed where trials run as they are
 where the driver does.
@@ -19,11 +19,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from automl_vision.data.files import StoredImage
+from automl_vision.data.files import Place as ImagePlace
+from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import Prepared
+from automl_vision.data.shards.sharded import Sharded
 from automl_vision.data.store import Files, ImageStore, open_store
-from automl_vision.errors import RunError, UsageError
+from automl_vision.errors import RunError
 from automl_vision.executors.workplace import Orders, PlainWork, Values
 from automl_vision.files import write_text
 from automl_vision.models.backbones import backbone
@@ -46,6 +49,8 @@ OPENING = f"{__name__}:open_site"
 #: The same for ranks that train each model together.
 TOGETHER = f"{__name__}:open_site_together"
 FORMAT = 1
+#: Columns of images in shards, and shards that the order of training goes by.
+_IN_SHARDS, _BLOCKS = "in_shards.", "blocks"
 
 
 @dataclass(frozen=True)
@@ -82,25 +87,28 @@ def write_site(folder: Place, prepared: Prepared, runner: TrialRunner, machine: 
         machine: what each trial has where it runs.
 
     Raises:
-        UsageError: the images lie in shards.
         OSError: the folder cannot be written.
     """
     make_folder(folder)
     data = runner.data
     rows = np.concatenate([data.train_rows.numpy(), data.val_rows.numpy()])
     store, digests = prepared.store, prepared.facts.table["file_digest"]
+    images, columns = _images(prepared.manifest, rows)
     tensors = {
         "train_rows": data.train_rows,
         "train_labels": data.train_labels,
         "train_groups": torch.from_numpy(np.asarray(runner.train_groups)),
         "val_rows": data.val_rows,
         "val_labels": data.val_labels,
+        **{f"{_IN_SHARDS}{name}": torch.from_numpy(column) for name, column in columns.items()},
     }
+    if data.blocks is not None:
+        tensors[_BLOCKS] = data.blocks[torch.from_numpy(rows)]
     save_tensors(folder / ROWS, tensors)
     site = {
         "format": FORMAT,
         "rows": len(prepared.manifest),
-        "paths": [_absolute(prepared.manifest.file(row)) for row in rows],
+        **images,
         "digests": [str(digest) for digest in digests.iloc[rows]],
         "sizes": list(store.sizes),
         "decode_side": store.decode_side,
@@ -185,6 +193,7 @@ def _runner(folder: Place, orders: Orders, ranks: Ranks = ALONE) -> TrialRunner:
             val_rows=tensors["val_rows"],
             val_labels=tensors["val_labels"],
             num_classes=site["num_classes"],
+            blocks=_blocks(site, tensors),
         ),
         train_groups=tensors["train_groups"].numpy(),
         objective=site["objective"],
@@ -202,17 +211,18 @@ def _runner(folder: Place, orders: Orders, ranks: Ranks = ALONE) -> TrialRunner:
 
 
 def _store(site: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], machine: Machine) -> ImageStore:
+    paths, reading_order = _places(site, tensors)
     files = Files(
-        paths=tuple(map(Path, site["paths"])),
+        paths=paths,
         digests=tuple(site["digests"]),
         sizes=tuple(site["sizes"]),
         decode_side=site["decode_side"],
         resize=site["resize"],
+        reading_order=reading_order,
     )
-    rows = torch.cat([tensors["train_rows"], tensors["val_rows"]]).numpy()
     return open_store(
         site["rows"],
-        rows,
+        _rows(tensors).numpy(),
         files,
         machine.threads,
         folder=None if site["squares"] is None else Path(site["squares"]),
@@ -221,14 +231,39 @@ def _store(site: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], machine
     )
 
 
-def _absolute(image: Path | StoredImage) -> str:
-    if isinstance(image, StoredImage):
-        raise UsageError(
-            "trials in other processes cannot read images in shards",
-            value=str(image),
-            fix="leave out --max-parallel, --cluster and --ddp, or give the images as files",
-        )
-    return os.fspath(image.absolute())
+def _rows(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(n) of the manifest, in the order in which a site tells of images."""
+    return torch.cat([tensors["train_rows"], tensors["val_rows"]])
+
+
+def _images(manifest: Manifest, rows: NDArray[np.int64]) -> tuple[Values, Mapping[str, NDArray[np.int64]]]:
+    """Where the images of some rows are: values for JSON, and columns for those that lie in shards."""
+    if manifest.sharded is None:
+        return {"paths": [os.fspath((manifest.root / manifest.paths[row]).absolute()) for row in rows]}, {}
+    told, columns = manifest.sharded.told(rows)
+    return {"shards": told}, columns
+
+
+def _places(
+    site: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[tuple[ImagePlace, ...], NDArray[np.int64] | None]:
+    """The inverse: the images, and the order in which they are read fastest."""
+    if "paths" in site:
+        return tuple(map(Path, site["paths"])), None
+    columns = {
+        name.removeprefix(_IN_SHARDS): column.numpy() for name, column in tensors.items() if name.startswith(_IN_SHARDS)
+    }
+    sharded = Sharded.from_told(site["shards"], columns, site["digests"])
+    return tuple(map(sharded.image, range(len(sharded)))), sharded.reading_order
+
+
+def _blocks(site: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """(N) shard of every image that a site tells of, by the driver's numbers; -1 for all others."""
+    if _BLOCKS not in tensors:
+        return None
+    blocks = torch.full((site["rows"],), -1)
+    blocks[_rows(tensors)] = tensors[_BLOCKS]
+    return blocks
 
 
 def _as_values(source: WeightSource) -> Values:

@@ -127,7 +127,7 @@ def open_source(address: Address, settings: Settings) -> Source:
         folder,
         index,
         partial(_fetched, folder, index, window.folder),
-        FetchedRanges(folder, index.shards, window),
+        FetchedRanges(folder, index.shards, window, allow_private=settings.data.allow_private),
         is_local=False,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from automl_vision.data.decode import draft_scales
 from automl_vision.data.files import StoredImage
 from automl_vision.data.shards.folder import FolderError
-from automl_vision.data.shards.shard_files import Ranges
+from automl_vision.data.shards.shard_files import Ranges, Whereabouts
 from automl_vision.errors import ImageReadError
 
 
@@ -70,6 +70,37 @@ class Sharded:
             digest=self.digest[rows],
             faults={places[row]: why for row, why in self.faults.items() if row in places},
             facts_row=None if self.facts_row is None else self.facts_row[rows],
+        )
+
+    def told(self, rows: NDArray[np.int64]) -> tuple[dict[str, Any], dict[str, NDArray[np.int64]]]:
+        """Where the images of some rows are, and no others, for another process: values for JSON, and (n) columns.
+
+        Shards are named where one of these images lies in them.
+        """
+        used, shard = np.unique(self.shard[rows], return_inverse=True)
+        members = [name.decode("ascii") for name in self.member[rows].tolist()]
+        values = {"whereabouts": self.ranges.whereabouts(used.tolist()).to_dict(), "members": members}
+        columns = {"shard": shard, "offset": self.offset[rows], "size": self.size[rows]}
+        return values, {name: column.astype(np.int64) for name, column in columns.items()}
+
+    @classmethod
+    def from_told(
+        cls, values: Mapping[str, Any], columns: Mapping[str, NDArray[np.int64]], digests: Sequence[str]
+    ) -> Sharded:
+        """What `told` told of, one row for each of its rows; `digests` are of what the images held meanwhile.
+
+        Raises:
+            UsageError, DataError: as `Whereabouts.open`.
+        """
+        whereabouts = Whereabouts.from_dict(values["whereabouts"])
+        return cls(
+            ranges=whereabouts.open(),
+            names=whereabouts.names,
+            shard=columns["shard"].astype(np.int32),
+            member=np.array(values["members"], dtype=np.bytes_),
+            offset=columns["offset"],
+            size=columns["size"],
+            digest=np.array(digests, dtype=np.bytes_),
         )
 
     @property
