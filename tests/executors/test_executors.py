@@ -11,6 +11,7 @@ from odd_jobs import Values, open_letters, told, wait_for
 
 from automl_vision.executors import EXECUTORS, Executor, Slot, Workplace
 from automl_vision.executors.workplace import Orders
+from automl_vision.training.ranks import ALONE
 
 every_executor = pytest.mark.parametrize("name", EXECUTORS)
 
@@ -29,6 +30,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             folder=str(tmp_path),
             slots=(Slot(),) * slots,
             logs=tmp_path / "workers",
+            ranks=ALONE,
         )
         made.append(EXECUTORS[name](workplace))
         return made[-1]

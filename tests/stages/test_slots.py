@@ -22,6 +22,7 @@ from automl_vision.search.trial_files import TrialFiles
 from automl_vision.stages import slots, trial_executor
 from automl_vision.stages.slots import CONTEXT_BYTES, MOST_PER_GPU, VISIBLE, Gpu, bytes_of_a_trial, cpu_slots, gpu_slots
 from automl_vision.training.loop import TooLittleMemory, TrainingData, TrialFailed
+from automl_vision.training.ranks import ALONE
 
 GB = 10**9
 
@@ -150,6 +151,8 @@ def test_what_a_trial_takes_is_what_a_step_was_seen_to_take_and_the_images(
     assert not any(tmp_path.iterdir())
 
 
+#: A run that no other machine and no other process takes part in.
+ON_THIS_MACHINE: dict[str, Any] = {"cluster": None, "ranks": ALONE}
 PLAN: Any = SimpleNamespace(backbones=("resnet18", "resnet50"), resolutions=(64,))
 
 
@@ -162,7 +165,9 @@ def on_one_gpu(
     monkeypatch.setattr(trial_executor, "bytes_of_a_trial", takes)
     overrides = {f"machine.{name}": value for name, value in settings.items()}
     context: Any = SimpleNamespace(
-        settings=load_settings(overrides=overrides), note=lambda text, warning: notes.append(text)
+        settings=load_settings(overrides=overrides),
+        note=lambda text, warning: notes.append(text),
+        **ON_THIS_MACHINE,
     )
     on_gpu = runner(tmp_path)
     on_gpu.runtime = dataclasses.replace(on_gpu.runtime, device=torch.device("cuda"))
@@ -248,7 +253,8 @@ def test_who_waits_for_workers_is_not_busy_and_says_where_they_must_decode(
     clock = Clock(0.0, 1e4)
     context: Any = SimpleNamespace(
         settings=load_settings(),
-        run=SimpleNamespace(path=tmp_path),
+        run=SimpleNamespace(path=tmp_path, keeps_trials=True),
+        **ON_THIS_MACHINE,
         stop=SimpleNamespace(requested=False),
         clock=clock,
         note=lambda text, warning=False: notes.append(text),
@@ -266,7 +272,7 @@ def test_who_waits_for_workers_is_not_busy_and_says_where_they_must_decode(
 def test_a_part_of_a_gpu_where_there_is_none_is_said(tmp_path: Path) -> None:
     notes: list[str] = []
     settings = load_settings(overrides={"machine.gpus_per_trial": 0.5})
-    context: Any = SimpleNamespace(settings=settings, note=lambda text, warning: notes.append(text))
+    context: Any = SimpleNamespace(settings=settings, note=lambda text, warning: notes.append(text), **ON_THIS_MACHINE)
     plan: Any = SimpleNamespace(backbones=("resnet18",), resolutions=(64,))
     prepared: Any = SimpleNamespace(store=None)
     assert len(trial_executor.slots_of(context, prepared, plan, runner(tmp_path), {})) == 1
