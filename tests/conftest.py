@@ -17,6 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Tests that run side by side share the cores: one thread each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # They are told the size of a terminal that is not there.
+    os.environ.pop("COLUMNS", None)
+    os.environ.pop("LINES", None)
 
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("no-deadline", deadline=None)

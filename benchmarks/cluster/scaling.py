@@ -110,7 +110,7 @@ def measured(name: str, workers: int, options: argparse.Namespace) -> dict[str, 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one JSON object per number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--executor", default="workers", choices=EXECUTORS)
+    parser.add_argument("--executor", default="workers", choices=EXECUTORS.keys() - {"ranks"})
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--jobs", type=int, default=20, help="for each worker")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a job waits, on average")

@@ -82,7 +82,7 @@ def test_a_search_that_loses_a_node_ends_as_on_one_machine(smoke: Path, cache: P
     assert counts(there) == counts(here)
     assert there["test"]["n"] == here["test"]["n"]
     assert there["stop_reason"] == "trials"
-    newest = {each["number"]: each for each in records(run)}
+    newest = {each["number"]: each for each in sorted(records(run), key=lambda each: each["attempt"])}
     assert {each["state"] for each in newest.values()} == {"complete"}
     assert any(each["notes"].get("lost") == 1 for each in newest.values())
     assert all(

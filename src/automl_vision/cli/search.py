@@ -75,7 +75,7 @@ def search(
     if resume is not None:
         require_run(resume)
 
-    if resume is not None:
+    if resume is not None and (resume / "config.toml").is_file():  # else there is no run, as is said where it is opened
         settings = load_settings(resume / "config.toml")
     together = settings.machine.ddp != 1
     if together and (settings.machine.cluster or moved.get("machine.cluster")):
