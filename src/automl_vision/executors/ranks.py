@@ -56,11 +56,13 @@ def follow(ranks: Ranks, opened: Callable[[str], None]) -> None:
             work = _open(order["opening"], order["folder"], ranks)
         elif order["do"] == "job" and work is not None:
             work(order["job"])
+    ranks.heard_the_end()
 
 
 def end(ranks: Ranks) -> None:
     """The first rank has come to its end; so do the others."""
     ranks.say({"do": "end"})
+    ranks.wait_until_heard()
 
 
 def _open(opening: str, folder: str, ranks: Ranks) -> Follow:

@@ -93,6 +93,23 @@ class Ranks:
         self._store = store
         self.orders = 0
 
+    def heard_the_end(self) -> None:
+        """Tell the first rank that this one heard its last order; the store goes with that rank."""
+        if self._store is not None:
+            with _lost_when_it_fails():
+                self._store.set(f"heard the end: {self.rank}", "yes")
+
+    def wait_until_heard(self, seconds: float = 10.0) -> None:
+        """Wait until all others heard the last order, but no longer than so many seconds.
+
+        Raises:
+            RankLost: one of them did not.
+        """
+        if self._store is not None:
+            with _lost_when_it_fails():
+                others = [f"heard the end: {rank}" for rank in range(1, self.size)]
+                self._store.wait(others, timedelta(seconds=seconds))
+
     @classmethod
     def join(cls, device: torch.device) -> Ranks:
         """Find the others by the variables that torchrun sets (`env://`); waits until all are there.
