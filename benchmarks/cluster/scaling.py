@@ -80,7 +80,6 @@ def seconds_per_report(executor: Executor[Values, Values], reports: int, size: i
 
 def measured(name: str, workers: int, options: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
-    jobs = lengths(options.jobs * workers, options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         workplace: Workplace[Values, Values] = Workplace(
             here=open_waiting(folder, Orders()),
@@ -89,13 +88,18 @@ def measured(name: str, workers: int, options: argparse.Namespace) -> dict[str, 
             slots=(Slot(),) * workers,
             logs=Path(folder, "workers"),
         )
-        executor = EXECUTORS[name](workplace)
-        try:
-            timed(executor, [0.0] * 4 * workers)  # every worker is ready then
-            took, linear = timed(executor, jobs), ideal(jobs, workers)
-            report = seconds_per_report(executor, options.reports, options.bytes)
-        finally:
-            executor.close()
+        return row(name, EXECUTORS[name](workplace), workers, options)
+
+
+def row(name: str, executor: Executor[Values, Values], workers: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What an executor with so many workers does; it is closed then."""
+    jobs = lengths(options.jobs * workers, options.seconds)
+    try:
+        timed(executor, [0.0] * 4 * workers)  # every worker is ready then
+        took, linear = timed(executor, jobs), ideal(jobs, workers)
+        report = seconds_per_report(executor, options.reports, options.bytes)
+    finally:
+        executor.close()
     return {
         "executor": name,
         "workers": workers,
@@ -107,15 +111,21 @@ def measured(name: str, workers: int, options: argparse.Namespace) -> dict[str, 
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one JSON object per number of workers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--executor", default="workers", choices=EXECUTORS.keys() - {"ranks"})
+def command_line(about: str | None) -> argparse.ArgumentParser:
+    """The options that all executors have."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--jobs", type=int, default=20, help="for each worker")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a job waits, on average")
     parser.add_argument("--reports", type=int, default=2_000)
     parser.add_argument("--bytes", type=int, default=4_000, help="of a report; that of a trial of ten epochs has 3,000")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one JSON object per number of workers."""
+    parser = command_line(__doc__)
+    parser.add_argument("--executor", default="workers", choices=sorted(EXECUTORS.keys() - {"ranks"}))
     options = parser.parse_args(arguments)
     for workers in options.workers:
         print(json.dumps(measured(options.executor, workers, options)), flush=True)

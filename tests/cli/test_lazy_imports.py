@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from automl_vision.cli.app import COMMANDS
+
 HEAVY = {
     "torch",
     "torchvision",
@@ -26,19 +28,6 @@ HEAVY = {
     "onnxruntime",
     "uvicorn",
 }
-COMMANDS = (
-    "search",
-    "predict",
-    "inspect",
-    "shard",
-    "evaluate",
-    "report",
-    "export",
-    "serve",
-    "models",
-    "doctor",
-    "cache",
-)
 LIGHT = [
     [],
     ["--help"],
