@@ -45,7 +45,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
 
 
 def conclude(figure: Figure, json_file: Path | None) -> int:
-    """Print the faults and, last, the line; write the figures. Returns the exit code: 0 where the promise held, else 1."""
+    """Print the faults and, last, the line; write the figures. Returns the exit code: 0 where it held, else 1."""
     for fault in figure.faults:
         print(f"  {fault}")
     if json_file is not None:
