@@ -68,6 +68,7 @@ STUDY = "study.db"
 LOOKS = "looks.json"
 EVENTS = "events.log"
 LOCK = ".lock"
+OWNER = f"{LOCK}.owner"
 SPENT = "spent.json"
 
 #: What a full disk, a quota and a limit on the size of files say.
@@ -93,7 +94,7 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, settings: Settings, about: Mapping[str, Any]) -> RunDir:
-        """A new run.
+        """A new run. What a process left that was killed while it made one is no run yet: it is made anew.
 
         Args:
             path: folder to make; it must be missing or empty.
@@ -104,10 +105,13 @@ class RunDir:
             RunError: the folder holds something, or cannot be written.
         """
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not _is_free(path):
                 raise _taken(path)
             path.mkdir(parents=True, exist_ok=True)
             with _locked(path) as lock:
+                if not _is_free(path):  # another process was faster, and has left
+                    raise _taken(path)
+                _sweep(path)
                 write_text(path / CONFIG, dump_settings(settings))
                 write_json(path / RUN, dict(about))
                 return cls(path, lock)
@@ -125,8 +129,7 @@ class RunDir:
             raise RunError("there is no run in this folder", value=str(path), fix="give the folder that search printed")
         try:
             with _locked(path) as lock:
-                for leftover in path.glob(f"*{UNFINISHED}"):
-                    leftover.unlink(missing_ok=True)
+                _sweep(path)
                 return cls(path, lock)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -362,6 +365,29 @@ def how_to_resume(path: Path) -> str:
     return f"go on with: automl-vision search --resume {shlex.quote(str(path))}"
 
 
+def _is_free(path: Path) -> bool:
+    """Whether a run can be made here: nothing is there, or what is there before a run is, whose process is gone.
+
+    Files are made in this order: the lock, who has it, the settings, what the run works on. With the last one it is
+    a run; until then nobody could resume it, and nothing of anybody's work is in it.
+    """
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        return False
+    names = {each.name for each in path.iterdir() if not _is_unfinished(each.name)}
+    return names in ({LOCK}, {LOCK, OWNER}, {LOCK, OWNER, CONFIG}) or not any(path.iterdir())
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith((OWNER, CONFIG, RUN)) and name.endswith(UNFINISHED)
+
+
+def _sweep(path: Path) -> None:
+    for leftover in path.glob(f"*{UNFINISHED}"):
+        leftover.unlink(missing_ok=True)
+
+
 def _taken(path: Path) -> RunError:
     if (path / RUN).is_file():
         return RunError(
@@ -384,7 +410,7 @@ def _locked(path: Path) -> Iterator[FileLock]:
             fix="wait until it ends, or start a run of another name",
         ) from None
     try:
-        write_text(path / f"{LOCK}.owner", str(os.getpid()))
+        write_text(path / OWNER, str(os.getpid()))
         yield lock
     except BaseException:
         lock.release()
@@ -392,5 +418,5 @@ def _locked(path: Path) -> Iterator[FileLock]:
 
 
 def _owner(path: Path) -> str:
-    owner = path / f"{LOCK}.owner"
+    owner = path / OWNER
     return owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
