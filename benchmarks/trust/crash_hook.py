@@ -85,6 +85,6 @@ def digest(path: Any) -> str | None:
 def _path_of(handle: Any) -> str:
     number = handle if isinstance(handle, int) else handle.fileno()
     try:
-        return os.readlink(f"/proc/self/fd/{number}")
+        return str(Path(f"/proc/self/fd/{number}").readlink())
     except OSError:
         return ""

@@ -43,18 +43,20 @@ class Point:
         name: in words.
         file: regular expression of the path in the run folder.
         moment: one of `crash_hook.MOMENTS`.
+        often: whether a session comes to it more than once, so that it may die at the second time as well.
     """
 
     name: str
     file: str
     moment: str
+    often: bool = False
 
 
-def _points(name: str, file: str, *moments: str) -> tuple[Point, ...]:
-    return tuple(Point(f"{name} {moment}", file, moment) for moment in moments)
+def _points(name: str, file: str, *moments: str, often: bool = False) -> tuple[Point, ...]:
+    return tuple(Point(f"{name} {moment}", file, moment, often) for moment in moments)
 
 
-#: In the order in which a run comes to them; within a group in any order.
+#: In the order in which a run comes to them; within a group but the first in any order.
 POINTS: tuple[tuple[Point, ...], ...] = (
     (
         *_points("owner of the lock", r"\.lock\.owner", "written"),
@@ -67,11 +69,11 @@ POINTS: tuple[tuple[Point, ...], ...] = (
         *_points("record of a probe", r"trials/000000\.json", "written"),
     ),
     (
-        *_points("checkpoint", r"trials/\d+/checkpoint\.pt", "half", "written", "renamed"),
-        *_points("best weights", r"trials/\d+/best\.pt", "half", "written", "renamed"),
-        *_points("best predictions", r"trials/\d+/predicted\.pt", "written", "renamed"),
-        *_points("record", r"trials/\d+\.json", "half", "written", "renamed"),
-        *_points("time spent", r"spent\.json", "written", "renamed"),
+        *_points("checkpoint", r"trials/\d+/checkpoint\.pt", "half", "written", "renamed", often=True),
+        *_points("best weights", r"trials/\d+/best\.pt", "half", "written", "renamed", often=True),
+        *_points("best predictions", r"trials/\d+/predicted\.pt", "written", "renamed", often=True),
+        *_points("record", r"trials/\d+\.json", "half", "written", "renamed", often=True),
+        *_points("time spent", r"spent\.json", "written", "renamed", often=True),
         *_points("model of the search", r"model\.pt", "half", "written", "renamed"),
     ),
     (
@@ -153,7 +155,7 @@ class Walk:
     def _die(self, point: Point) -> None:
         words = self._run.with_suffix(".last_words")
         words.unlink(missing_ok=True)
-        nth = self._chance.choice((1, 1, 2)) if point.moment != "removed" else 1
+        nth = self._chance.choice((1, 1, 2)) if point.often else 1
         known = (str(self._run), point.file, point.moment, nth, str(words))
         session = self._search.begin(self._run, first=crash_hook.arm, of=known)
         code = session.wait()
@@ -207,7 +209,8 @@ def walk_all(search: TinySearch, scratch: Path, times: int, tally: Tally, expect
         run = scratch / f"run{runs}"
         walk = Walk(search, run, tally, chance)
         for group in POINTS:
-            walk.through(chance.sample([each for each in group if each in missing], k=len(set(group) & set(missing))))
+            left = [each for each in group if each in missing]
+            walk.through(left if group is POINTS[0] else chance.sample(left, k=len(left)))
         if not walk.ended:
             walk.to_the_end()
         runs += 1

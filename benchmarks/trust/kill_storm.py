@@ -13,8 +13,8 @@ the undisturbed one came to, to the last bit: figures of every epoch, weights, m
 from the start of a resumed, cold process to its search, and what a kill cost, in epochs that were told and not on disk,
 and in seconds since the last record.
 
-A trial writes its checkpoint when that takes a twentieth of the time at most: of epochs that take less than twenty times
-as long as writing, a kill costs several, but seconds. So what is held against it is one epoch, or `--lost-seconds`.
+A trial writes its checkpoint as often as takes a twentieth of the time: of epochs that take less than twenty times as
+long as writing, a kill costs several, but seconds. So what is held against it is one epoch, or `--lost-seconds`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import random
 import re
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -47,6 +46,7 @@ from trust.tiny_search import (
     last_stage,
     log_lines,
     looked_before,
+    spread,
     tiny_search,
 )
 
@@ -90,35 +90,41 @@ class Tally:
     seconds_lost: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    def figure(self, kills: int, most_seconds: float, lost_seconds: float) -> Figure:
-        """What it says of R1 and R3.
+    def figures(self, kills: int, most_seconds: float, lost_seconds: float) -> tuple[Figure, Figure]:
+        """What it says of R3, and of R1.
 
         Args:
             kills: that were to be.
             most_seconds: of CPU that a restart may take; on the wall clock it takes as long as others let it.
             lost_seconds: that a kill may cost where it costs more than one epoch.
         """
-        faults = [*self.faults]
+        few = [f"only {self.kills} kills"] if self.kills < kills else []
         slow = sum(each > most_seconds for each in self.restart_cpu)
-        faults += [f"{slow} restarts took more than {most_seconds:g} s of CPU"] if slow else []
-        costly = sum(
-            epochs > 1 and seconds > lost_seconds
-            for epochs, seconds in zip(self.epochs_lost, self.seconds_lost, strict=True)
+        slowness = [f"{slow} restarts took more than {most_seconds:g} s of CPU"] if slow else []
+        costs = zip(self.epochs_lost, self.seconds_lost, strict=True)
+        costly = sum(epochs > 1 and seconds > lost_seconds for epochs, seconds in costs)
+        cost = [f"{costly} kills cost more than one epoch and {lost_seconds:g} s"] if costly else []
+        other = [f"{self.differing} of {self.runs} runs came to something else"] if self.differing else []
+        r3, r1 = (*cost, *other, *few, *self.faults), (*self.faults, *slowness, *few)
+        return (
+            Figure("R3", not r3, self._of_r3, asdict(self), r3),
+            Figure("R1", not (r1 or self.lost or self.repeated), self._of_r1, asdict(self), r1),
         )
-        faults += [f"{costly} kills cost more than one epoch and {lost_seconds:g} s"] if costly else []
-        faults += [f"only {self.kills} kills"] if self.kills < kills else []
-        held = not (faults or self.lost or self.repeated or self.differing)
-        return Figure("R1 R3", held, self.text, asdict(self), tuple(faults))
 
     @property
-    def text(self) -> str:
-        """All figures on one line."""
+    def _of_r1(self) -> str:
         return (
-            f"{self.kills} kills ({self.cold} of cold sessions) in {self.runs} runs of {self.trials} trials: {self.lost}"
-            f" lost, {self.repeated} repeated, {self.differing} of {self.runs} runs other than undisturbed, "
-            f"{len(self.faults)} other faults; in search again after {spread(self.restart_cpu)} s of CPU, "
-            f"{spread(self.restarts)} s in all; a kill within a trial cost {spread(self.epochs_lost, 0)} whole epochs, "
-            f"{spread(self.seconds_lost)} s"
+            f"{self.kills} kills ({self.cold} of cold sessions) in {self.runs} runs of {self.trials} trials: {self.lost} "
+            f"trials lost, {self.repeated} told or trained twice, {len(self.faults)} other faults; in search again after "
+            f"{spread(self.restart_cpu)} s of CPU, {spread(self.restarts)} s in all"
+        )
+
+    @property
+    def _of_r3(self) -> str:
+        return (
+            f"{len(self.epochs_lost)} kills within a trial cost {spread(self.epochs_lost, 0)} whole epochs, "
+            f"{spread(self.seconds_lost)} s since the last record; {self.differing} of {self.runs} runs came to something "
+            "else than the undisturbed one"
         )
 
 
@@ -263,12 +269,6 @@ def _twins(records: dict[int, Record]) -> int:
     return len(points) - len(set(points))
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Median and largest."""
-    known = [each for each in values if not math.isnan(each)]
-    return f"{statistics.median(known):.{digits}f} (most {max(known):.{digits}f})" if known else "(none)"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where something is wrong."""
     made = parser(__doc__)
@@ -300,7 +300,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 other = sorted(name for name in expected | found if expected.get(name) != found.get(name))
                 print(f"{run.name}: other {', '.join(other)}", file=sys.stderr, flush=True)
             shutil.rmtree(run)
-    return conclude(tally.figure(options.kills, options.restart_seconds, options.lost_seconds), options.json)
+    r3, r1 = tally.figures(options.kills, options.restart_seconds, options.lost_seconds)
+    print(r3.line)
+    return conclude(r1, options.json) or int(not r3.held)
 
 
 if __name__ == "__main__":
