@@ -114,17 +114,17 @@ class Tally:
     @property
     def _of_r1(self) -> str:
         return (
-            f"{self.kills} kills ({self.cold} of cold sessions) in {self.runs} runs of {self.trials} trials: {self.lost} "
-            f"trials lost, {self.repeated} told or trained twice, {len(self.faults)} other faults; in search again after "
-            f"{spread(self.restart_cpu)} s of CPU, {spread(self.restarts)} s in all"
+            f"{self.kills} kills ({self.cold} of cold sessions) in {self.runs} runs of {self.trials} trials: "
+            f"{self.lost} trials lost, {self.repeated} told or trained twice, {len(self.faults)} other faults; in "
+            f"search again after {spread(self.restart_cpu)} s of CPU, {spread(self.restarts)} s in all"
         )
 
     @property
     def _of_r3(self) -> str:
         return (
             f"{len(self.epochs_lost)} kills within a trial cost {spread(self.epochs_lost, 0)} whole epochs, "
-            f"{spread(self.seconds_lost)} s since the last record; {self.differing} of {self.runs} runs came to something "
-            "else than the undisturbed one"
+            f"{spread(self.seconds_lost)} s since the last record; {self.differing} of {self.runs} runs came to "
+            "something else than the undisturbed one"
         )
 
 

@@ -68,8 +68,8 @@ class Tally:
         faults = [*self.faults, *([f"only {self.kills} kills"] if self.kills < kills else [])]
         text = (
             f"{self.kills} workers killed in {self.runs} runs of {self.trials} trials: {self.lost} trials lost, "
-            f"{self.repeated} epochs or trials done twice; {self.attempts_lost} attempts lost, the next one claimed after "
-            f"{spread(self.again)} s; {len(self.faults)} other faults"
+            f"{self.repeated} epochs or trials done twice; {self.attempts_lost} attempts lost, the next one claimed "
+            f"after {spread(self.again)} s; {len(self.faults)} other faults"
         )
         return Figure("R13", not (faults or self.lost or self.repeated), text, asdict(self), tuple(faults))
 

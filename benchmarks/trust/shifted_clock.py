@@ -67,7 +67,8 @@ class Tally:
         faults += [f"{late} runs took more than {LATE:g} s beyond their budget"] if late else []
         text = (
             f"{self.runs} runs of {budget:g} s, {self.resumed} of them killed and resumed, their wall clock moved "
-            f"{self.moves} times by a day: seconds beyond the budget {spread(self.over)}; {len(self.faults)} other faults"
+            f"{self.moves} times by a day: seconds beyond the budget {spread(self.over)}; {len(self.faults)} other "
+            "faults"
         )
         return Figure("R16", not faults, text, asdict(self), tuple(faults))
 
@@ -111,7 +112,7 @@ def shifted(scratch: Path) -> Iterator[WallClock]:
 
 
 def run_with_moves(search: TinySearch, run: Path, clock: WallClock, chance: random.Random, budget: float) -> float:
-    """One run whose clock moves, killed and resumed in half of the cases; the seconds it took, all sessions together."""
+    """One run whose clock moves, killed and resumed in half of the cases; the seconds of all its sessions."""
     first, second = sorted(chance.uniform(0.05, 0.9) * budget for _ in range(2))
     session = search.begin(run)
     session.runs_until(lambda session: session.seconds >= first)

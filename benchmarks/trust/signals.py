@@ -8,7 +8,7 @@ and then the next run begins. Checked, after SIGINT: exit code 130 (the signal i
 anybody could listen), and where there is a report it is one of an interrupted run, whose figures follow from the
 predictions, and there is a model that loads; after SIGTERM: exit code 75 within 10 s of wall clock, and no report that
 was not there before; after both: no traceback, a line that says how to go on, and at the end what an undisturbed run
-came to, to the last bit. A session that ended by itself in spite of the signal was about to end: that is counted apart.
+came to, to the last bit. A session that ended by itself all the same was about to: that is counted apart.
 
 How long the report of a stopped run takes is a matter of who else wants the processor, so SIGINT is held against seconds
 of CPU; both clocks are printed.
@@ -146,8 +146,8 @@ class Storm:
         if not session.runs_until(lambda session: session.cpu_seconds >= moment):
             self._end(run, session, looked)
             return True
-        seconds, cpu = told_to_end(session, KINDS[kind], self._chance.choice(BETWEEN))
         doing = last_stage(log_lines(run)[lines:])
+        seconds, cpu = told_to_end(session, KINDS[kind], self._chance.choice(BETWEEN))
         print(
             f"{self._tally.times + 1}: {kind} in {doing}: {session.code} after {seconds:.1f} s, {cpu:.1f} s of CPU",
             file=sys.stderr,
@@ -185,7 +185,7 @@ class Storm:
 
 
 def told_to_end(session: Session, signals: Sequence[signal.Signals], between: float) -> tuple[float, float]:
-    """Send signals with a pause between them, wait for the end; seconds on the wall clock and of CPU since the first."""
+    """Send signals with a pause between them, wait for the end; seconds, and of CPU, since the first."""
     told, used = time.monotonic(), session.cpu_seconds
     session.send(signals[0])
     for number in signals[1:]:
