@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where something is wrong."""
     made = parser(__doc__)
     made.add_argument("--kills", type=int, default=200)
-    made.add_argument("--longest", type=float, default=4.0, help="seconds of CPU that a session has at most")
+    made.add_argument("--longest", type=float, default=3.5, help="seconds of CPU that a session has at most")
     made.add_argument("--cold", type=int, default=10, help="of so many sessions one imports everything by itself")
     made.add_argument("--wall", action="store_true", help="the seconds of --longest are those of the wall clock")
     made.add_argument("--restart-seconds", type=float, default=10.0, help="of CPU until a cold session searches again")

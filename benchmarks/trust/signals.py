@@ -8,7 +8,7 @@ and then the next run begins. Checked, after SIGINT: exit code 130 (the signal i
 anybody could listen), and where there is a report it is one of an interrupted run, whose figures follow from the
 predictions, and there is a model that loads; after SIGTERM: exit code 75 within 10 s of wall clock, and no report that
 was not there before; after both: no traceback, a line that says how to go on, and at the end what an undisturbed run
-came to, to the last bit. A session that ended by itself all the same was about to: that is counted apart.
+came to, to the last bit. A session that ended by itself all the same was about to, and is counted apart.
 
 How long the report of a stopped run takes is a matter of who else wants the processor, so SIGINT is held against seconds
 of CPU; both clocks are printed.
