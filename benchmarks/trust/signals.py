@@ -10,8 +10,8 @@ predictions, and there is a model that loads; after SIGTERM: exit code 75 within
 was not there before; after both: no traceback, a line that says how to go on, and at the end what an undisturbed run
 came to, to the last bit. A session that ended by itself all the same was about to, and is counted apart.
 
-How long the report of a stopped run takes is a matter of who else wants the processor, so SIGINT is held against seconds
-of CPU; both clocks are printed.
+How long the report of a stopped run takes is a matter of who else wants the processor, so SIGINT is held against
+seconds of CPU; both clocks are printed.
 """
 
 from __future__ import annotations
