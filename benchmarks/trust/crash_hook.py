@@ -71,7 +71,8 @@ def arm(folder: str, pattern: str, moment: str, nth: int, last_words: str) -> No
         if there and is_it(os.fspath(path), "removed"):
             die(os.fspath(path), None)
 
-    os.fsync, os.replace, os.unlink = dying_sync, dying_replace, dying_unlink
+    for name, door in {"fsync": dying_sync, "replace": dying_replace, "unlink": dying_unlink}.items():
+        setattr(os, name, door)
 
 
 def digest(path: Any) -> str | None:

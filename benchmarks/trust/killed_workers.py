@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -74,6 +75,10 @@ class Tally:
         return Figure("R13", not (faults or self.lost or self.repeated), text, asdict(self), tuple(faults))
 
 
+def _is_later(moment: float, _: Session) -> bool:
+    return time.monotonic() > moment
+
+
 def workers_of(session: Session) -> list[int]:
     """The processes of its workers."""
     return [pid for pid in descendants(session.pid) if b"executors.worker" in _command_of(pid)]
@@ -91,7 +96,7 @@ def search_through_kills(search: TinySearch, run: Path, tally: Tally, chance: ra
     session, seen = search.begin(run), []
     while tally.kills < kills and session.runs_until(lambda _: may_be_killed(run) and len(workers_of(session)) > 0):
         wanted = time.monotonic() + chance.uniform(0.0, 3.0)
-        session.runs_until(lambda _, until=wanted: time.monotonic() > until)
+        session.runs_until(partial(_is_later, wanted))
         if session.code is not None or not may_be_killed(run):
             continue
         before = newest_records(run)
