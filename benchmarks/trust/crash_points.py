@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 import signal
 import sys
@@ -91,6 +92,7 @@ CLAIMS: tuple[Point, ...] = (
     *_points("fence", r"trials/fence\.txt", "written"),
     *_points("claim", r"trials/\d+(\.attempt-\d+)?\.json", "half", "written", "renamed"),
 )
+Groups = Sequence[Sequence[Point]]
 #: How a file is read that the name ends in: what cannot be read raises.
 READERS: dict[str, Callable[[Path], object]] = {
     "model.pt": load_bundle,
@@ -202,15 +204,16 @@ def unreadable(run: Path) -> list[str]:
     return faults
 
 
-def walk_all(search: TinySearch, scratch: Path, times: int, tally: Tally, expected: dict[str, str], seed: int) -> None:
+def walk_all(search: TinySearch, scratch: Path, groups: Groups, times: int, tally: Tally, seed: int) -> None:
     """Runs that die at all points, in another order each, until every point was hit so often."""
+    expected = everything(scratch / "undisturbed")
     chance, runs = random.Random(seed), 0
-    while (missing := _missing(tally, times)) and runs < times + TRIES and not tally.faults:
+    while (missing := _missing(groups, tally, times)) and runs < times + TRIES and not tally.faults:
         run = scratch / f"run{runs}"
         walk = Walk(search, run, tally, chance)
-        for group in POINTS:
+        for place, group in enumerate(groups):
             left = [each for each in group if each in missing]
-            walk.through(left if group is POINTS[0] else chance.sample(left, k=len(left)))
+            walk.through(left if place == 0 else chance.sample(left, k=len(left)))
         if not walk.ended:
             walk.to_the_end()
         runs += 1
@@ -220,14 +223,14 @@ def walk_all(search: TinySearch, scratch: Path, times: int, tally: Tally, expect
             print(f"{run.name}: other {', '.join(other)}", file=sys.stderr, flush=True)
 
 
-def _missing(tally: Tally, times: int) -> list[Point]:
-    return [point for group in POINTS for point in group if tally.deaths.get(point.name, 0) < times]
+def _missing(groups: Groups, tally: Tally, times: int) -> list[Point]:
+    return [point for group in groups for point in group if tally.deaths.get(point.name, 0) < times]
 
 
-def walk_claims(search: TinySearch, run: Path, times: int, tally: Tally, seed: int) -> None:
+def walk_claims(search: TinySearch, run: Path, claims: Sequence[Point], times: int, tally: Tally, seed: int) -> None:
     """One run of trials beside each other that dies where they are claimed, and then ends."""
     walk = Walk(search, run, tally, random.Random(seed))
-    walk.through([point for point in CLAIMS for _ in range(times)])
+    walk.through([point for point in claims for _ in range(times)])
     if not walk.ended:
         walk.to_the_end()
 
@@ -236,21 +239,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where something is wrong."""
     made = parser(__doc__)
     made.add_argument("--times", type=int, default=5, help="deaths at each point")
-    made.add_argument("--no-claims", action="store_true", help="leave out the search with trials beside each other")
+    made.add_argument("--only", default="", help="points whose name this regular expression is found in")
     made.add_argument("--options", default=OPTIONS, help="options for search, in one text")
     options = made.parse_args(arguments)
     tally = Tally()
+    *groups, claims = _chosen(options.only)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         search = tiny_search(scratch, options.options)
         Walk(search, scratch / "undisturbed", tally, random.Random(0)).to_the_end()
         if not tally.faults:
-            walk_all(search, scratch, options.times, tally, everything(scratch / "undisturbed"), options.seed)
-        if not tally.faults and not options.no_claims:
+            walk_all(search, scratch, groups, options.times, tally, options.seed)
+        if not tally.faults and claims:
             beside = TinySearch([*search.options, *shlex.split("--max-parallel 2")])
-            walk_claims(beside, scratch / "claims", options.times, tally, options.seed)
-    points = [point for group in (*POINTS, () if options.no_claims else CLAIMS) for point in group]
+            walk_claims(beside, scratch / "claims", claims, options.times, tally, options.seed)
+    points = [point for group in (*groups, claims) for point in group]
     return conclude(tally.figure(points, options.times), options.json)
+
+
+def _chosen(pattern: str) -> list[tuple[Point, ...]]:
+    """The groups of points, those of claims last, each with the points that are wanted."""
+    return [tuple(point for point in group if re.search(pattern, point.name)) for group in (*POINTS, CLAIMS)]
 
 
 if __name__ == "__main__":
