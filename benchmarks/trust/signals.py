@@ -156,13 +156,14 @@ class Storm:
         self._tally.hit[f"{kind} in {doing}"] = self._tally.hit.get(f"{kind} in {doing}", 0) + 1
         self._tally.seconds.setdefault(kind, []).append(seconds)
         self._tally.cpu.setdefault(kind, []).append(cpu)
-        self._tally.faults += faults_of_leaving(session.said, session.code, KINDS[kind])
-        if session.code == 0:
+        complete = is_complete(run)
+        self._tally.faults += faults_of_leaving(session.said, session.code, KINDS[kind], complete=complete)
+        if complete:
             self._tally.too_late += 1
-            self._end(run, session, looked)
-            return True
-        self._look_at(run, session, KINDS[kind], had_report)
-        return is_complete(run)
+            self._check(run, looked)
+        else:
+            self._look_at(run, session, KINDS[kind], had_report)
+        return complete
 
     def _look_at(self, run: Path, session: Session, sent: Sequence[signal.Signals], had_report: bool) -> None:
         if session.code == -sent[0] and len(sent) == 1:
@@ -170,7 +171,7 @@ class Storm:
         if is_begun(run) and session.code == TOLD[sent[0]] and "go on with: " not in session.said:
             self._tally.faults.append(f"it did not say how to go on: {session.said[-300:]!r}")
         has_report = (run / "report.json").is_file()
-        if sent[0] == signal.SIGTERM and has_report and not had_report and not is_complete(run):
+        if sent[0] == signal.SIGTERM and has_report and not had_report:
             self._tally.faults.append("SIGTERM left a report")
         if sent[0] == signal.SIGINT and has_report and session.code == TOLD[signal.SIGINT]:
             self._tally.reports += 1
@@ -180,6 +181,9 @@ class Storm:
         if session.code != 0:
             self._tally.faults.append(f"a session of {run.name} ended with {session.code}: {session.said[-300:]}")
             return
+        self._check(run, looked)
+
+    def _check(self, run: Path, looked: int) -> None:
         self._tally.runs += 1
         self._tally.faults += faults_of_end(self._search, run, looked)
 
@@ -203,18 +207,19 @@ def told_to_end(session: Session, signals: Sequence[signal.Signals], between: fl
     return time.monotonic() - told, newest - used
 
 
-def faults_of_leaving(said: str, code: int | None, sent: Sequence[signal.Signals]) -> list[str]:
-    """What is wrong with the exit code, and with what was printed."""
-    by_system = code == -sent[0] and (len(sent) > 1 or not said.strip())
-    faults = [] if code in (0, TOLD[sent[0]]) or by_system else [f"{sent}: exit code {code}: {said[-300:]}"]
+def faults_of_leaving(
+    said: str, code: int | None, sent: Sequence[signal.Signals], *, complete: bool = False
+) -> list[str]:
+    """What is wrong with the exit code, and with what was printed, of a session whose run is or is not complete."""
+    by_system = code == -sent[0] and (len(sent) > 1 or complete or not said.strip())
+    told = code == TOLD[sent[0]] or (code == 0 and complete)
+    faults = [] if told or by_system else [f"{sent}: exit code {code}: {said[-300:]}"]
     loud = [word for word in ("Traceback", "Internal error") if word in said]
     return faults + [f"{sent}: it printed {word}: {said[-500:]}" for word in loud]
 
 
 def faults_of_report(run: Path) -> list[str]:
     """What is wrong with the report of a run that was stopped, and with its model."""
-    if is_complete(run):
-        return []  # it was stopped after its search had ended
     reason = json_of(run / "report.json", {}).get("stop_reason")
     faults = [] if reason == "interrupted" else [f"a stopped run says it was stopped by {reason}"]
     try:

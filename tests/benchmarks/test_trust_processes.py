@@ -24,7 +24,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
     [
         (130, [INT], "Stopped: ...", 0),
         (75, [TERM, TERM], "Stopped: ...", 0),
-        (0, [INT], "", 0),
+        (0, [INT], "", 1),
         (-2, [INT], "", 0),
         (-2, [INT, INT], "Stopping tidily", 0),
         (-2, [INT], "Stopping tidily", 1),
@@ -37,6 +37,12 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 )
 def test_how_a_session_left(code: int | None, sent: list[signal.Signals], said: str, faults: int) -> None:
     assert len(signals.faults_of_leaving(said, code, sent)) == faults
+
+
+def test_a_session_whose_run_is_complete_may_end_as_it_likes() -> None:
+    for code in (0, 130, -2):
+        assert signals.faults_of_leaving("Report: ...", code, [INT], complete=True) == []
+    assert signals.faults_of_leaving("Traceback", -2, [INT], complete=True)
 
 
 def test_sessions_that_take_long_to_leave_are_counted_by_the_clock_of_their_signal() -> None:
@@ -56,7 +62,7 @@ def test_the_report_of_a_stopped_run_has_to_say_so_and_to_follow(tmp_path: Path)
     (found,) = signals.faults_of_report(tmp_path)
     assert "cannot be read" in found
     (tmp_path / "report.json").write_text(json.dumps({"stop_reason": "budget"}))
-    assert signals.faults_of_report(tmp_path) == [], "it had ended, and was stopped afterwards"
+    assert "was stopped by budget" in signals.faults_of_report(tmp_path)[0]
 
 
 def record(run: Path, number: int, **changes: Any) -> dict[str, Any]:
