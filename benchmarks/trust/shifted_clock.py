@@ -32,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trust.figure import Figure, conclude, parser
-from trust.tiny_search import OPTIONS, TinySearch, faults_of_end, json_of, spread, tiny_search
+from trust.tiny_search import OPTIONS, TinySearch, faults_of_end, json_of, looked_before, spread, tiny_search
 
 DAY = 86_400
 SEARCH = OPTIONS.replace("--trials 3 --epochs 6", "")
@@ -111,17 +111,25 @@ def shifted(scratch: Path) -> Iterator[WallClock]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def run_with_moves(search: TinySearch, run: Path, clock: WallClock, chance: random.Random, budget: float) -> float:
-    """One run whose clock moves, killed and resumed in half of the cases; the seconds of all its sessions."""
+def run_with_moves(
+    search: TinySearch, run: Path, clock: WallClock, chance: random.Random, budget: float
+) -> tuple[float, int]:
+    """One run whose clock moves, killed and resumed in half of the cases.
+
+    Returns:
+        the seconds of all its sessions, infinity where the last one failed; and how often the session that was killed
+        had looked at the test set.
+    """
     first, second = sorted(chance.uniform(0.05, 0.9) * budget for _ in range(2))
     session = search.begin(run)
     session.runs_until(lambda session: session.seconds >= first)
     clock.move(chance.choice((-1, 1)))
     session.runs_until(lambda session: session.seconds >= second)
-    seconds = 0.0
+    seconds, looked = 0.0, 0
     if chance.random() < 0.5 and session.code is None:
         seconds = session.seconds
         session.kill()
+        looked = looked_before(run)
         clock.move(chance.choice((-1, 1)))
         session = search.begin(run)
     elif chance.random() < 0.5:
@@ -129,7 +137,7 @@ def run_with_moves(search: TinySearch, run: Path, clock: WallClock, chance: rand
     session.runs_until(lambda _: False)
     seconds += session.seconds
     session.wait()
-    return seconds if session.code == 0 else math.inf
+    return seconds if session.code == 0 else math.inf, looked
 
 
 def moves_in(log: Sequence[str]) -> int:
@@ -161,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         search = tiny_search(scratch, f"{options.options} --budget {options.budget:g}s")
         while tally.runs < options.runs and not tally.faults:
             run = scratch / f"run{tally.runs}"
-            took = run_with_moves(search, run, clock, chance, options.budget)
+            took, looked = run_with_moves(search, run, clock, chance, options.budget)
             if math.isinf(took):
                 tally.faults.append(f"{run.name} failed: {run.with_suffix('.log').read_text('utf-8')[-300:]}")
                 break
@@ -170,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tally.resumed += sum(" stage read" in line for line in lines) > 1
             tally.moves += moves_in(lines)
             tally.over.append(took - options.budget)
-            tally.faults += faults_of_times(run, options.budget) + faults_of_end(search, run, 0)
+            tally.faults += faults_of_times(run, options.budget) + faults_of_end(search, run, looked)
             tally.faults += [] if moves_in(lines) else [f"{run.name}: its log shows no clock that moved"]
             print(f"{run.name}: {tally.over[-1]:+.1f} s, {moves_in(lines)} moves", file=sys.stderr, flush=True)
             shutil.rmtree(run)
