@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import pytest
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings
-from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError, RunInUse
 from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report, trials_address
 
 ABOUT = {"data": "/images", "note": "ä"}
@@ -134,8 +135,9 @@ def test_another_process_is_named_and_a_killed_one_frees_the_folder(run: RunDir)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=f"process {holder.pid}"):
+        with pytest.raises(RunInUse, match=f"process {holder.pid}") as caught:
             RunDir.open(run.path)
+        assert caught.value.exit_code == 75
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     RunDir.open(run.path).close()
@@ -159,9 +161,48 @@ def test_a_run_that_cannot_be_opened_is_not_left_locked(run: RunDir) -> None:
 
 
 def test_without_a_note_of_the_owner_it_is_unknown(run: RunDir) -> None:
-    (run.path / ".lock.owner").unlink()
-    with pytest.raises(RunError, match="process unknown"):
+    (run.path / run_dir.OWNER).unlink()
+    with pytest.raises(RunInUse, match="process unknown"):
         RunDir.open(run.path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"12\x1b[2J", b"9" * 10_000])
+def test_a_damaged_note_of_the_owner_is_none(run: RunDir, damage: bytes) -> None:
+    (run.path / run_dir.OWNER).write_bytes(damage)
+    with pytest.raises(RunInUse, match="process unknown"):
+        RunDir.open(run.path)
+
+
+def test_of_two_that_start_in_one_folder_the_second_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one looked before the first made the folder, and has the lock once the first is done."""
+    path, mkdir = tmp_path / "run", Path.mkdir
+
+    def first(self: Path, *args: Any, **options: Any) -> None:
+        if self == path:
+            monkeypatch.undo()
+            RunDir.create(path, Settings(), {"data": "/first"}).close()
+        mkdir(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", first)
+    with pytest.raises(RunError, match="holds a run"):
+        RunDir.create(path, Settings(), {"data": "/second"})
+    assert run_dir.read_about(path) == {"data": "/first"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders have no such modes there")
+def test_a_run_folder_is_its_users_alone_and_one_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        (tmp_path / "shared").mkdir(mode=0o755)
+        for name, mode in (("shared", 0o755), ("new/run", 0o700)):
+            RunDir.create(tmp_path / name, Settings(), ABOUT).close()
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755  # of the folders above it nothing is known
+        assert stat.S_IMODE((tmp_path / "new/run" / run_dir.CONFIG).stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------

@@ -198,7 +198,8 @@ def resume_search(
         moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
 
     Raises:
-        RunError: there is no run, another process works in it, or its data changed.
+        RunError: there is no run, or its data changed.
+        RunInUse: another process works in it.
     """
     run = RunDir.open(path)
     done = run.report

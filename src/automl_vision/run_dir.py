@@ -16,6 +16,9 @@ workers/                  what processes printed that ran trials (only with seve
 looks.json                every look at the test set
 events.log                what happened when
 
+A run folder is made for its user alone (mode 0700), and its files as the umask has them: opening the folder shares the
+run. A folder that was there before keeps its mode.
+
 An inspection leaves inspect.html, split.csv, audit.csv, and evidence.csv: every pair behind the groups.
 """
 
@@ -25,6 +28,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -41,7 +45,7 @@ from pandas.api.types import is_numeric_dtype
 from automl_vision.config import Settings, dump_settings, load_settings
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.split import split_table
-from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError, RunInUse
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
@@ -68,7 +72,10 @@ STUDY = "study.db"
 LOOKS = "looks.json"
 EVENTS = "events.log"
 LOCK = ".lock"
+OWNER = ".lock.owner"
 SPENT = "spent.json"
+
+_PROCESS = re.compile(r"[0-9]{1,20}")
 
 #: What a full disk, a quota and a limit on the size of files say.
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -102,12 +109,15 @@ class RunDir:
 
         Raises:
             RunError: the folder holds something, or cannot be written.
+            RunInUse: another process makes a run there at this moment.
         """
         try:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise _taken(path)
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(path) as lock:
+                if (path / RUN).exists():  # another process made it, and ended, since this one looked
+                    raise _taken(path)
                 write_text(path / CONFIG, dump_settings(settings))
                 write_json(path / RUN, dict(about))
                 return cls(path, lock)
@@ -119,7 +129,8 @@ class RunDir:
         """A run made earlier, to go on with it.
 
         Raises:
-            RunError: there is no run, another process works in it, or the folder cannot be written.
+            RunError: there is no run, or the folder cannot be written.
+            RunInUse: another process works in it.
         """
         if not (path / RUN).is_file() or not (path / CONFIG).is_file():
             raise RunError("there is no run in this folder", value=str(path), fix="give the folder that search printed")
@@ -378,13 +389,13 @@ def _locked(path: Path) -> Iterator[FileLock]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(
+        raise RunInUse(
             "another process works in this run folder",
             value=f"{path} (process {_owner(path)})",
             fix="wait until it ends, or start a run of another name",
         ) from None
     try:
-        write_text(path / f"{LOCK}.owner", str(os.getpid()))
+        write_text(path / OWNER, str(os.getpid()))
         yield lock
     except BaseException:
         lock.release()
@@ -392,5 +403,9 @@ def _locked(path: Path) -> Iterator[FileLock]:
 
 
 def _owner(path: Path) -> str:
-    owner = path / f"{LOCK}.owner"
-    return owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+    """The number of the process that took the lock last."""
+    try:
+        said = (path / OWNER).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return "unknown"
+    return said if _PROCESS.fullmatch(said) else "unknown"
