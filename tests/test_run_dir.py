@@ -59,6 +59,55 @@ def test_an_empty_folder_will_do_and_one_with_anything_in_it_will_not(tmp_path: 
         assert sorted(taken.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        [run_dir.LOCK],
+        [run_dir.LOCK, f"{run_dir.OWNER}.4711.tmp"],
+        [run_dir.LOCK, run_dir.OWNER, f"{run_dir.CONFIG}.4711.tmp"],
+        [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG],
+        [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG, f"{run_dir.RUN}.4711.tmp"],
+    ],
+)
+def test_what_a_process_left_that_was_killed_while_it_made_a_run_is_in_nobodys_way(
+    tmp_path: Path, left: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text("half")
+    made = RunDir.create(folder, Settings(), ABOUT)
+    assert reopened(made).about == ABOUT
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("own", [[run_dir.CONFIG], [run_dir.LOCK, run_dir.CONFIG], [run_dir.LOCK, "notes.tmp"]])
+def test_files_of_the_user_are_not_taken_for_such_leftovers(tmp_path: Path, own: list[str]) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in own:
+        (folder / name).write_text("precious")
+    with pytest.raises(RunError, match="not empty"):
+        RunDir.create(folder, Settings(), ABOUT)
+    assert {each.name: each.read_text() for each in folder.iterdir()} == dict.fromkeys(own, "precious")
+
+
+def test_two_processes_that_make_the_same_run_do_not_write_over_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, locked = tmp_path / "run", run_dir._locked
+
+    def slow(path: Path) -> Any:
+        monkeypatch.setattr(run_dir, "_locked", locked)
+        RunDir.create(path, Settings(), {"data": "/of the faster one"}).close()
+        return locked(path)
+
+    monkeypatch.setattr(run_dir, "_locked", slow)
+    with pytest.raises(RunError, match="holds a run"):
+        RunDir.create(folder, Settings(), ABOUT)
+    assert run_dir.read_about(folder) == {"data": "/of the faster one"}
+
+
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):

@@ -72,7 +72,7 @@ STUDY = "study.db"
 LOOKS = "looks.json"
 EVENTS = "events.log"
 LOCK = ".lock"
-OWNER = ".lock.owner"
+OWNER = f"{LOCK}.owner"
 SPENT = "spent.json"
 
 _PROCESS = re.compile(r"[0-9]{1,20}")
@@ -100,7 +100,7 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, settings: Settings, about: Mapping[str, Any]) -> RunDir:
-        """A new run.
+        """A new run. What a process left that was killed while it made one is no run yet: it is made anew.
 
         Args:
             path: folder to make; it must be missing or empty.
@@ -112,12 +112,13 @@ class RunDir:
             RunInUse: another process makes a run there at this moment.
         """
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not _is_free(path):
                 raise _taken(path)
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(path) as lock:
-                if (path / RUN).exists():  # another process made it, and ended, since this one looked
+                if not _is_free(path):  # another process was faster, and has left
                     raise _taken(path)
+                _sweep(path)
                 write_text(path / CONFIG, dump_settings(settings))
                 write_json(path / RUN, dict(about))
                 return cls(path, lock)
@@ -136,8 +137,7 @@ class RunDir:
             raise RunError("there is no run in this folder", value=str(path), fix="give the folder that search printed")
         try:
             with _locked(path) as lock:
-                for leftover in path.glob(f"*{UNFINISHED}"):
-                    leftover.unlink(missing_ok=True)
+                _sweep(path)
                 return cls(path, lock)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -371,6 +371,29 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
 def how_to_resume(path: Path) -> str:
     """What to type to go on with a run, ready to be pasted into a shell."""
     return f"go on with: automl-vision search --resume {shlex.quote(str(path))}"
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run can be made here: nothing is there, or what is there before a run is, whose process is gone.
+
+    Files are made in this order: the lock, who has it, the settings, what the run works on. With the last one it is
+    a run; until then nobody could resume it, and nothing of anybody's work is in it.
+    """
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        return False
+    names = {each.name for each in path.iterdir() if not _is_unfinished(each.name)}
+    return names in ({LOCK}, {LOCK, OWNER}, {LOCK, OWNER, CONFIG}) or not any(path.iterdir())
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith((OWNER, CONFIG, RUN)) and name.endswith(UNFINISHED)
+
+
+def _sweep(path: Path) -> None:
+    for leftover in path.glob(f"*{UNFINISHED}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _taken(path: Path) -> RunError:
