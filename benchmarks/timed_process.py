@@ -35,9 +35,7 @@ class Ended:
     killed: bool
 
 
-def run_timed(
-    command: Sequence[str], kill_after: float, look: Callable[[int, float], object] | None = None
-) -> Ended:
+def run_timed(command: Sequence[str], kill_after: float, look: Callable[[int, float], object] | None = None) -> Ended:
     """Run a command to its end, or kill its process group (SIGKILL: nothing can be tidied up).
 
     Args:

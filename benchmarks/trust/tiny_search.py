@@ -1,7 +1,7 @@
 """The smallest search that is real, for scripts that kill it, stop it, or shift its clock; and what it came to.
 
-One probe and three fine-tunes of six epochs of the one backbone whose weights come with the package, at 32 pixels, on 60
-drawn images of 64 pixels. The number of trials ends it, so that what it comes to does not depend on the time.
+One probe and three fine-tunes of six epochs of the one backbone whose weights come with the package, at 32 pixels, on
+60 drawn images of 64 pixels. The number of trials ends it, so that what it comes to does not depend on the time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from automl_vision.tensor_file import load_tensors
 from cluster.runs import outcome, this_program
 from stages import ROOT
+from trust.sessions import Session, start_cold, start_forked
 
 OPTIONS = (
     "--trials 3 --epochs 6 --batch-size 8 --resolutions 32 --backbones efficientnet_lite0 --offline --device cpu "
@@ -34,23 +35,51 @@ class TinySearch:
     """How it is called.
 
     Attributes:
-        command: the program.
         options: of `search`, with the data.
+        command: a program that takes the place of this package's, all of whose sessions are cold.
     """
 
-    command: Sequence[str]
     options: Sequence[str]
+    command: Sequence[str] = ()
 
-    def line(self, run: Path, *more: str) -> list[str]:
-        """The command that goes on with a run, or begins it where it was killed before it had made its folder."""
+    def begin(
+        self, run: Path, *, cold: bool = False, first: Callable[..., object] | None = None, of: Any = ()
+    ) -> Session:
+        """The next session of a run: it goes on with it, or begins it where there is nothing to go on with yet.
+
+        Args:
+            run: its folder.
+            cold: a process that imports everything by itself.
+            first: called with `of` in a session that is not cold, before anything else.
+        """
         what = ["--resume", str(run)] if is_begun(run) else [*self.options, "--out", str(run)]
-        return [*self.command, "search", *what, "--quiet", *more]
+        return self._started(["search", *what, "--quiet"], run.with_suffix(".log"), cold, first, of)
+
+    def asked(self, run: Path, *arguments: str) -> Session:
+        """Another command, which has ended."""
+        session = self._started(arguments, run.with_suffix(".asked.log"))
+        session.wait()
+        return session
+
+    def _started(
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        cold: bool = False,
+        first: Callable[..., object] | None = None,
+        of: Any = (),
+    ) -> Session:
+        if cold or self.command:
+            return start_cold([*(self.command or this_program()), *arguments], log)
+        return start_forked(arguments, log, first, *of)
 
 
-def tiny_search(scratch: Path, options: str = OPTIONS, command: str | None = None, data: Path | None = None) -> TinySearch:
+def tiny_search(
+    scratch: Path, options: str = OPTIONS, command: str | None = None, data: Path | None = None
+) -> TinySearch:
     """The search of these options on these images, or on drawn ones, whose decoded images are kept in `scratch`."""
     chosen = ["--data", str(data or drawn(scratch / "data")), "--cache-dir", str(scratch / "cache")]
-    return TinySearch(shlex.split(command) if command else this_program(), [*chosen, *shlex.split(options)])
+    return TinySearch([*chosen, *shlex.split(options)], shlex.split(command or ""))
 
 
 def drawn(folder: Path) -> Path:
@@ -59,6 +88,39 @@ def drawn(folder: Path) -> Path:
     line = [sys.executable, str(maker), str(folder), "--images", "20", "--size", "64"]
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+def faults_of_end(search: TinySearch, run: Path, looked: int) -> list[str]:
+    """What is wrong with a run that came to its end.
+
+    Args:
+        search: how it was called.
+        run: its folder.
+        looked: how often earlier sessions had looked at the test set.
+    """
+    faults = []
+    report = json_of(run / "report.json", {"stop_reason": "no report"})
+    if report["stop_reason"] not in ("trials", "budget", "converged"):
+        faults.append(f"stopped by {report['stop_reason']}")
+    if looks(run) != looked + 1:
+        faults.append(f"{looks(run)} looks at the test set, {looked} by sessions that did not end by themselves")
+    leftovers = [file.name for pattern in ("*.tmp", "*.corrupt") for file in run.rglob(pattern)]
+    if leftovers:
+        faults.append(f"left behind: {', '.join(leftovers)}")
+    verified = search.asked(run, "report", str(run), "--verify")
+    if verified.code:
+        faults.append(f"the report does not follow from the predictions: {verified.said[-300:]}")
+    images = Path(json_of(run / "run.json", {})["data"])
+    one = next(file for file in sorted(images.rglob("*")) if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    predicted = search.asked(run, "predict", str(run / "model.pt"), str(one), "--format", "json")
+    if predicted.code:
+        faults.append(f"the model does not predict: {predicted.said[-300:]}")
+    return faults
+
+
+def looked_before(run: Path) -> int:
+    """Looks at the test set that the next session finds, besides the one that a complete run ended with."""
+    return looks(run) - is_complete(run)
 
 
 def is_begun(run: Path) -> bool:

@@ -360,7 +360,8 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
     """The error for a folder that cannot be written or a full disk."""
     value = f"{path} ({error.strerror or error})"
     if error.errno in NO_ROOM:
-        return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {how_to_resume(path)}")
+        go_on = how_to_resume(path) if (path / RUN).is_file() else "start it again"
+        return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {go_on}")
     return RunError(
         "the output folder cannot be written",
         value=value,
