@@ -144,7 +144,9 @@ def test_a_full_disk_is_told_from_a_closed_folder(tmp_path: Path) -> None:
     full = cannot_write(tmp_path, OSError(28, "No space left on device"))
     closed = cannot_write(tmp_path, OSError(13, "Permission denied"))
     assert (type(full), full.exit_code) == (BudgetExhausted, 5)
-    assert "--resume" in full.fix
+    assert "start it again" in full.fix  # there is nothing to go on with
+    (tmp_path / run_dir.RUN).touch()
+    assert "--resume" in cannot_write(tmp_path, OSError(28, "No space left on device")).fix
     assert (type(closed), closed.exit_code) == (RunError, 2)
 
 
@@ -360,14 +362,15 @@ def test_time_that_makes_no_sense_is_damage(run: RunDir, seconds: str) -> None:
         reopened(run)
 
 
-@pytest.mark.parametrize("damage", ["", "[search", "search = 3", "[search]\nbudgit = '1m'"])
-def test_damaged_settings_are_named_or_are_the_defaults(run: RunDir, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["", "[search", "search = 3", "[search]\nbudgit = '1m'", "[data]\n\n[search]\ntrials = 1\n"]
+)
+def test_damaged_settings_are_named_and_never_taken_for_the_defaults(run: RunDir, damage: str) -> None:
     (run.path / run_dir.CONFIG).write_text(damage)
-    if not damage:
-        assert run.settings == Settings()
-        return
-    with pytest.raises(AutomlVisionError, match=run_dir.CONFIG):
-        _ = run.settings
+    for act in (lambda: run.settings, lambda: run.move({"machine.cluster": ""})):
+        with pytest.raises(AutomlVisionError, match=run_dir.CONFIG):
+            act()
+    assert (run.path / run_dir.CONFIG).read_text() == damage
 
 
 def test_tables_hold_nothing_that_a_spreadsheet_runs():

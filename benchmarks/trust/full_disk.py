@@ -46,7 +46,7 @@ _ROOM = 2_000 * MB
 _NEXT_TO_NOTHING = 8192
 #: Trials of a search, and their epochs: enough for records and checkpoints to be lost.
 OPTIONS = (
-    "--trials 2 --epochs 2 --batch-size 8 --resolutions 32 --backbones efficientnet_lite0 --offline --device cpu "
+    "--trials 1 --epochs 2 --batch-size 8 --resolutions 32 --backbones efficientnet_lite0 --offline --device cpu "
     "--lineage names --threads 1 --no-history"
 )
 #: Of the sizes, this share is small from the start; of the others, room runs out while the search is at work.
@@ -76,6 +76,16 @@ class Tally:
     repeated: int = 0
     again: int = 0
     faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoggedElsewhere(TinySearch):
+    """A search whose output goes to a disk that is not full."""
+
+    logs: Path = Path()
+
+    def _started(self, arguments: Sequence[str], log: Path, *more: Any, **options: Any) -> Session:
+        return super()._started(arguments, self.logs / log.name, *more, **options)
 
 
 class Disk:
@@ -272,7 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = options.parse_args(arguments)
     mounts = not given.no_mount and (arguments is not None or in_own_namespace())
     with tempfile.TemporaryDirectory() as scratch:
-        search = tiny_search(Path(scratch), OPTIONS, given.command)
+        found = tiny_search(Path(scratch), OPTIONS, given.command)
+        search = LoggedElsewhere(found.options, found.command, Path(scratch))
         disk = (Disk if mounts else Limit)(Path(scratch) / "disk")
         try:
             tally = measure(search, disk, given.sizes, given.seed)

@@ -42,7 +42,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from pandas.api.types import is_numeric_dtype
 
-from automl_vision.config import Settings, dump_settings, load_settings
+from automl_vision.config import TABLES, Settings, dump_settings, load_settings
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.split import split_table
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError, RunInUse
@@ -75,6 +75,8 @@ LOCK = ".lock"
 OWNER = f"{LOCK}.owner"
 SPENT = "spent.json"
 
+#: What every file of settings that a run wrote ends with.
+_LAST_TABLE = f"[{list(TABLES)[-1]}]"
 _PROCESS = re.compile(r"[0-9]{1,20}")
 
 #: What a full disk, a quota and a limit on the size of files say.
@@ -153,8 +155,16 @@ class RunDir:
 
     @property
     def settings(self) -> Settings:
-        """The settings that the run was started with."""
-        return load_settings(self.path / CONFIG)
+        """The settings that the run was started with.
+
+        Raises:
+            ConfigError: a value is wrong.
+            RunError: the file was cut off; what is missing would be taken for what was never set.
+        """
+        settings = load_settings(self.path / CONFIG)
+        if _LAST_TABLE not in (self.path / CONFIG).read_text(encoding="utf-8").splitlines():
+            raise _damaged(self.path / CONFIG, f"{_LAST_TABLE} is missing: it was cut off")
+        return settings
 
     def move(self, settings: Mapping[str, Any]) -> None:
         """Keep other values of settings that say where a run works, by dotted name.
@@ -163,6 +173,7 @@ class RunDir:
             ConfigError: a value is wrong.
         """
         if settings:
+            _ = self.settings  # as they are, they have to be whole
             write_text(self.path / CONFIG, dump_settings(load_settings(self.path / CONFIG, settings)))
 
     @property
