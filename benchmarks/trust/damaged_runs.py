@@ -283,12 +283,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--files", type=int, default=1000, help="of each run, at most")
     options.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
     options.add_argument("--commands", default=",".join(COMMANDS), help=f"of {', '.join(COMMANDS)}")
+    options.add_argument("--data", type=Path, help="images (default: sixty that are drawn)")
     options.add_argument("--command", help="the program to measure (default: this package)")
     given = options.parse_args(arguments)
     ways, commands = given.ways.split(","), given.commands.split(",")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
-        search = tiny_search(Path(folder), OPTIONS, given.command)
+        search = tiny_search(Path(folder), OPTIONS, given.command, given.data)
         tally = measure(search, Path(folder), ways, commands, given.files, given.seed)
     return conclude(figure_of(tally), given.json)
 
