@@ -139,6 +139,9 @@ def print_evaluation(found: Evaluation, title: str) -> None:
     if found.figures is not None:
         stdout.print(_figures({"test": found.figures, "validation": None, "baselines": []}, title))
         stdout.print(_classes(found.figures))
+        n, groups = found.figures["n"], found.figures["groups"]
+        if groups < n:
+            stdout.print(f"{n:,} images of {groups:,} originals, which is what the intervals go by.", highlight=False)
     print_drop(found)
     for sentence in _known(found.known, len(found.predictions)):
         stdout.print(sentence, highlight=False)
