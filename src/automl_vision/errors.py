@@ -66,6 +66,10 @@ class WeightsError(UsageError):
     """Pretrained weights are not on this machine and cannot be fetched."""
 
 
+class ResolutionError(UsageError):
+    """A network cannot take images of this size."""
+
+
 class RunError(UsageError):
     """A run folder cannot be written, is in use, or cannot be resumed."""
 

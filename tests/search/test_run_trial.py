@@ -16,6 +16,7 @@ from histories import finetune
 from memory_source import MemorySource
 from torch import nn
 
+from automl_vision.errors import ResolutionError
 from automl_vision.models import head_choice
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.features import OutOfTime
@@ -293,6 +294,18 @@ def test_a_failure_ends_the_trial_and_not_the_run(
 def test_figures_that_are_not_finite_fail_the_trial(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StandIn, "val_loss", staticmethod(lambda epoch: math.inf if epoch == 2 else 1.0))
     assert states(list(runner(Assignment(fresh(), until=6)))) == [(1, "running"), (1, "failed")]
+
+
+def test_a_network_that_cannot_take_so_small_images_is_one_candidate_less(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: TrialRunner, recipe: Recipe) -> None:
+        raise ResolutionError("it cannot take images of so few pixels", value=16)
+
+    monkeypatch.setattr(TrialRunner, "classifier", refuse)
+    (failed,) = runner(Assignment(fresh(), until=6))
+    assert failed.state == "failed"
+    assert "so few pixels: 16" in failed.error
 
 
 def test_a_mistake_in_the_program_is_not_hidden(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import SQUASH, Preprocessing
-from automl_vision.errors import WeightsError
+from automl_vision.errors import ResolutionError, WeightsError
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
@@ -206,8 +206,8 @@ class TrialRunner:
             yield latest.replace(state="paused")
         except TooLittleMemory as error:
             yield from self._failed(latest, str(error), out_of_memory=True)
-        except (TrialFailed, WeightsError) as error:
-            # Weights that cannot be had end this candidate and not the run.
+        except (TrialFailed, WeightsError, ResolutionError) as error:
+            # Weights that cannot be had, and images too small for a network, end this candidate and not the run.
             yield from self._failed(latest, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
