@@ -40,6 +40,7 @@ from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
+from automl_vision.search.trial_check import told_as_damage
 from automl_vision.search.trial_files import HeldOut, TrialFiles, TrialReplaced
 from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
@@ -525,10 +526,13 @@ class TrialRunner:
             self.ranks,
         )
         checkpoint = self.files.load_checkpoint(trial.number)
-        if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:
+        with told_as_damage(self.files.name_of_checkpoint(trial.number)):
+            other = checkpoint is None or Trial.from_dict(checkpoint["trial"]).recipe != recipe
+        if checkpoint is None or other:
             # A checkpoint of another recipe is what a trial left whose record was lost, and its number with it.
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
-        trainer.load_state(checkpoint["trainer"])
+        with told_as_damage(self.files.name_of_checkpoint(trial.number)):
+            trainer.load_state(checkpoint["trainer"])
         known = Trial.from_dict(checkpoint["trial"])
         notes = {**known.notes, **kept_notes(trial)}
         return known.replace(state="running", attempt=trial.attempt, notes=notes), trainer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from automl_vision.training.recipe import Recipe
 from automl_vision.training.sampling import SAMPLINGS, in_blocks
 from automl_vision.training.schedule import SCHEDULES
 from automl_vision.training.shared_statistics import Piece, SharedStatistics, pieces
+from automl_vision.training.state_check import misfit
 
 __all__ = ["EpochResult", "TooLittleMemory", "Trainer", "TrainingData", "TrialFailed"]
 
@@ -315,10 +316,9 @@ class Trainer:
         """Go on from what `state` gave, for the same recipe and data.
 
         Raises:
-            ValueError: the state is of another recipe.
+            ValueError: the state is of another recipe, or holds what `state` does not give; nothing was taken from it.
         """
-        if Recipe.from_dict(state["recipe"]) != self.recipe:
-            raise ValueError("this state belongs to another recipe")
+        self._require_fitting(state)
         self.epoch, self.finished = state["epoch"], state["finished"]
         self._so_far = EpochSoFar.nothing(self.runtime.device)
         if "so_far" in state:  # older ones are of whole epochs
@@ -331,6 +331,19 @@ class Trainer:
         self.micro_batch.size = min(self.micro_batch.size, state["micro_batch"])
         self._validation_seconds = state["validation_seconds"]
         self._scores.load_state(state)
+
+    def _require_fitting(self, state: dict[str, Any]) -> None:
+        """A state comes from a file, and whoever wrote that may have written anything."""
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        images, classes = len(self.data.val_rows), self.data.num_classes
+        try:
+            if Recipe.from_dict(state["recipe"]) != self.recipe:
+                raise ValueError("this state belongs to another recipe")
+            wrong = misfit(state, self.state(), parameters, images, classes, get_args(Finished))
+        except (LookupError, TypeError, AttributeError, OverflowError) as error:
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            raise ValueError(f"this state does not fit: {wrong[:200]}")
 
     @property
     def _learning_rate(self) -> float:
