@@ -213,9 +213,11 @@ def resume_search(
     """
     run = RunDir.open(path)
     done = run.report
-    if done is not None and done["stop_reason"] != "interrupted":
+    with run_dir.as_written(path / run_dir.REPORT_JSON):
+        reason = "interrupted" if done is None else str(done["stop_reason"])
+    if done is not None and reason != "interrupted":
         run.close()
-        tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
+        tell(Note(f"This run is complete (stopped by: {reason}); nothing is left to do."))
         return Run(path, done)
     run.move(moved or {})
     settings = run.settings
