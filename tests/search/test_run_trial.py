@@ -412,6 +412,26 @@ def test_folds_are_dealt_twice_on_few_images_and_where_there_is_time(on_features
     assert late._thoroughness(images.features[:N_TRAIN])[:2] == (5, 1)
 
 
+@pytest.mark.parametrize(
+    ("free", "folds", "rows"),
+    [
+        (None, 5, N_TRAIN),
+        (2 * 40 * 2 * 11 * N_TRAIN, 5, N_TRAIN),
+        (2 * 40 * 2 * 4 * N_TRAIN, 3, N_TRAIN),
+        (2 * 40 * 2 * 3 * 8, 2, 8),
+        (1, 2, 2),
+    ],
+)
+def test_a_probe_keeps_to_the_memory_that_there_is(
+    on_features: Any, monkeypatch: Any, free: int | None, folds: int, rows: int
+) -> None:
+    """Rows times classes: ten of each of ten thousand classes would take more than a hundred gigabytes."""
+    monkeypatch.setattr(run_trial, "available_memory", lambda: free)
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS))
+    notes = probed(runner).notes
+    assert (notes["folds"], notes["trained_on"]) == (folds, rows)
+
+
 def test_an_adopted_head_is_a_model_of_its_own(on_features: Any) -> None:
     runner, images = on_features(*xor(N_TRAIN + N_VAL, dims=DIMS, noise=0.2))
     probe = probed(runner)
