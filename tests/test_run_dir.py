@@ -433,3 +433,49 @@ def test_a_run_folder_cannot_name_just_any_place_for_its_trials(tmp_path: Path) 
     with pytest.raises(RunError, match="damaged"):
         _ = run.trials
     run.close()
+
+
+# --- values of other types, in folders of others --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"note": 1},
+        {"data": 5},
+        {"data": "/d", "drawn": "x"},
+        {"data": "/d", "resize": []},
+        {"data": "/d", "found": True},
+    ],
+)
+def test_facts_of_other_types_are_named(run: RunDir, facts: Any) -> None:
+    (run.path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match=r"run\.json"):
+        _ = run.about
+
+
+@pytest.mark.parametrize(
+    "spent",
+    ['{"seconds": 1, "by_backbone": 5}', '{"seconds": 1, "by_backbone": [1]}', '{"seconds": 9' + "9" * 400 + "}"],
+)
+def test_times_of_other_types_are_named(run: RunDir, spent: str) -> None:
+    (run.path / "spent.json").write_text(spent)
+    with pytest.raises(RunError, match=r"spent\.json"):
+        reopened(run)
+
+
+def test_looks_and_galleries_of_other_types_are_named(run: RunDir) -> None:
+    (run.path / "looks.json").write_text("[1, 2]")
+    with pytest.raises(RunError, match=r"looks\.json"):
+        _ = run.looks
+    (run.path / "gallery.json").write_text('{"total": Infinity, "mistakes": [], "pairs": [], "cut_short": false}')
+    with pytest.raises(RunError, match=r"gallery\.json"):
+        run_dir.read_gallery(run.path)
+
+
+def test_what_reading_values_raises_names_their_file(tmp_path: Path) -> None:
+    for raised in (KeyError("pairs"), TypeError("no list"), OverflowError("too large"), AttributeError("items")):
+        with pytest.raises(RunError, match=r"compared\.json"), run_dir.as_written(tmp_path / "compared.json"):
+            raise raised
+    with pytest.raises(OSError), run_dir.as_written(tmp_path / "compared.json"):
+        raise OSError("the disk is broken, and not the file")

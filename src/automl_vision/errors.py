@@ -67,6 +67,10 @@ class WeightsError(UsageError):
     """Pretrained weights are not on this machine and cannot be fetched."""
 
 
+class ResolutionError(UsageError):
+    """A network cannot take images of this size."""
+
+
 class RunError(UsageError):
     """A run folder cannot be written, or cannot be resumed."""
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 import secrets
@@ -36,6 +35,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -83,6 +83,21 @@ _PROCESS = re.compile(r"[0-9]{1,20}")
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
+#: What run.json may say of a run -> what that has to be. A folder may come from anybody.
+_FACTS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("data", "trials", "fingerprint", "content", "history"), str),
+        **dict.fromkeys(("found", "drawn", "decode_side"), int),
+        **dict.fromkeys(("resize", "plan", "limits"), dict),
+        **dict.fromkeys(("by_shards", "fail_on_leak"), bool),
+    }
+)
+#: Seconds that no run has taken.
+_MOST_SECONDS = 1e12
+#: What values of other types than were written raise in whoever reads them.
+_NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+
 def predictions_file(set_name: str) -> str:
     """Name of the file with the predictions of a set: "test", "val" or "augmented_val"."""
     return f"predictions_{set_name}.csv"
@@ -98,7 +113,9 @@ class RunDir:
         self.path = path
         self._lock = lock
         self._spent_before = _seconds(path / SPENT)
-        self._turns: dict[str, float] = dict(_read_json(path / SPENT, {}).get("by_backbone", {}))
+        with as_written(path / SPENT):
+            by_backbone = _read_json(path / SPENT, {}).get("by_backbone", {})
+            self._turns = {str(name): float(seconds) for name, seconds in by_backbone.items()}
 
     @classmethod
     def create(cls, path: Path, settings: Settings, about: Mapping[str, Any]) -> RunDir:
@@ -266,7 +283,40 @@ def read_about(path: Path) -> dict[str, Any]:
         RunError: the file is damaged.
     """
     facts: dict[str, Any] = _read_json(path / RUN, {})
+    if facts and "data" not in facts:
+        raise _damaged(path / RUN, "it does not say where the images are")
+    wrong = [name for name, kind in _FACTS.items() if name in facts and not _is(facts[name], kind)]
+    if wrong:
+        raise _damaged(path / RUN, f"{wrong[0]} is {type(facts[wrong[0]]).__name__!s}")
     return facts
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Whether a value of JSON is of this type; True is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Whoever reads a file of a run that holds other values than were written tells so, and not that this is a fault.
+
+    Raises:
+        RunError: with the file, in place of what reading its values raised.
+    """
+    try:
+        yield
+    except _NOT_AS_WRITTEN as error:
+        raise _damaged(file, f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def read_compared(path: Path) -> dict[str, Any]:
+    """What comparing pictures told in an earlier session of the run in `path`; empty before.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    told: dict[str, Any] = _read_json(path / COMPARED, {})
+    return told
 
 
 def trials_place(path: Path) -> Place:
@@ -298,6 +348,8 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
         RunError: the file is damaged.
     """
     ledger: list[dict[str, Any]] = _read_json(path / LOOKS, [])
+    if not all(isinstance(each, dict) for each in ledger):
+        raise _damaged(path / LOOKS, "it holds no list of looks")
     return ledger
 
 
@@ -316,8 +368,8 @@ def _read_json(file: Path, default: Any) -> Any:
 
 def _seconds(file: Path) -> float:
     seconds = _read_json(file, {"seconds": 0.0}).get("seconds")
-    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-        raise _damaged(file, f"seconds are {seconds!r}")
+    if not _is(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
+        raise _damaged(file, f"seconds are {str(seconds)[:100]}")
     return float(seconds)
 
 

@@ -56,6 +56,13 @@ _WHY_FENCED = (
 )
 #: The record of an attempt, also one that was set aside.
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.attempt-(\d+))?\.json(?:\.corrupt)?")
+#: What is set aside where it cannot be read: records, and copies of them that somebody made.
+_LIKE_A_RECORD = re.compile(r"\d{6,}(?:\D.*)?\.json", re.DOTALL)
+#: What a process that was killed amid writing leaves: records and the fence, and files of trials.
+_OWN_UNFINISHED = re.compile(
+    rf"(?:\d{{6,}}(?:\.{_ATTEMPT}\d+)?\.json|{re.escape(_FENCE)}|{re.escape(HELD_OUT)}"
+    rf"|\d{{6,}}/(?:{_ATTEMPT}\d+/)?[a-z_]+\.pt)(?:\.[0-9a-z]+)?{re.escape(UNFINISHED)}"
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,8 @@ class TrialFiles:
         trials: dict[int, Trial] = {}
         damaged: list[str] = []
         for file in sorted(self.folder.glob("[0-9]*.json"), key=_by_attempt):
+            if not _LIKE_A_RECORD.fullmatch(file.name):
+                continue  # somebody else's
             trial = _read_record(file)
             if trial is not None:
                 trials[trial.number] = trial
@@ -416,7 +425,9 @@ class TrialFiles:
         if not is_folder(self.folder):
             return  # objects are put whole
         for leftover in self.folder.rglob(f"*{UNFINISHED}"):
-            leftover.unlink(missing_ok=True)
+            # A run of somebody else's may name any folder of ours as the place of its trials.
+            if _OWN_UNFINISHED.fullmatch(leftover.relative_to(self.folder).as_posix()):
+                leftover.unlink(missing_ok=True)
 
 
 def _record_name(number: int, attempt: int = 1) -> str:

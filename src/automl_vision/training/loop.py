@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -526,7 +526,7 @@ class Trainer:
         seed_globals("forward", self.recipe.seed, self.epoch + 1, step, *own)
         total = torch.zeros((), device=self.runtime.device)
         for piece, wanted, share in self._pieces(images, targets, size, whole):
-            with self._statistics(counts=share > 0):
+            with self._statistics(counts=share > 0), self._norms_for(len(piece)):
                 loss = self._loss(piece, wanted) * share
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             total += loss.detach()
@@ -540,9 +540,24 @@ class Trainer:
     def _statistics(self, *, counts: bool) -> AbstractContextManager[object]:
         return SharedStatistics(self.ranks, counts=counts) if self._shares_statistics else nullcontext()
 
+    @contextmanager
+    def _norms_for(self, images: int) -> Iterator[None]:
+        """From one image batch norm learns nothing, and torch refuses if it is one value: it goes by what it knows."""
+        alone = images == 1 and not self._shares_statistics
+        learning = [
+            each for each in self.classifier.modules() if alone and isinstance(each, _BatchNorm) and each.training
+        ]
+        for module in learning:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in learning:
+                module.train()
+
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = self._inputs(images)
-        scores = self._compiled(inputs) if self.forward.takes(inputs) else self._eager(inputs)
+        scores = self._compiled(inputs) if len(images) > 1 and self.forward.takes(inputs) else self._eager(inputs)
         return LOSSES[self.recipe.loss](scores.float(), targets, self.recipe.label_smoothing, self._shares)
 
     def _compiled(self, inputs: torch.Tensor) -> torch.Tensor:
