@@ -32,6 +32,9 @@ _QUALITIES = (82, 60, 35, 15)
 #: Longer side in pixels up to which a thumbnail is kept without loss: in so few, what JPEG adds would be seen.
 TINY_SIDE = 64
 
+#: Pixels above which an image is resized a band at a time.
+_BAND_PIXELS = 4_000_000
+
 Channels = tuple[float, float, float]
 
 
@@ -46,7 +49,7 @@ class Preprocessing:
             its middle is, see `middle_box`.
         interpolation: "bilinear", antialiased.
         decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
-            `decode.draft_scale`; 0: images are decoded wholly.
+            `decode.jpeg_scale`; 0: images are decoded wholly.
 
     Raises:
         ValueError: a value is out of range, or of another type.
@@ -152,22 +155,42 @@ def squares_and_whole(
     """
     if resize not in RESIZES:
         raise ValueError(f"resize must be one of {RESIZES}, got {resize=}")
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if resize == SQUASH:
+        made = _resized(pixels, (*sizes, *whole))
+        return made[: len(sizes)], made[len(sizes) :]
     # Cut before it is resized: no pixel beside the middle has a share in it.
-    shown = image.crop(_middle_edges(*image.size)) if resize == MIDDLE else image
-    return _resized(shown, sizes), _resized(image, whole)
+    return _resized(_middle(pixels), sizes), _resized(pixels, whole)
 
 
-def _resized(image: Image.Image, sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
-    method = INTERPOLATIONS["bilinear"]
+def _resized(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
+    if len(pixels) * pixels.shape[1] > _BAND_PIXELS:
+        return tuple(_resized_by_bands(pixels, size) for size in sizes)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return tuple(np.array(_resampled(image, size, size), dtype=np.uint8) for size in sizes)
+
+
+def _resized_by_bands(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The same pixels with less memory: Pillow keeps four bytes for a pixel.
+
+    It, too, resizes every row by itself first, to whole 8-bit values.
+    """
+    height, width = pixels.shape[:2]
+    rows = max(1, _BAND_PIXELS // width)
+    narrow = np.empty((height, size, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        band = Image.fromarray(np.ascontiguousarray(pixels[top : top + rows]))
+        narrow[top : top + rows] = np.asarray(_resampled(band, size, band.height))
+    return np.array(_resampled(Image.fromarray(narrow), size, size), dtype=np.uint8)
+
+
+def _resampled(image: Image.Image, width: int, height: int) -> Image.Image:
     # No reducing_gap: the two-step shortcut gives other pixels, and these are what every export has to match.
-    resized = (image.resize((size, size), method, reducing_gap=None) for size in sizes)
-    return tuple(np.array(each, dtype=np.uint8) for each in resized)
+    return image.resize((width, height), INTERPOLATIONS["bilinear"], reducing_gap=None)
 
 
-def _middle_edges(width: int, height: int) -> tuple[int, int, int, int]:
-    left, top, side = middle_box(width, height)
-    return left, top, left + side, top + side
+def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    left, top, side = middle_box(pixels.shape[1], pixels.shape[0])
+    return pixels[top : top + side, left : left + side]
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, bytes]:
