@@ -10,17 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from automl_vision.data import preprocess
 from automl_vision.data.preprocess import (
     LEAST_DECODE_SIDE,
-    RESIZES,
     THUMBNAIL_BYTES,
     TINY_SIDE,
     Preprocessing,
     decode_side_of,
     normalize,
     square,
-    squares_and_whole,
     thumbnail,
 )
 
@@ -139,16 +136,3 @@ def test_a_thumbnail_of_a_tiny_image_loses_nothing() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (28, TINY_SIDE, 3), dtype=np.uint8)
     with Image.open(io.BytesIO(thumbnail(pixels, 160)[1])) as small:
         np.testing.assert_array_equal(np.asarray(small), pixels)
-
-
-@pytest.mark.parametrize("resize", RESIZES)
-@pytest.mark.parametrize("shape", [(61, 90), (90, 61), (7, 300), (300, 3), (64, 64)])
-def test_squares_are_the_same_band_by_band(
-    shape: tuple[int, int], resize: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    expected = squares_and_whole(pixels, (8, 32, 100), (16,), resize)
-    monkeypatch.setattr(preprocess, "_BAND_PIXELS", 500)
-    found = squares_and_whole(pixels, (8, 32, 100), (16,), resize)
-    for ours, theirs in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
-        np.testing.assert_array_equal(ours, theirs)

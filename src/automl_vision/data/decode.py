@@ -38,7 +38,8 @@ from PIL import (
 )
 
 from automl_vision.data.files import Place, StoredImage, check_bytes, one_line, read_bytes, read_capped
-from automl_vision.data.pixel_room import PixelRoom
+from automl_vision.data.pixel_room import MAX_PIXELS as MAX_PIXELS
+from automl_vision.data.pixel_room import room_for
 from automl_vision.errors import ImageReadError
 
 #: Formats that are opened, whatever a file is called. All others are refused: EPS would start Ghostscript.
@@ -52,18 +53,11 @@ FORMATS: dict[str, type[Any]] = {
     "PPM": PpmImagePlugin.PpmImageFile,
 }
 
-#: Pixels that are decoded of one image at most.
-MAX_PIXELS = 64_000_000
 #: Pixels of a whole JPEG that is decoded at a fraction: all of it is read, and takes time.
 MAX_READ_PIXELS = 4 * MAX_PIXELS
 
 #: Fractions at which a JPEG can be decoded, the smallest first: 1/8, 1/4, 1/2.
 _DRAFTS = (8, 4, 2)
-
-# Several large images at once decide the peak memory: a pixel takes up to a dozen bytes while it is decoded. Smaller
-# ones need not ask for room.
-_LARGE_PIXELS = 4_000_000
-_room = PixelRoom(MAX_PIXELS)
 
 # Pixels that are converted at once: a conversion takes several times the memory of what it is given.
 _BAND_PIXELS = 2_000_000
@@ -445,9 +439,7 @@ def _decode(image: Image.Image, scale: int = 1) -> DecodedImage:
     _check_pixels(width, height)
     if image.size == whole:
         scale = 1
-    if width * height <= _LARGE_PIXELS:
-        return _decode_checked(image, whole, scale)
-    with _room.held(width * height):
+    with room_for(width * height):
         return _decode_checked(image, whole, scale)
 
 

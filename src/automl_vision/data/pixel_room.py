@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+#: Pixels that are decoded of one image at most, and at once of all that are large.
+MAX_PIXELS = 64_000_000
+#: Images of up to so many pixels need not ask for room.
+SMALL_PIXELS = 4_000_000
 
 
 class PixelRoom:
@@ -31,3 +36,14 @@ class PixelRoom:
             with self._changed:
                 self._taken -= pixels
                 self._changed.notify_all()
+
+
+_room = PixelRoom(MAX_PIXELS)
+
+
+def room_for(pixels: int) -> AbstractContextManager[None]:
+    """Held while an image of so many pixels is decoded or resized, which takes up to a dozen bytes for each.
+
+    Not to be asked for by who holds it.
+    """
+    return _room.held(pixels) if pixels > SMALL_PIXELS else nullcontext()

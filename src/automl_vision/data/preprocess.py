@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from automl_vision.data.pixel_room import room_for
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,9 +33,6 @@ THUMBNAIL_BYTES = 10_000
 _QUALITIES = (82, 60, 35, 15)
 #: Longer side in pixels up to which a thumbnail is kept without loss: in so few, what JPEG adds would be seen.
 TINY_SIDE = 64
-
-#: Pixels above which an image is resized a band at a time.
-_BAND_PIXELS = 4_000_000
 
 Channels = tuple[float, float, float]
 
@@ -155,42 +154,23 @@ def squares_and_whole(
     """
     if resize not in RESIZES:
         raise ValueError(f"resize must be one of {RESIZES}, got {resize=}")
-    if resize == SQUASH:
-        made = _resized(pixels, (*sizes, *whole))
-        return made[: len(sizes)], made[len(sizes) :]
-    # Cut before it is resized: no pixel beside the middle has a share in it.
-    return _resized(_middle(pixels), sizes), _resized(pixels, whole)
+    with room_for(pixels.shape[0] * pixels.shape[1]):
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        # Cut before it is resized: no pixel beside the middle has a share in it.
+        shown = image.crop(_middle_edges(*image.size)) if resize == MIDDLE else image
+        return _resized(shown, sizes), _resized(image, whole)
 
 
-def _resized(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
-    if len(pixels) * pixels.shape[1] > _BAND_PIXELS:
-        return tuple(_resized_by_bands(pixels, size) for size in sizes)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return tuple(np.array(_resampled(image, size, size), dtype=np.uint8) for size in sizes)
-
-
-def _resized_by_bands(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The same pixels with less memory: Pillow keeps four bytes for a pixel.
-
-    It, too, resizes every row by itself first, to whole 8-bit values.
-    """
-    height, width = pixels.shape[:2]
-    rows = max(1, _BAND_PIXELS // width)
-    narrow = np.empty((height, size, 3), dtype=np.uint8)
-    for top in range(0, height, rows):
-        band = Image.fromarray(np.ascontiguousarray(pixels[top : top + rows]))
-        narrow[top : top + rows] = np.asarray(_resampled(band, size, band.height))
-    return np.array(_resampled(Image.fromarray(narrow), size, size), dtype=np.uint8)
-
-
-def _resampled(image: Image.Image, width: int, height: int) -> Image.Image:
+def _resized(image: Image.Image, sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:
+    method = INTERPOLATIONS["bilinear"]
     # No reducing_gap: the two-step shortcut gives other pixels, and these are what every export has to match.
-    return image.resize((width, height), INTERPOLATIONS["bilinear"], reducing_gap=None)
+    resized = (image.resize((size, size), method, reducing_gap=None) for size in sizes)
+    return tuple(np.array(each, dtype=np.uint8) for each in resized)
 
 
-def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    left, top, side = middle_box(pixels.shape[1], pixels.shape[0])
-    return pixels[top : top + side, left : left + side]
+def _middle_edges(width: int, height: int) -> tuple[int, int, int, int]:
+    left, top, side = middle_box(width, height)
+    return left, top, left + side, top + side
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, bytes]:

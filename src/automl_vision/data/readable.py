@@ -1,0 +1,54 @@
+"""How many images cannot be read, and whether what is left is still what was given."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from automl_vision.data.facts import Facts
+from automl_vision.data.manifest import Manifest
+from automl_vision.errors import IMAGE_FAULTS, DataError
+
+if TYPE_CHECKING:
+    from automl_vision.config import DataSettings
+
+#: Above this share it is said while a search runs; the run goes on.
+MANY = 0.05
+_EXAMPLES = 3
+
+
+def too_many_unreadable(manifest: Manifest, facts: Facts, settings: DataSettings) -> DataError | None:
+    """Why these images are not to be used, where more of them cannot be read than `max_unreadable` allows.
+
+    What a table names and is not there does not count where `skip_bad_rows` accepted it.
+    """
+    fault = facts.table["fault"].to_numpy(dtype=object)
+    bad = ~facts.usable
+    if settings.skip_bad_rows:
+        bad &= fault != "missing"
+    count, total = int(bad.sum()), len(manifest)
+    if count <= settings.max_unreadable * total:
+        return None
+    rows = np.flatnonzero(bad)
+    kinds = Counter(fault[rows].tolist()).most_common()
+    details = facts.table["detail"].to_numpy(dtype=object)
+    found = ", ".join(f"{number:,} {kind}" for kind, number in kinds)
+    first = "; ".join(f"{manifest.paths[row]!a} ({fault[row]}: {details[row]})" for row in rows[:_EXAMPLES].tolist())
+    accepted = min(1.0, math.ceil(count / total * 100) / 100)
+    return DataError(
+        "too many images cannot be read",
+        value=f"{count:,} of {total:,} ({count / total:.0%}; at most {settings.max_unreadable:.0%}): {found}. {first}",
+        fix=f"{IMAGE_FAULTS[kinds[0][0]]} (audit.csv lists all of them; inspect --out DIR writes it), or go on without "
+        f"them with --max-unreadable {accepted:g}",
+    )
+
+
+def said_of_unreadable(facts: Facts) -> str:
+    """What is said of images that cannot be read, where they are many; else ""."""
+    count, total = int((~facts.usable).sum()), len(facts)
+    if count <= MANY * total:
+        return ""
+    return f"{count:,} of {total:,} images ({count / total:.0%}) cannot be read and are left out; audit.csv lists them."
