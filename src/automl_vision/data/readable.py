@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Above this share it is said while a search runs; the run goes on.
 MANY = 0.05
-_EXAMPLES = 3
+_LISTED = 10
 
 
 def too_many_unreadable(manifest: Manifest, facts: Facts, settings: DataSettings) -> DataError | None:
@@ -36,13 +36,20 @@ def too_many_unreadable(manifest: Manifest, facts: Facts, settings: DataSettings
     kinds = Counter(fault[rows].tolist()).most_common()
     details = facts.table["detail"].to_numpy(dtype=object)
     found = ", ".join(f"{number:,} {kind}" for kind, number in kinds)
-    first = "; ".join(f"{manifest.paths[row]!a} ({fault[row]}: {details[row]})" for row in rows[:_EXAMPLES].tolist())
+    listed = [f"{manifest.paths[row]!a}: {fault[row]}, {details[row]}" for row in rows[:_LISTED].tolist()]
+    more = [f"... and {count - _LISTED:,} more"] if count > _LISTED else []
     accepted = min(1.0, math.ceil(count / total * 100) / 100)
     return DataError(
         "too many images cannot be read",
-        value=f"{count:,} of {total:,} ({count / total:.0%}; at most {settings.max_unreadable:.0%}): {found}. {first}",
-        fix=f"{IMAGE_FAULTS[kinds[0][0]]} (audit.csv lists all of them; inspect --out DIR writes it), or go on without "
-        f"them with --max-unreadable {accepted:g}",
+        value="\n  - ".join(
+            [
+                f"{count:,} of {total:,} ({count / total:.0%}; at most {settings.max_unreadable:.0%}): {found}",
+                *listed,
+                *more,
+            ]
+        ),
+        fix=f"{IMAGE_FAULTS[kinds[0][0]]}; automl-vision inspect --out DIR lists all of them. Or go on without them: "
+        f"--max-unreadable {accepted:g}",
     )
 
 

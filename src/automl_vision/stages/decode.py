@@ -16,7 +16,6 @@ from automl_vision.data.preparation import (
     limited,
     planned_decode_side,
     prepare,
-    prepare_to_look,
 )
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.readable import said_of_unreadable, too_many_unreadable
@@ -79,7 +78,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
 
 
 def _require_readable(context: RunContext, manifest: Manifest, facts: Facts, store: ImageStore) -> None:
-    """Stop before anything that takes long where too little is left; the list is in the run folder by then.
+    """Stop before anything that takes long where too little is left, and say where it is much.
 
     A run whose sets were dealt already goes on.
 
@@ -89,7 +88,7 @@ def _require_readable(context: RunContext, manifest: Manifest, facts: Facts, sto
     begun = "content" in context.run.about
     refused = None if begun else too_many_unreadable(manifest, facts, context.settings.data)
     if refused is not None:
-        run_dir.write_tables(prepare_to_look(manifest, facts, store, context.settings), context.run.path)
+        store.close()
         raise refused
     if said := said_of_unreadable(facts):
         context.note(said, warning=True)
