@@ -223,8 +223,6 @@ def test_a_search_of_mostly_broken_images_stops_with_the_list(quick, command, tm
     shown = command("inspect", "--data", tmp_path / "data", *BY_NAMES, "--no-cache", "--out", tmp_path / "shown")
     assert shown.code == 2
     assert sum(row["kind"] == "not_an_image" for row in rows(tmp_path / "shown" / "audit.csv")) == 20
-    accepted = command("inspect", "--data", tmp_path / "data", *BY_NAMES, "--max-unreadable", "0.49", "--no-cache")
-    assert accepted.code == 0, accepted.err
 
 
 def test_plain_lines_tell_what_happens_and_what_to_type_next(smoke, quick, command, tmp_path):

@@ -35,19 +35,14 @@ def too_many_unreadable(manifest: Manifest, facts: Facts, settings: DataSettings
     rows = np.flatnonzero(bad)
     kinds = Counter(fault[rows].tolist()).most_common()
     details = facts.table["detail"].to_numpy(dtype=object)
+    share = f"{count:,} of {total:,} ({count / total:.0%}; at most {settings.max_unreadable:.0%})"
     found = ", ".join(f"{number:,} {kind}" for kind, number in kinds)
     listed = [f"{manifest.paths[row]!a}: {fault[row]}, {details[row]}" for row in rows[:_LISTED].tolist()]
     more = [f"... and {count - _LISTED:,} more"] if count > _LISTED else []
     accepted = min(1.0, math.ceil(count / total * 100) / 100)
     return DataError(
         "too many images cannot be read",
-        value="\n  - ".join(
-            [
-                f"{count:,} of {total:,} ({count / total:.0%}; at most {settings.max_unreadable:.0%}): {found}",
-                *listed,
-                *more,
-            ]
-        ),
+        value="\n  - ".join([f"{share}: {found}", *listed, *more]),
         fix=f"{IMAGE_FAULTS[kinds[0][0]]}; automl-vision inspect --out DIR lists all of them. Or go on without them: "
         f"--max-unreadable {accepted:g}",
     )
