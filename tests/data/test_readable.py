@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -20,17 +21,16 @@ from make_smoke_data import make_smoke_data
 
 def scene(faults: list[str]) -> tuple[Manifest, Facts]:
     """Files with the given faults, "" for none."""
-    import numpy as np
-
     count = len(faults)
     paths = tuple(f"a/{number:02d}.jpg" for number in range(count))
-    manifest = Manifest(Path("/data"), paths, np.zeros(count, dtype=np.int64), ("a",))
+    labels = np.arange(count)[::-1] % 2  # the last two are of two classes
+    manifest = Manifest(Path("/data"), paths, labels, ("a", "b"))
     rows = [{**NOTHING_KNOWN, "fault": fault, "detail": fault and "why"} for fault in faults]
     return manifest, Facts(pd.DataFrame(rows, columns=list(FACT_COLUMNS)))
 
 
 @pytest.mark.parametrize(
-    ("bad", "most", "refused"), [(2, 0.2, False), (3, 0.2, True), (10, 0.99, True), (10, 1.0, False), (1, 0.0, True)]
+    ("bad", "most", "refused"), [(2, 0.2, False), (3, 0.2, True), (8, 0.79, True), (8, 0.8, False), (1, 0.0, True)]
 )
 def test_the_share_decides(bad: int, most: float, refused: bool) -> None:
     manifest, facts = scene(["truncated"] * bad + [""] * (10 - bad))
@@ -47,6 +47,11 @@ def test_it_says_how_many_why_which_and_what_to_do() -> None:
     assert "convert or remove it" in error.fix
     assert "--max-unreadable 0.6" in error.fix
     assert too_many_unreadable(manifest, facts, DataSettings(max_unreadable=0.6)) is None, "what it says helps"
+
+
+def test_where_one_class_is_left_dealing_them_says_so() -> None:
+    manifest, facts = scene(["empty"] * 9 + [""])
+    assert too_many_unreadable(manifest, facts, DataSettings()) is None
 
 
 def test_rows_that_were_accepted_as_missing_do_not_count() -> None:

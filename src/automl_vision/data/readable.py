@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Above this share it is said while a search runs; the run goes on.
 MANY = 0.05
 _LISTED = 10
+_FEWEST_CLASSES = 2
 
 
 def too_many_unreadable(manifest: Manifest, facts: Facts, settings: DataSettings) -> DataError | None:
@@ -30,7 +31,8 @@ def too_many_unreadable(manifest: Manifest, facts: Facts, settings: DataSettings
     if settings.skip_bad_rows:
         bad &= fault != "missing"
     count, total = int(bad.sum()), len(manifest)
-    if count <= settings.max_unreadable * total:
+    # Where one class is left at most, dealing them says so, class by class.
+    if count <= settings.max_unreadable * total or len(np.unique(manifest.labels[facts.usable])) < _FEWEST_CLASSES:
         return None
     rows = np.flatnonzero(bad)
     kinds = Counter(fault[rows].tolist()).most_common()
