@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -249,16 +250,22 @@ def make_model(path: Path) -> Path:
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 
-def storm(files: int, through: int, seed: int, folder: Path) -> Figure:
+def storm(files: int, through: int, seed: int, folder: Path, children: int = 1) -> Figure:
     """All files through the doors, and the first ones that came to an end there through the commands."""
     kinds, bounds, tally = seeds(), Bounds(), Tally()
     child = [sys.executable, str(Path(__file__).with_name("image_doors.py")), str(seed)]
-    work = folder / "child"
-    work.mkdir()
-    told, lost = told_by_children(child, range(files), work, bounds)
-    tally.add(told, bounds)
-    tally.add_lost(lost, bounds)
-    said = {line["number"]: line["said"] for line in told if "said" in line}
+
+    def send(part: int) -> tuple[list[dict[str, Any]], list[Lost]]:
+        work = folder / f"child-{part}"
+        work.mkdir()
+        return told_by_children(child, range(files * part // children, files * (part + 1) // children), work, bounds)
+
+    said: dict[int, str] = {}
+    with ThreadPoolExecutor(children) as pool:
+        for told, lost in pool.map(send, range(children)):
+            tally.add(told, bounds)
+            tally.add_lost(lost, bounds)
+            said |= {line["number"]: line["said"] for line in told if "said" in line}
     some = {number: said[number] for number in sorted(said)[:through]}
     if some:
         model, alone = make_model(folder / "model.pt"), Tally()
@@ -281,9 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(__doc__)
     options.add_argument("--files", type=int, default=100_000, help="through the doors")
     options.add_argument("--commands", type=int, default=2_000, help="of them, through inspect, predict and serve")
+    options.add_argument("--children", type=int, default=1, help="child processes side by side")
     given = options.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mutated-images-") as folder:
-        return conclude(storm(given.files, given.commands, given.seed, Path(folder)), given.json)
+        figure = storm(given.files, given.commands, given.seed, Path(folder), given.children)
+        return conclude(figure, given.json)
 
 
 if __name__ == "__main__":
