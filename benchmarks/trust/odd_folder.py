@@ -12,7 +12,6 @@ standard errors of the difference. What has to stop a search is tried by itself.
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import os
 import sys
@@ -44,6 +43,7 @@ from trust.oddities import (
     Expected,
     saved,
 )
+from trust.other_users import as_other_users
 
 MOST_POINTS = 1.0
 #: The ten classes, by digit, as the odd folder calls them.
@@ -62,15 +62,6 @@ CLASSES = (
 #: Digits for pictures that are stored in unusual ways; enough of each kind.
 _SPARE = 200
 _SETS = ("train", "val", "test", "aside")
-#: prctl(2): what lets the first user read whatever is forbidden is taken from a process and all that it starts.
-_CAPBSET_DROP, _READS_ALL = 24, (1, 2)
-_AS_OTHERS = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None)
-if any(libc.prctl({drop}, each, 0, 0, 0) for each in {reads_all}):
-    sys.exit("cannot become like other users")
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 @dataclass
@@ -107,15 +98,6 @@ class Tally:
             "not_as_promised": self.faults,
         }
         return Figure("R10", not faults, "; ".join(said), figures, tuple(faults))
-
-
-def as_other_users() -> list[str] | None:
-    """What to put before a command so that it may not read everything; None where that cannot be had."""
-    if os.geteuid() != 0:
-        return []
-    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "prctl"):
-        return None
-    return [sys.executable, "-c", _AS_OTHERS.format(drop=_CAPBSET_DROP, reads_all=_READS_ALL)]
 
 
 def make_odd(root: Path, ours: Digits, spare: Digits, closed: bool) -> list[Expected]:

@@ -65,6 +65,13 @@ def _with_alpha(image: Image.Image) -> Image.Image:
     return made
 
 
+def _with_a_clear_colour(image: Image.Image) -> bytes:
+    """Its brightest colour is transparent, and so becomes white."""
+    made = image.convert("RGB").quantize(8)
+    colours = np.array(made.getpalette("RGB"), dtype=np.int64).reshape(-1, 3)
+    return saved(made, "PNG", transparency=int(colours.sum(axis=1).argmax()))
+
+
 def _pgm_of_16_bits(image: Image.Image) -> bytes:
     values = (np.asarray(image.convert("L"), dtype=np.uint32) * 257).astype(">u2")
     return b"P5 %d %d 65535\n" % image.size + values.tobytes()
@@ -103,7 +110,7 @@ STORED: Mapping[str, tuple[str, Encode, str]] = {
     "one bit": ("png", lambda image: saved(image.convert("1"), "PNG"), ""),
     "grey and alpha": ("png", lambda image: saved(_with_alpha(image).convert("LA"), "PNG"), ""),
     "colour and alpha": ("png", lambda image: saved(_with_alpha(image), "PNG"), ""),
-    "palette with a clear colour": ("png", lambda image: saved(image.quantize(8), "PNG", transparency=7), ""),
+    "palette with a clear colour": ("png", _with_a_clear_colour, ""),
     "lossless WebP": ("webp", lambda image: saved(image.convert("RGB"), "WEBP", lossless=True), ""),
     "BMP": ("bmp", lambda image: saved(image.convert("RGB"), "BMP"), ""),
     "ending in capitals": ("JPG", lambda image: saved(image.convert("RGB"), "JPEG"), ""),
