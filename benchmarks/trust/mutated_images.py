@@ -107,7 +107,8 @@ class Tally:
         faults = (*self.faults[:_FAULTS_SHOWN], *over, *missing)
         text = (
             f"{files - max(unseen, 0):,} files of {kinds} seeds, {through:,} of them through the commands: "
-            f"{self.crashes} crashes, {self.hangs} over 5 s, {self.foreign} foreign errors, {len(self.faults)} faults in all; "
+            f"{self.crashes} crashes, {self.hangs} over 5 s, {self.foreign} foreign errors, "
+            f"{len(self.faults)} faults in all; "
             f"{self.said['ok']:,} could be read; slowest {self.slowest:.2f} s of processor time; "
             f"peak memory in MB: {', '.join(self._memory().values())}"
         )
