@@ -513,8 +513,9 @@ def figure_of(tally: Tally, grown: Sequence[Growth], seconds: float) -> Figure:
         f"{tally.resumed} searches mended and resumed, {len(tally.completed)} trials of the long search, "
         f"{sum(tally.answers.values())} answers of the server; {growth}; {disk}; {len(wrong)} not as promised"
     )
-    figures = {**asdict(tally), "growth": [asdict(each) for each in grown], "seconds": seconds}
-    figures["completed"] = len(tally.completed)
+    seen = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(tally).items()}
+    seen["completed"] = len(tally.completed)
+    figures = {**seen, "growth": [asdict(each) for each in grown], "seconds": seconds}
     return Figure("R15", not wrong, text, figures, tuple(wrong))
 
 
