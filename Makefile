@@ -1,6 +1,6 @@
 # Everything runs through uv, which makes the environment on first use. `make check` is what CI checks before the tests.
-# Files of tests side by side, one for each core.
-SIDE_BY_SIDE := -n auto --dist loadfile
+# Files of tests side by side, those that take longest first.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help setup format lint types imports security check audit release test-fast test clean
 
