@@ -17,7 +17,7 @@ from pathlib import Path
 STRETCHES = 30
 #: What may be added in an hour, in megabytes and numbers. Shorter times may add as much: what is left of warming up
 #: does not get less by being looked at for less time.
-ALLOWED: dict[str, float] = {"memory": 50.0, "descriptors": 2.0, "threads": 2.0, "weights": 50.0}
+ALLOWED: dict[str, float] = {"memory": 50.0, "descriptors": 2.0, "threads": 2.0}
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Sample:
     Attributes:
         seconds: when, since the beginning of the measurement.
         values: measure -> value: `memory` in megabytes, private and anonymous; how many `descriptors` are open, and
-            `threads` run; whatever else is watched.
+            `threads` run.
     """
 
     seconds: float
-    values: dict[str, float]
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Growth:
         grown: rise of the line over the time that counts.
         seconds: how long that was.
         allowed: how much it may rise.
+        medians: seconds and value of each stretch, for whoever wants to look.
     """
 
     process: str
@@ -53,6 +54,7 @@ class Growth:
     grown: float
     seconds: float
     allowed: float
+    medians: tuple[tuple[float, float], ...] = ()
 
     @property
     def too_much(self) -> bool:
@@ -98,14 +100,16 @@ def growths(
 def _growth(process: str, measure: str, points: Sequence[tuple[float, float]], allowed: float) -> Growth:
     begin, end = points[0][0], points[-1][0]
     tenth = max(len(points) // 10, 1)
+    medians = _medians(points)
     return Growth(
         process=process,
         measure=measure,
         first=statistics.median(value for _, value in points[:tenth]),
         last=statistics.median(value for _, value in points[-tenth:]),
-        grown=slope(_medians(points)) * (end - begin),
+        grown=slope(medians) * (end - begin),
         seconds=end - begin,
         allowed=allowed,
+        medians=tuple(medians),
     )
 
 

@@ -13,8 +13,9 @@ Three things are at work, on noise of 32 pixels in classes that mean nothing, so
 Held means: every fault ended as the table says, with its exit code; every resumed search came to its end with the
 trials that were complete before, and a report that follows from its predictions; the long search completed trials in
 every tenth of the time and came to its end; the server gave every file the answer that it deserves; neither of the two
-grew (growth.py has the rule), nor did the weights and checkpoints of the long search; and what lies outside of run
-folders (caches, temporary files, the history) ends no more than 4 MB above what it was after the first short search.
+grew (growth.py has the rule); the weights and checkpoints of the long search never took more than 24 of the largest of
+them would (twelve trials may wait, the best are kept, a few are being written); and what lies outside of run folders
+(caches, temporary files, the history) ends no more than 4 MB above what it was after the first short search.
 
 The full disk is a file system of its own in memory, which takes root; elsewhere that fault is left out, which is said.
 """
@@ -49,16 +50,18 @@ from trust.figure import Figure, conclude, parser
 from trust.growth import Growth, Sample, growths, look
 
 #: Seconds that anything may take before it counts as hanging, on a machine that others use too.
-PATIENCE = 240.0
+PATIENCE = 600.0
 SAMPLED_EVERY = 3.0
 #: Bytes that caches, temporary files and the history may end above what they were after the first short search.
 DISK_ALLOWED = 4_000_000
+#: Files of weights and checkpoints that a search may keep at once, in units of the largest.
+MOST_WEIGHTS = 24.0
 #: Of the file system that runs full.
 SMALL_DISK = "400m"
 _PLAIN = (
     "--resolutions 32 --backbones efficientnet_lite0 --offline --device cpu --threads 1 --lineage names --refit off"
 )
-LONG = f"{_PLAIN} --trials 100000 --epochs 12 --batch-size 8 --max-parallel 2"
+LONG = f"{_PLAIN} --trials 100000 --epochs 4 --batch-size 8 --max-parallel 2"
 SHORT = f"{_PLAIN} --trials 3 --epochs 3 --batch-size 8"
 _BOUNDARY = b"x-soak"
 _OWN_MOUNTS = "SOAK_HAS_ITS_OWN_MOUNTS"
@@ -76,6 +79,8 @@ class Tally:
         answers: HTTP status -> how often.
         completed: when a trial of the long search was complete, seconds since the beginning.
         disk: bytes outside of run folders after each short search.
+        weights: most that the weights and checkpoints of the long search took at once, in units of the largest of them.
+        weights_bytes: the same in bytes.
         wrong: everything that is not as it should be.
     """
 
@@ -86,6 +91,8 @@ class Tally:
     answers: Counter[int] = field(default_factory=Counter)
     completed: list[float] = field(default_factory=list)
     disk: list[int] = field(default_factory=list)
+    weights: float = 0.0
+    weights_bytes: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -137,7 +144,7 @@ class Place:
 
     def kept_bytes(self) -> int:
         """Bytes of caches, temporary files and the history."""
-        return sum(size_of(self.root / name) for name in ("cache", "tmp", "user-cache", "state"))
+        return sum(sum(sizes_in(self.root / name)) for name in ("cache", "tmp", "user-cache", "state"))
 
     def search(self, out: Path, options: str) -> list[str]:
         """The command line of a new search."""
@@ -149,13 +156,13 @@ class Place:
         return [*self.command, "search", "--resume", str(out), "--quiet"]
 
 
-def size_of(folder: Path, pattern: str = "*") -> int:
-    """Bytes of all files in it that stay long enough to be asked."""
-    total = 0
+def sizes_in(folder: Path, pattern: str = "*") -> list[int]:
+    """Bytes of each file in it that stays long enough to be asked."""
+    sizes = []
     for file in folder.rglob(pattern):
         with suppress(OSError):
-            total += file.lstat().st_size if not file.is_dir() else 0
-    return total
+            sizes += [] if file.is_dir() else [file.lstat().st_size]
+    return sizes
 
 
 def workers_of(pid: int) -> list[int]:
@@ -459,11 +466,12 @@ class Soak:
             sample = look(process.pid, now)
             if sample is not None:
                 self._samples[name].append(sample)
-        long = self.work.place.root / "long"
-        if self._samples["search"]:
-            self._samples["search"][-1].values["weights"] = size_of(long, "*.pt") / 1e6
-        known = len(self.tally.completed)
-        self.tally.completed += [now] * (len(completed(long)) - known)
+        long, tally = self.work.place.root / "long", self.tally
+        tally.completed += [now] * (len(completed(long)) - len(tally.completed))
+        sizes = sizes_in(long / "trials", "*.pt")
+        if sizes:
+            tally.weights = max(tally.weights, sum(sizes) / max(sizes))
+            tally.weights_bytes = max(tally.weights_bytes, sum(sizes))
 
     def _make(self, kind: str, number: int) -> None:
         if kind in ENDINGS and self._short is not None and self._short.is_alive():
@@ -498,6 +506,8 @@ def verdict(tally: Tally, grown: Sequence[Growth], seconds: float) -> list[str]:
     if not grown:
         wrong.append("too few samples to tell whether anything grew")
     wrong += [f"grew: {each}" for each in grown if each.too_much]
+    if tally.weights > MOST_WEIGHTS:
+        wrong.append(f"weights and checkpoints took {tally.weights:.1f} times the largest of them at once")
     if tally.disk and tally.disk[-1] - tally.disk[0] > DISK_ALLOWED:
         wrong.append(f"grew: caches, temporary files and the history, from {tally.disk[0]} to {tally.disk[-1]} bytes")
     return wrong
@@ -511,7 +521,8 @@ def figure_of(tally: Tally, grown: Sequence[Growth], seconds: float) -> Figure:
     text = (
         f"{sum(tally.faults_made.values())} faults of {len(tally.faults_made)} kinds in {seconds / 60:.0f} minutes, "
         f"{tally.resumed} searches mended and resumed, {len(tally.completed)} trials of the long search, "
-        f"{sum(tally.answers.values())} answers of the server; {growth}; {disk}; {len(wrong)} not as promised"
+        f"{sum(tally.answers.values())} answers of the server; {growth}; {disk}, checkpoints at most "
+        f"{tally.weights_bytes / 1e6:.0f} MB; {len(wrong)} not as promised"
     )
     seen = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(tally).items()}
     seen["completed"] = len(tally.completed)
