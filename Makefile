@@ -43,7 +43,7 @@ test: ## all tests
 	uv run pytest $(SIDE_BY_SIDE)
 
 trust-smoke: ## every promise of docs/trust.md in little, in minutes; part of CI
-	uv run python benchmarks/trust/suite.py --size smoke
+	uv run python benchmarks/trust/suite.py --size smoke --at-once 2
 
 trust: ## the same in a quarter of an hour
 	uv run python benchmarks/trust/suite.py --size selection

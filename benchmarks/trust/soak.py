@@ -12,10 +12,11 @@ Three things are at work, on noise of 32 pixels in classes that mean nothing, so
 
 Held means: every fault ended as the table says, with its exit code; every resumed search came to its end with the
 trials that were complete before, and a report that follows from its predictions; the long search completed trials in
-every tenth of the time and came to its end; the server gave every file the answer that it deserves; neither of the two
-grew (growth.py has the rule); the weights and checkpoints of the long search never took more than 24 of the largest of
-them would (twelve trials may wait, the best are kept, a few are being written); and what lies outside of run folders
-(caches, temporary files, the history) ends no more than 4 MB above what it was after the first short search.
+every tenth of the time, but for the first, in which all of this starts, and came to its end; the server gave every file
+the answer that it deserves; neither of the two grew (growth.py has the rule); the weights and checkpoints of the long
+search never took more than 24 of the largest of them would (twelve trials may wait, the best are kept, a few are being
+written); and what lies outside of run folders (caches, temporary files, the history) ends no more than 4 MB above what
+it was after the first short search.
 
 The full disk is a file system of its own in memory, which takes root; elsewhere that fault is left out, which is said.
 """
@@ -492,9 +493,9 @@ class Soak:
 
 
 def tenths_without(completed_at: Sequence[float], seconds: float) -> list[int]:
-    """Tenths of the time, from 1 on, in which no trial was completed."""
+    """Tenths of the time, from 2 on, in which no trial was completed; in the first one all of this starts."""
     seen = {min(int(at / seconds * 10), 9) for at in completed_at}
-    return [number + 1 for number in range(10) if number not in seen]
+    return [number + 1 for number in range(1, 10) if number not in seen]
 
 
 def verdict(tally: Tally, grown: Sequence[Growth], seconds: float) -> list[str]:

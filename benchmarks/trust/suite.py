@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -89,8 +90,101 @@ class Outcome:
     told: Any = None
 
 
-#: In the order in which they are measured. `.ci/run` has done itself, right before, what the smoke leaves out.
-MEASUREMENTS: tuple[Measurement, ...] = ()
+_TRUST = "benchmarks/trust"
+#: In the order in which they are measured. The smoke leaves out what `.ci/run` has done right before (R17, R18), and
+#: what tells nothing in seconds: a cluster that starts, an hour of faults, a clock that moves within a budget.
+MEASUREMENTS: tuple[Measurement, ...] = (
+    Measurement(
+        ("R1", "R3"),
+        f"{_TRUST}/kill_storm.py",
+        Share("--kills 3", 4),
+        Share("--kills 15 --minutes 2", 6),
+        Share("--kills 200", 240),
+    ),
+    Measurement(("R2",), f"{_TRUST}/crash_points.py", None, Share("--times 1 --no-claims", 6), Share("--times 5", 240)),
+    Measurement(
+        ("R4",),
+        "benchmarks/cluster/kill_nodes.py",
+        None,
+        None,
+        Share("--nodes 20 --drivers 10 --minutes 60", 120),
+    ),
+    Measurement(
+        ("R5",),
+        f"{_TRUST}/signals.py",
+        Share("--times 3", 4),
+        Share("--times 10 --minutes 2", 6),
+        Share("--times 100", 240),
+    ),
+    Measurement(
+        ("R6",), f"{_TRUST}/full_disk.py", Share("--sizes 1", 4), Share("--sizes 3", 6), Share("--sizes 30", 240)
+    ),
+    Measurement(
+        ("R6",),
+        f"{_TRUST}/damaged_runs.py",
+        Share("--files 3", 4),
+        Share("--files 10", 6),
+        Share("", 240),
+    ),
+    Measurement(
+        ("R7",),
+        f"{_TRUST}/mutated_images.py",
+        Share("--files 300 --commands 30", 4),
+        Share("--files 5000 --commands 200", 6),
+        Share("", 240),
+    ),
+    Measurement(
+        ("R8",), f"{_TRUST}/mutated_models.py", Share("--files 60", 4), Share("--files 500", 6), Share("", 240)
+    ),
+    Measurement(
+        ("R11",),
+        f"{_TRUST}/corrupt_share.py",
+        Share("--runs 0 --images 200 --width 64 --height 48", 4),
+        Share("--runs 0 --images 1000", 6),
+        Share("", 240),
+    ),
+    Measurement(
+        ("R12",),
+        f"{_TRUST}/many_files.py",
+        Share("--files 20000 --classes 0", 4),
+        Share("--files 200000 --classes 0", 6),
+        Share("", 240),
+    ),
+    Measurement(
+        ("R13",),
+        f"{_TRUST}/killed_workers.py",
+        None,
+        Share("--kills 3 --minutes 2", 6),
+        Share("", 240),
+    ),
+    Measurement(
+        ("R14",),
+        f"{_TRUST}/serve_under_fire.py",
+        None,
+        Share("--minutes 0.5 --quiet-minutes 0.3", 6),
+        Share("--minutes 10", 30),
+    ),
+    Measurement(("R15",), f"{_TRUST}/soak.py", None, Share("--minutes 2 --every 12", 8), Share("--minutes 60", 100)),
+    Measurement(("R16",), f"{_TRUST}/shifted_clock.py", None, Share("--runs 1 --budget 30", 6), Share("", 240)),
+    Measurement(
+        ("R17",),
+        "-m pytest tests/test_golden.py -q -p no:cacheprovider",
+        None,
+        Share("", 4),
+        Share("", 10),
+        writes=False,
+    ),
+    Measurement(("R18",), "checks/banned_calls.py", None, Share("", 2), Share("", 4), writes=False),
+    Measurement(
+        ("R18",),
+        "-m bandit --quiet --recursive src --configfile pyproject.toml",
+        None,
+        Share("", 2),
+        Share("", 4),
+        writes=False,
+    ),
+    Measurement(("R18",), "checks/audit_packages.py", None, Share("", 4), Share("", 30), writes=False),
+)
 
 
 def wanted(size: str, only: Sequence[str], table: Iterable[Measurement] = MEASUREMENTS) -> list[Measurement]:
@@ -111,10 +205,9 @@ def _sorted(targets: Iterable[str]) -> list[str]:
     return sorted(targets, key=lambda target: int(target.removeprefix("R")))
 
 
-def measure(each: Measurement, share: Share, scratch: Path) -> Outcome:
-    """Run one script to its end, or to the end of its time; what it prints goes to stderr."""
-    figures = scratch / "figures.json"
-    figures.unlink(missing_ok=True)
+def measure(each: Measurement, share: Share, figures: Path) -> Outcome:
+    """Run one script to its end, or to the end of its time; what it prints goes to stderr, its figures to a file."""
+    print(f"== {', '.join(each.targets)}: {each.script} {share.options}", file=sys.stderr, flush=True)
     command = [sys.executable, *each.script.split(), *share.options.split()]
     command += ["--json", str(figures)] if each.writes else []
     begun = time.monotonic()
@@ -157,18 +250,13 @@ def _stopped(process: subprocess.Popen[str]) -> str:
     return process.communicate()[0]
 
 
-def measure_all(
-    size: str, chosen: Sequence[Measurement], measured: Callable[[Measurement, Share, Path], Outcome] = measure
-) -> list[Outcome]:
-    """All of them, one after the other, whatever comes of each."""
-    outcomes = []
-    with tempfile.TemporaryDirectory(prefix="trust-") as scratch:
-        for each in chosen:
-            share = each.share(size)
-            assert share is not None
-            print(f"== {', '.join(each.targets)}: {each.script} {share.options}", file=sys.stderr, flush=True)
-            outcomes.append(measured(each, share, Path(scratch)))
-    return outcomes
+def measure_all(size: str, chosen: Sequence[Measurement], at_once: int) -> list[Outcome]:
+    """All of them in their order, some at once, whatever comes of each."""
+    shares = [(each, share) for each in chosen if (share := each.share(size)) is not None]
+    with tempfile.TemporaryDirectory(prefix="trust-") as scratch, ThreadPoolExecutor(at_once) as several:
+        figures = (Path(scratch) / f"{number}.json" for number in range(len(shares)))
+        begun = [several.submit(measure, *each, file) for each, file in zip(shares, figures, strict=True)]
+        return [each.result() for each in begun]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -181,7 +269,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     missed = [target for each in outcomes if not each.held for target in each.targets]
     seconds = sum(each.seconds for each in outcomes)
     verdict = f"missed: {', '.join(dict.fromkeys(missed))}" if missed else "none missed"
-    return "\n".join([*lines, f"{len(outcomes)} measurements in {seconds / 60:.1f} minutes, {verdict}"])
+    return "\n".join([*lines, f"{len(outcomes)} measurements that took {seconds / 60:.1f} minutes, {verdict}"])
 
 
 def main(arguments: Sequence[str] | None = None, measurements: Iterable[Measurement] = MEASUREMENTS) -> int:
@@ -190,6 +278,7 @@ def main(arguments: Sequence[str] | None = None, measurements: Iterable[Measurem
     parser.add_argument("--size", choices=SIZES, default="selection")
     parser.add_argument("--only", default="", help="some targets, with commas between them: R1,R5")
     parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--at-once", type=int, default=1, help="scripts side by side, which disturb each other's times")
     options = parser.parse_args(arguments)
     only = [target.strip() for target in options.only.split(",") if target.strip()]
     try:
@@ -197,7 +286,7 @@ def main(arguments: Sequence[str] | None = None, measurements: Iterable[Measurem
     except ValueError as unknown:
         parser.error(str(unknown))
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    outcomes = measure_all(options.size, chosen)
+    outcomes = measure_all(options.size, chosen, options.at_once)
     if options.json is not None:
         told = {"size": options.size, "began": began, "machine": machine(), "figures": [asdict(e) for e in outcomes]}
         options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

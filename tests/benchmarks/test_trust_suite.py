@@ -78,6 +78,17 @@ def test_what_misses_fails_or_hangs_is_told_and_the_next_one_has_its_turn(
 WRITES = "import pathlib, sys; pathlib.Path(sys.argv[sys.argv.index('--json') + 1]).write_text('{\"held\": true}')"
 
 
+def test_several_at_once_are_told_in_their_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    waits = "import time; time.sleep({}); print('{} held: it waited')"
+    table = [stand_in(tmp_path, f"R{number}", waits.format(1 - number / 10, f"R{number}")) for number in range(1, 6)]
+    began = time.monotonic()
+    assert main(["--size", "smoke", "--at-once", "5"], table) == 0
+    assert time.monotonic() - began < 3.5
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["R1", "R2", "R3", "R4", "R5"]
+    assert all(line.endswith(f"R{number} held: it waited") for number, line in enumerate(lines[:5], start=1))
+
+
 def test_nothing_missed_is_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--size", "full"], [stand_in(tmp_path, "R7", "print('R7 held: all of them')")]) == 0
     assert "1 measurements" in capsys.readouterr().out
@@ -94,7 +105,7 @@ time.sleep(60)
 def test_what_a_stopped_script_had_started_is_stopped_too(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     each = stand_in(tmp_path, "R1", STARTS_ANOTHER.format(file=str(file)), minutes=0.05)
-    outcome = suite.measure(each, each.full or Share("", 1), tmp_path)
+    outcome = suite.measure(each, each.full or Share("", 1), tmp_path / "figures.json")
     assert not outcome.held
     child = int(file.read_text())
     ends = time.monotonic() + 10
