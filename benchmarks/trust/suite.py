@@ -97,7 +97,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         ("R1", "R3"),
         f"{_TRUST}/kill_storm.py",
-        Share("--kills 3", 4),
+        Share("--kills 3", 5),
         Share("--kills 15 --minutes 2", 6),
         Share("--kills 200", 240),
     ),
@@ -112,41 +112,43 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         ("R5",),
         f"{_TRUST}/signals.py",
-        Share("--times 3", 4),
+        Share("--times 3", 5),
         Share("--times 10 --minutes 2", 6),
         Share("--times 100", 240),
     ),
     Measurement(
-        ("R6",), f"{_TRUST}/full_disk.py", Share("--sizes 1", 4), Share("--sizes 3", 6), Share("--sizes 30", 240)
+        ("R6",), f"{_TRUST}/full_disk.py", Share("--sizes 1", 5), Share("--sizes 3", 6), Share("--sizes 30", 240)
     ),
     Measurement(
         ("R6",),
         f"{_TRUST}/damaged_runs.py",
-        Share("--files 3", 4),
-        Share("--files 10", 6),
+        Share("--files 3 --ways cut --commands report,predict", 5),
+        Share("--files 6 --ways cut,garble --commands resume,report,predict", 6),
         Share("", 240),
     ),
     Measurement(
         ("R7",),
         f"{_TRUST}/mutated_images.py",
-        Share("--files 300 --commands 30", 4),
+        Share("--files 300 --commands 30", 5),
         Share("--files 5000 --commands 200", 6),
         Share("", 240),
     ),
     Measurement(
-        ("R8",), f"{_TRUST}/mutated_models.py", Share("--files 60", 4), Share("--files 500", 6), Share("", 240)
+        ("R8",), f"{_TRUST}/mutated_models.py", Share("--files 60", 5), Share("--files 500", 6), Share("", 240)
     ),
+    Measurement(("R9",), f"{_TRUST}/hostile_files.py", Share("--every 8", 5), Share("--every 3", 6), Share("", 240)),
+    Measurement(("R10",), f"{_TRUST}/odd_folder.py", None, Share("--each 20", 6), Share("", 240)),
     Measurement(
         ("R11",),
         f"{_TRUST}/corrupt_share.py",
-        Share("--runs 0 --images 200 --width 64 --height 48", 4),
+        Share("--runs 0 --images 200 --width 64 --height 48", 5),
         Share("--runs 0 --images 1000", 6),
         Share("", 240),
     ),
     Measurement(
         ("R12",),
         f"{_TRUST}/many_files.py",
-        Share("--files 20000 --classes 0", 4),
+        Share("--files 20000 --classes 0", 5),
         Share("--files 200000 --classes 0", 6),
         Share("", 240),
     ),

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from trust import soak
+from trust import soak_faults
 from trust.figure import conclude
 from trust.growth import ALLOWED, Growth, Sample, growths, look, slope
-from trust.soak import Place, Tally, damage_one, faults_in_order, figure_of, held_against, suffer, tenths_without
+from trust.soak import faults_in_order, figure_of, tenths_without
+from trust.soak_faults import Place, Tally, damage_one, held_against, suffer
 
 HOUR = 3600.0
 
@@ -164,7 +165,7 @@ for number in range(3):
 @pytest.fixture
 def suffered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the stand-in suffer; what the tally says then."""
-    monkeypatch.setattr(soak, "PATIENCE", 20.0)
+    monkeypatch.setattr(soak_faults, "PATIENCE", 20.0)
     program = tmp_path / "stand_in.py"
     program.write_text(STAND_IN)
 
