@@ -46,7 +46,7 @@ trust-smoke: ## every promise of docs/trust.md in little, in minutes; part of CI
 	uv run python benchmarks/trust/suite.py --size smoke --at-once 2
 
 trust: ## the same in a quarter of an hour
-	uv run python benchmarks/trust/suite.py --size selection
+	uv run python benchmarks/trust/suite.py --size selection --at-once 2
 
 trust-full: ## the same with the whole counts, in hours
 	uv run python benchmarks/trust/suite.py --size full --json trust.json

@@ -101,7 +101,13 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         Share("--kills 15 --minutes 2", 6),
         Share("--kills 200", 240),
     ),
-    Measurement(("R2",), f"{_TRUST}/crash_points.py", None, Share("--times 1 --no-claims", 6), Share("--times 5", 240)),
+    Measurement(
+        ("R2",),
+        f"{_TRUST}/crash_points.py",
+        Share("--times 1 --only best", 5),
+        Share("--times 1", 8),
+        Share("--times 5", 240),
+    ),
     Measurement(
         ("R4",),
         "benchmarks/cluster/kill_nodes.py",
@@ -112,7 +118,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         ("R5",),
         f"{_TRUST}/signals.py",
-        Share("--times 3", 5),
+        Share("--times 2", 5),
         Share("--times 10 --minutes 2", 6),
         Share("--times 100", 240),
     ),
@@ -122,14 +128,18 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         ("R6",),
         f"{_TRUST}/damaged_runs.py",
-        Share("--files 3 --ways cut --commands report,predict", 5),
+        Share("--files 2 --ways cut --commands report,predict", 5),
         Share("--files 6 --ways cut,garble --commands resume,report,predict", 6),
         Share("", 240),
     ),
     Measurement(
+        ("R6",), f"{_TRUST}/two_at_once.py", Share("--scenes folder", 5), Share("--scenes folder,nap", 6), Share("", 60)
+    ),
+    Measurement(("R6",), f"{_TRUST}/read_only.py", None, Share("--scenes output,run", 6), Share("", 60)),
+    Measurement(
         ("R7",),
         f"{_TRUST}/mutated_images.py",
-        Share("--files 300 --commands 30", 5),
+        Share("--files 150 --commands 12", 5),
         Share("--files 5000 --commands 200", 6),
         Share("", 240),
     ),
