@@ -91,8 +91,9 @@ class Outcome:
 
 
 _TRUST = "benchmarks/trust"
-#: In the order in which they are measured. The smoke leaves out what `.ci/run` has done right before (R17, R18), and
-#: what tells nothing in seconds: a cluster that starts, an hour of faults, a clock that moves within a budget.
+#: In the order in which they are measured. The smoke leaves out what `.ci/run` has done right before (R17, R18), what
+#: tells nothing in seconds (an hour of faults, a clock that moves within a budget, latencies of a crowd on a busy
+#: machine), and what takes minutes to begin (a cluster, two whole searches).
 MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         ("R1", "R3"),
