@@ -14,6 +14,7 @@ trials/ trials.csv        every trial
 study.db                  the same for optuna-dashboard
 workers/                  what processes printed that ran trials (only with several at a time)
 looks.json                every look at the test set
+interrupted-N/            report, card and predictions of a session that was interrupted after N looks
 events.log                what happened when
 
 An inspection leaves inspect.html, split.csv, audit.csv, and evidence.csv: every pair behind the groups.
@@ -66,6 +67,7 @@ WORKERS = "workers"
 TRIALS_CSV = "trials.csv"
 STUDY = "study.db"
 LOOKS = "looks.json"
+INTERRUPTED = "interrupted"
 EVENTS = "events.log"
 LOCK = ".lock"
 SPENT = "spent.json"
@@ -77,6 +79,16 @@ NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 def predictions_file(set_name: str) -> str:
     """Name of the file with the predictions of a set: "test", "val" or "augmented_val"."""
     return f"predictions_{set_name}.csv"
+
+
+#: What a report consists of, and follows from. The first is what the others are looked for by.
+_REPORT_FILES = (
+    REPORT_JSON,
+    REPORT_HTML,
+    MODEL_CARD,
+    GALLERY,
+    *(predictions_file(name) for name in ("test", "val", "augmented_val")),
+)
 
 
 class RunDir:
@@ -207,6 +219,18 @@ class RunDir:
         looks = [*self.looks, entry]
         write_json(self.path / LOOKS, looks)
         return looks
+
+    def put_report_aside(self) -> None:
+        """Move the report of an interrupted session, and what belongs to it, to a folder of its own.
+
+        Called before model.pt is replaced: figures beside a model are of that model or there are none, also after a kill.
+        """
+        left = [self.path / name for name in _REPORT_FILES if (self.path / name).exists()]
+        if left:
+            aside = self.path / f"{INTERRUPTED}-{len(self.looks)}"
+            aside.mkdir(exist_ok=True)
+            for file in left:
+                file.replace(aside / file.name)
 
     def log(self, line: str) -> None:
         """Append one line to the event log."""

@@ -147,8 +147,10 @@ def _card(bundle: Bundle, description: ModelDescription, report: Mapping[str, An
     if bundle.provenance.get("tested") is False:  # the figures of the run are those of another model
         report, body = None, untested_card(bundle, "model.pt", use)
     else:
-        body = model_card(report, use) if report is not None else _short_card(bundle, use)
-    return card_front("timm", ("timm",), report) + body
+        body = ""
+    with told_as_damage(Path(REPORT_JSON)):
+        body = body or (model_card(report, use) if report is not None else _short_card(bundle, use))
+        return card_front("timm", ("timm",), report) + body
 
 
 def _short_card(bundle: Bundle, use: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from automl_vision.data.preparation import read_manifest
 from automl_vision.errors import AutomlVisionError, DataError, RunError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.predictor import Model, Prediction, load
+from automl_vision.report.belonging import run_is_of
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import metrics_section, test_section
 from automl_vision.report.shift import drop_section, own_figures
@@ -252,8 +253,7 @@ def _ledger_with_look(
 ) -> list[dict[str, Any]]:
     run = RunDir.open(model.parent)
     try:
-        same_data = run.about.get("fingerprint") == provenance.get("data_fingerprint")
-        if not same_data or run.looks[: len(before)] != before:
+        if not run_is_of(run.about, _report_beside(model), provenance) or run.looks[: len(before)] != before:
             raise RunError("the model is of another run", value=str(model), fix="leave it in the folder of its run")
         return run.record_look("evaluate, with images of the test set", images)
     finally:
