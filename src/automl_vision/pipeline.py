@@ -167,11 +167,7 @@ def run_search(
     about = {"data": str(absolute_place(data)), **promised, **_trials_elsewhere(settings, path)}
     run = RunDir.create(path, settings, about)
     stop = stop or StopRequest()
-    try:
-        return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
-    except UsageError:
-        run.discard()
-        raise
+    return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
 
 
 def _trials_elsewhere(settings: Settings, path: Path) -> dict[str, str]:
@@ -233,6 +229,9 @@ def _go(context: RunContext) -> Run:
             run = _stages(replace(context, tell=tracking.tell, cluster=cluster))
             tracking.finish(run.report, context.clock.remaining)
             return run
+    except UsageError:
+        context.run.discard()
+        raise
     except TakenAway:
         context.run.note_spent(context.clock.elapsed)
         raise
@@ -414,13 +413,11 @@ def render_again(path: Path) -> Path:
             works there, or the folder cannot be written.
     """
     files = render_run(path)
-    run = RunDir.open(path)  # whoever opens it sweeps files that are half written
     try:
-        write_rendered(path, files)
+        with run_dir.held(path):
+            write_rendered(path, files)
     except OSError as error:
         raise cannot_write(path, error) from None
-    finally:
-        run.close()
     return path / run_dir.REPORT_HTML
 
 
@@ -432,9 +429,11 @@ def verify_run(path: Path) -> list[str]:
         DataError: the predictions cannot be read.
     """
     report = report_of(path)
-    test, validation = (Predictions.from_csv(path / run_dir.predictions_file(name)) for name in ("test", "val"))
+    files = {name: path / run_dir.predictions_file(name) for name in ("test", "val", "augmented_val")}
+    test, validation = (Predictions.from_csv(files[name]) for name in ("test", "val"))
+    augmented = Predictions.from_csv(files["augmented_val"]) if files["augmented_val"].exists() else None
     with told_as_damage(path / run_dir.REPORT_JSON):
-        return [*verify(report, test, validation), *_model_of_another(path, report)]
+        return [*verify(report, test, validation, augmented), *_model_of_another(path, report)]
 
 
 def _model_of_another(path: Path, report: Mapping[str, Any]) -> list[str]:

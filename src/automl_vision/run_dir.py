@@ -30,7 +30,7 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,9 @@ class RunDir:
     Use `create` or `open`; both take the lock, which the kernel frees when the process ends, however it ends.
     """
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, lock: FileLock, *, is_new: bool = False, made_folder: bool = False) -> None:
         self.path = path
+        self._is_new, self._made_folder = is_new, made_folder
         self._lock = lock
         self._spent_before = _seconds(path / SPENT)
         self._turns: dict[str, float] = dict(_read_json(path / SPENT, {}).get("by_backbone", {}))
@@ -118,11 +119,12 @@ class RunDir:
         try:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise _taken(path)
+            made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             with _locked(path) as lock:
                 write_text(path / CONFIG, dump_settings(settings))
                 write_json(path / RUN, dict(about))
-                return cls(path, lock)
+                return cls(path, lock, is_new=True, made_folder=made)
         except OSError as error:
             raise cannot_write(path, error) from None
 
@@ -148,9 +150,21 @@ class RunDir:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove the folder again, unless trials were begun: a run that could not start leaves nothing behind."""
-        if not (self.path / TRIALS).exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what a new run wrote, unless trials were begun: one that could not start leaves nothing behind.
+
+        Called while the folder is held, so that it is nobody else's. A folder that was there before stays, emptied: its
+        mode, its group or a disk that is mounted there are its owner's.
+        """
+        if not self._is_new or (self.path / TRIALS).exists():
+            return
+        for each in self.path.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
+        if self._made_folder:
+            with suppress(OSError):  # another process has begun there
+                self.path.rmdir()
 
     @property
     def settings(self) -> Settings:
@@ -236,6 +250,25 @@ class RunDir:
         """Append one line to the event log."""
         with (self.path / EVENTS).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{now()} {line}\n")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the run in `path`, where there is one, while something is written there.
+
+    Whoever opens a run sweeps files that are half written.
+
+    Raises:
+        RunError: another process works in it, or the folder cannot be written.
+    """
+    if not (path / RUN).is_file():
+        yield
+        return
+    run = RunDir.open(path)
+    try:
+        yield
+    finally:
+        run.close()
 
 
 def read_report(path: Path) -> dict[str, Any] | None:

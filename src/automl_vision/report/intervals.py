@@ -89,6 +89,29 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     return (0.0 if successes <= 0 else float(low[0])), (1.0 if successes >= n else float(high[0]))
 
 
+def grouped_share(hits: Floats, rows: Floats, confidence: float = 0.95) -> Interval:
+    """Score interval of sum(hits) / sum(rows) where rows of one group are one piece of evidence.
+
+    The variance of the ratio is that of the sums of its groups, linearised (Cochran, Sampling Techniques, 3rd edition
+    1977, chapter 10), and goes into Wilson's interval as an effective sample size, as the module docstring says. Where
+    all groups agree there is no variance to see, and each counts as one.
+
+    Args:
+        hits: (G) right answers of each group.
+        rows: (G) answers of each group; groups without any do not count. With one row each it is `wilson`.
+    """
+    hits, rows = hits[rows > 0], rows[rows > 0]
+    n, groups = float(rows.sum()), len(rows)
+    if groups == n:
+        return wilson(float(hits.sum()), n, confidence)
+    share = float(hits.sum()) / n
+    off = hits - share * rows
+    error = math.sqrt(groups / max(groups - 1, 1) * float((off**2).sum())) / n if groups > 1 else 0.0
+    spread = Spread(bias=np.zeros(1), error=np.array([error]))
+    low, high = score_interval(np.array([share]), spread, np.array([n]), np.array([float(groups)]), confidence)
+    return float(low[0]), float(high[0])
+
+
 def cluster_bootstrap(
     metric: str | Metric,
     labels: Ints,

@@ -30,12 +30,12 @@ def model_card(report: Report, use: Sequence[str] = USE) -> str:
         [
             f"# {plain(report['name'])}",
             "",
-            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {report['created']}.",
+            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {plain(str(report['created']))}.",
             "",
             "## Model",
             "",
             f"- backbone: {plain(model['backbone'])}, {model['parameters']:,} parameters",
-            f"- input: {model['resolution']} px",
+            f"- input: {plain(str(model['resolution']))} px",
             f"- classes: {_classes(test['classes'])}",
             f"- probabilities are calibrated (temperature {model['temperature']:.3f}{_fitted_when(report)})",
             "",
@@ -76,7 +76,7 @@ def _once_more(report: Report) -> str:
 
 
 def _costs(report: Report) -> list[str]:
-    known = shipped_line(report)
+    known = plain(shipped_line(report))
     return ["## Costs", "", known, ""] if known else []
 
 
@@ -102,4 +102,5 @@ def _times(count: int) -> str:
 def plain(text: str) -> str:
     """Foreign text on one line, with nothing in it that Markdown or HTML would act on."""
     one_line = "".join(character if character.isprintable() else "�" for character in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)
+    marked = re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)
+    return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", r"\\\1\2", marked)  # forges link bare addresses

@@ -202,7 +202,9 @@ def _checked(figure: object) -> Interval | None:
         return None
     values = [figure.get(key) for key in ("value", "low", "high")]
     shares = [
-        float(each) for each in values if isinstance(each, int | float) and math.isfinite(each) and 0 <= each <= 1
+        float(each)
+        for each in values
+        if isinstance(each, int | float) and 0 <= each <= 1  # neither nan nor infinity is
     ]
     if len(shares) < 3 or not shares[1] <= shares[0] <= shares[2]:
         return None
