@@ -1,17 +1,20 @@
 """Which operators an ONNX file uses, read off its bytes: without the package onnx, and before anything runs them.
 
-The wire format of protocol buffers (https://protobuf.dev/programming-guides/encoding/), and the numbers of the fields in
-onnx.proto. What is read twice in another way by the runtime would be a hole, so that whatever is odd is refused.
+The wire format of protocol buffers (https://protobuf.dev/programming-guides/encoding/), and the numbers of the fields
+in onnx.proto. What the runtime reads in another way would be a hole, so that whatever is odd is refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-#: Operators that compute a tensor of others, each once: all of the default domain but loops, branches, sequences, texts,
-#: pictures and chance. torch's exporter writes a part of them, which part depends on the backbone.
+#: Operators that compute tensors of others, each once: all of the default domain but loops, branches, sequences, texts,
+#: pictures and chance. torch's exporter writes some of them; which depends on the backbone.
 OPERATORS = frozenset(
-    """
+    re.findall(
+        r"\w+",
+        """
     Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
     BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast CastLike Ceil Celu CenterCropPad
     Clip Col2Im Compress Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumProd CumSum DFT
@@ -26,7 +29,8 @@ OPERATORS = frozenset(
     ReverseSequence RoiAlign RotaryEmbedding Round STFT Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid
     Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh
     TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
-    """.split()
+    """,
+    )
 )
 _DOMAINS = frozenset((b"", b"ai.onnx"))
 

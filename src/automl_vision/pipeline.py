@@ -24,7 +24,7 @@ from automl_vision.data.shards.plan import ShardSize
 from automl_vision.data.shards.read import open_source
 from automl_vision.data.shards.verify import Verified
 from automl_vision.data.shards.verify import verify as compare_shards
-from automl_vision.errors import DataError, LeakFound, ProcessLost, RunError, TakenAway, UsageError
+from automl_vision.errors import DataError, LeakFound, ProcessLost, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.place import check_place, place_of

@@ -237,7 +237,8 @@ class RunDir:
     def put_report_aside(self) -> None:
         """Move the report of an interrupted session, and what belongs to it, to a folder of its own.
 
-        Called before model.pt is replaced: figures beside a model are of that model or there are none, also after a kill.
+        Called before model.pt is replaced: figures beside a model are of that model, or there are none; also after a
+        kill.
         """
         left = [self.path / name for name in _REPORT_FILES if (self.path / name).exists()]
         if left:

@@ -1,8 +1,8 @@
 """Text of foreign origin in tables that people open in a spreadsheet, which would run some of it as a formula.
 
 The remedy is an apostrophe before it, as OWASP's page on CSV injection advises; it is taken off again where this
-program reads such a table itself. Where lists are separated by `;`, or the table is pasted, what follows a `;`, a tab or a
-line break within a name is a cell of its own, so that it gets one, too.
+program reads such a table itself. Where lists are separated by `;`, or a table is pasted, what follows a `;`, a tab or
+a line break within a name is a cell of its own, and gets one, too.
 """
 
 from __future__ import annotations

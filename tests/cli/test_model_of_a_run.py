@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 from command import BY_NAMES, assert_harmless, run_command
 
+from automl_vision.bundle import load_bundle
+from automl_vision.config import load_settings
+from automl_vision.events import Event, TrialChanged
+from automl_vision.pipeline import resume_search, run_search
+from automl_vision.stop_request import StopRequest
+
 
 @pytest.fixture(scope="module")
 def smaller(smoke: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,3 +45,36 @@ def test_the_export_of_such_a_run_has_its_figures_and_its_images(smaller: Path, 
     assert "No real images" not in result.out + result.err
     card = (tmp_path / "card" / "README.md").read_text()
     assert "Figures on the test set" in card
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def test_a_run_that_went_on_and_was_killed_has_no_report_of_another_model(
+    smoke: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = load_settings(
+        Path(__file__).parents[1] / "golden" / "run.toml", {"search.trials": 3, "machine.cache_dir": str(cache)}
+    )
+    stop, run = StopRequest(), tmp_path / "run"
+
+    def stopping(event: Event) -> None:
+        stop.requested = (isinstance(event, TrialChanged) and event.trial.state == "complete") or stop.requested
+
+    first = run_search(smoke, settings, out=run, tell=stopping, stop=stop)
+    assert first.interrupted
+    page = (run / "report.html").read_bytes()
+    changes: list[Event] = []
+
+    def killing(event: Event) -> None:
+        changes.extend([event] * isinstance(event, TrialChanged))
+        if len(changes) > 1:  # the model file was replaced after the first
+            raise Killed
+
+    with pytest.raises(Killed):
+        resume_search(run, tell=killing)
+    assert "test" not in load_bundle(run / "model.pt").provenance
+    assert not [name for name in ("report.json", "README.md", "predictions_test.csv") if (run / name).exists()]
+    assert (run / "interrupted-1" / "report.html").read_bytes() == page
+    assert (run / "interrupted-1" / "report.json").exists()

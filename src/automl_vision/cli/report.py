@@ -11,7 +11,6 @@ from automl_vision.cli.paths import require_baseline, require_run, write_or_refu
 from automl_vision.cli.terminal import safe, stderr, stdout
 from automl_vision.errors import AutomlVisionError, UsageError
 
-
 #: What `--verify` says, and no more than it did.
 VERIFIED = (
     "All figures on test and validation images in report.json follow from the saved predictions, bit for bit, and its "

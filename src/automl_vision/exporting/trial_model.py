@@ -96,8 +96,8 @@ def export_trial(order: Order, number: int, tell: Callable[[str], None] = lambda
         raise UsageError(
             "this would replace the model of the run or its card", value=str(out), fix="choose another --out"
         )
-    # It has to lie in the run folder, where the images are found that it is checked with, and under no name that whoever
-    # opens the run would sweep meanwhile.
+    # It has to lie in the run folder, where the images are found that it is checked with, and under no name that is
+    # swept by whoever opens the run meanwhile.
     unfinished = run / f".model-trial-{number}.{os.getpid()}.pt"
     bundle = trial_bundle(run, number)
     try:

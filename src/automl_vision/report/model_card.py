@@ -24,13 +24,14 @@ USE = ("```", "automl-vision predict model.pt IMAGE", "```")
 def model_card(report: Report, use: Sequence[str] = USE) -> str:
     """Markdown from the content of report.json, with how to use the file beside it."""
     test, model, data = report["test"], report["model"], report["data"]
+    created = plain(str(report["created"]))
     accuracy, f1 = test["accuracy"], test["macro_f1"]
     counts = {name: sum(data["class_counts"][name]) for name in ("train", "val")}
     return "\n".join(
         [
             f"# {plain(report['name'])}",
             "",
-            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {plain(str(report['created']))}.",
+            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {created}.",
             "",
             "## Model",
             "",

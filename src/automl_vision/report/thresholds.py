@@ -32,8 +32,8 @@ def by_threshold(validation: Predictions, test: Predictions) -> dict[str, Any]:
 
     Returns:
         `thresholds` (T); `validation` and `test`, each {`n`: images, `answered` (T), `right` (T), `low` (T), `high`
-        (T): 95 % interval of the accuracy of what is answered, images of a group together, None where nothing is; `per_class`: None above
-        `CLASSES`, else `n` (C) images of each class, `answered` (T, C) and `right` (T, C)}.
+        (T): 95 % interval of the accuracy of what is answered, by groups as every figure, None where nothing is;
+        `per_class`: None above `CLASSES`, else `n` (C) images of each class, `answered` (T, C) and `right` (T, C)}.
     """
     return {
         "thresholds": list(THRESHOLDS),

@@ -39,8 +39,8 @@ from automl_vision.stages.costs import Measured
 from automl_vision.stages.costs_section import costs_section, kept_for_export
 from automl_vision.stages.finish import Finished
 from automl_vision.stages.gallery import make_gallery
-from automl_vision.stages.reserve import report_seconds
 from automl_vision.stages.rendering import card_of_run
+from automl_vision.stages.reserve import report_seconds
 from automl_vision.stages.search import Searched
 from automl_vision.stages.test import Looked
 
