@@ -312,7 +312,7 @@ def test_functions_of_its_own_and_bytes_of_nothing_are_refused(proto: Any) -> No
     added.CopyFrom(proto)
     added.functions.append(function)
     for wrong in (added.SerializeToString(), data[:-1], data + b"\x03", data + b"\xff" * 12, data + b"\x00\x00"):
-        with pytest.raises(ValueError, match="it has functions|no ONNX model"):
+        with pytest.raises(ValueError, match=r"it has functions|no ONNX model"):
             check_operators(wrong)
 
 
@@ -330,5 +330,5 @@ REFUSED_OPERATORS = {
 def test_every_operator_of_the_format_is_judged() -> None:
     """What torch's exporter may write for some backbone is allowed, so that no export is refused later."""
     known = {each.name for each in onnx.defs.get_all_schemas_with_history() if each.domain == ""}
-    of_opset = {name for name in known if any(onnx.defs.has(name, "", version) for version in range(1, OPSET + 1))}
+    of_opset = {name for name in known if onnx.defs.has(name, OPSET, "")}
     assert of_opset == {name for name in of_opset if (name in OPERATORS) != (name in REFUSED_OPERATORS)}

@@ -25,6 +25,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from automl_vision.metrics import (
     METRICS,
@@ -93,8 +94,9 @@ def grouped_share(hits: Floats, rows: Floats, confidence: float = 0.95) -> Inter
     """Score interval of sum(hits) / sum(rows) where rows of one group are one piece of evidence.
 
     The variance of the ratio is that of the sums of its groups, linearised (Cochran, Sampling Techniques, 3rd edition
-    1977, chapter 10), and goes into Wilson's interval as an effective sample size, as the module docstring says. Where
-    all groups agree there is no variance to see, and each counts as one.
+    1977, chapter 6), and goes into Wilson's interval as an effective sample size with Student's quantile for as many
+    groups (Korn and Graubard 1998). Where all groups agree there is no variance to see, and each counts as one. Where a
+    few groups are wrong as a whole and a test set may by chance have none of them, no interval can know.
 
     Args:
         hits: (G) right answers of each group.
@@ -106,10 +108,18 @@ def grouped_share(hits: Floats, rows: Floats, confidence: float = 0.95) -> Inter
         return wilson(float(hits.sum()), n, confidence)
     share = float(hits.sum()) / n
     off = hits - share * rows
-    error = math.sqrt(groups / max(groups - 1, 1) * float((off**2).sum())) / n if groups > 1 else 0.0
+    error = (
+        math.sqrt(groups / (groups - 1) * float((off**2).sum())) / n * _few(groups, confidence) if groups > 1 else 0.0
+    )
     spread = Spread(bias=np.zeros(1), error=np.array([error]))
     low, high = score_interval(np.array([share]), spread, np.array([n]), np.array([float(groups)]), confidence)
     return float(low[0]), float(high[0])
+
+
+def _few(groups: int, confidence: float) -> float:
+    """By how much a standard error from so few groups has to be larger: Student's quantile over the normal one."""
+    tail = (1 + confidence) / 2
+    return float(student.ppf(tail, groups - 1)) / NormalDist().inv_cdf(tail)
 
 
 def cluster_bootstrap(
