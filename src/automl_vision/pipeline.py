@@ -45,6 +45,7 @@ from automl_vision.stages.compare import inspected_pictures, pictures_to_compare
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.disk_room import require_room
 from automl_vision.stages.evaluate import Evaluation, evaluate
 from automl_vision.stages.finish import finish
 from automl_vision.stages.impact import impact_of
@@ -201,14 +202,17 @@ def resume_search(
         ranks: the processes that train each model together, of which this is the first.
 
     Raises:
-        RunError: there is no run, another process works in it, or its data changed.
+        RunError: there is no run, or its data changed.
+        RunInUse: another process works in it.
         LeakFound: the split that came with the data leaks.
     """
     run = RunDir.open(path)
     done = run.report
-    if done is not None and done["stop_reason"] != "interrupted":
+    with run_dir.as_written(path / run_dir.REPORT_JSON):
+        reason = "interrupted" if done is None else str(done["stop_reason"])
+    if done is not None and reason != "interrupted":
         run.close()
-        tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
+        tell(Note(f"This run is complete (stopped by: {reason}); nothing is left to do."))
         return Run(path, done)
     run.move(moved or {})
     settings = run.settings
@@ -262,9 +266,12 @@ def _stages(context: RunContext) -> Run:
             manifest = read(context)
         with context.stage("plan"):
             runtime, plan = plan_run(context, manifest)
+            require_room(context, plan, len(manifest), len(manifest.class_names))
         prepared = decode_and_check(context, manifest, plan, runtime)
         try:
             _check_leaks(context, prepared)
+            # Decoded images may have taken what there was.
+            require_room(context, plan, len(manifest), len(manifest.class_names), warn=True)
             prepared = choose_resize(context, prepared, plan, runtime)
             return Run(context.run.path, _from_data_to_report(context, prepared, plan, runtime))
         finally:

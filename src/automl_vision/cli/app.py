@@ -92,9 +92,9 @@ def program() -> NoReturn:
 
 def main() -> None:
     """Run a command; an error becomes two lines and an exit code, never a traceback."""
-    settle_process()
-    keep_compiled_code_private()
     try:
+        settle_process()
+        keep_compiled_code_private()
         code = _application(sys.argv[1:])(standalone_mode=False)
     except AutomlVisionError as error:
         _show(error)

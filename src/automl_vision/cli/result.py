@@ -251,7 +251,7 @@ def _print_next(run: Run) -> None:
     trials = run.report["trials"]["total"]
     stdout.print(
         f"\n{seconds_text(total)}{of_budget}, {trials} trial{'s' * (trials != 1)}: "
-        f"{ENDINGS[run.report['stop_reason']]}.",
+        f"{ENDINGS.get(run.report['stop_reason'], safe(run.report['stop_reason']))}.",
         style="dim",
         highlight=False,
     )
