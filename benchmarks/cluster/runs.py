@@ -46,7 +46,7 @@ def outcome(run: Path) -> str:
     """A checksum of all that does not depend on the machine: recipes, figures of every epoch, kept weights."""
     digest = hashlib.blake2b(digest_size=8)
     for number, record in records(run).items():
-        digest.update(json.dumps([number, _timeless(record)], sort_keys=True).encode())
+        digest.update(json.dumps([number, timeless(record)], sort_keys=True).encode())
         best = run / "trials" / f"{number:06d}" / "best.pt"
         if best.is_file():
             weights = load_tensors(best)["weights"]
@@ -56,10 +56,11 @@ def outcome(run: Path) -> str:
     return digest.hexdigest()
 
 
-def _timeless(value: Any) -> Any:
+def timeless(value: Any) -> Any:
+    """A record, or a part of it, without what depends on the machine."""
     if isinstance(value, Mapping):
-        return {key: _timeless(each) for key, each in value.items() if key not in _OF_THE_MACHINE}
-    return [_timeless(each) for each in value] if isinstance(value, list) else value
+        return {key: timeless(each) for key, each in value.items() if key not in _OF_THE_MACHINE}
+    return [timeless(each) for each in value] if isinstance(value, list) else value
 
 
 def ranks_of(run: Path) -> dict[int, int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_vision.tensor_file import load_tensors
-from cluster.runs import outcome, this_program
+from cluster.runs import records, this_program, timeless
 from stages import ROOT
 from trust.sessions import Session, start_cold, start_forked
 
@@ -162,9 +162,10 @@ def last_stage(lines: Sequence[str]) -> str:
 def everything(run: Path) -> dict[str, str]:
     """What a run came to that does not depend on the machine and the hour, by its name: checksums.
 
-    Trials with the figures of every epoch and the weights that are kept, the model, and the predictions.
+    Trials with the figures of every epoch and the weights that are kept, the model, and the predictions. Which trial
+    came first does not count: recipes that promise as much start in the order of what they cost, which is measured.
     """
-    found = {"trials": outcome(run)}
+    found = {"trials": _trials(run)}
     found |= {file.name: _digest(file.read_bytes()) for file in sorted(run.glob("predictions_*.csv"))}
     model = run / "model.pt"
     return {**found, "model": _model(load_tensors(model))} if model.is_file() else found
@@ -175,14 +176,30 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[s
     return sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
 
 
+def _trials(run: Path) -> str:
+    """A checksum of all of them, whatever their numbers."""
+    each = []
+    for number, record in records(run).items():
+        told = json.dumps({**timeless(record), "number": 0}, sort_keys=True)
+        best = run / "trials" / f"{number:06d}" / "best.pt"
+        each.append(told + (_of_states(load_tensors(best)["weights"]) if best.is_file() else ""))
+    return _digest("\n".join(sorted(each)).encode())
+
+
+def _of_states(*states: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for state in states:
+        for name in sorted(state):
+            digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _model(content: Mapping[str, Any]) -> str:
     meta = json.loads(content["meta"])
     known = [{key: each.get(key) for key in _OF_THE_MODEL} for each in (meta, *meta["others"])]
-    digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8)
-    for states in (content["state_dict"], *content.get("others", {}).values()):
-        for name in sorted(states):
-            digest.update(name.encode() + states[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return _digest(json.dumps(known, sort_keys=True).encode()) + _of_states(
+        content["state_dict"], *content.get("others", {}).values()
+    )
 
 
 def _digest(content: bytes) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from trust import killed_workers, shifted_clock, signals
 from trust.shifted_clock import DAY, faults_of_times, moves_in, shifted
+from trust.tiny_search import differences, everything
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
@@ -135,3 +136,17 @@ def test_times_that_cannot_be_and_other_ends_are_noticed(tmp_path: Path) -> None
     tally = shifted_clock.Tally(runs=1, over=[61.0])
     assert not tally.figure(1, 45.0).held
     assert shifted_clock.Tally(runs=1, over=[59.0]).figure(1, 45.0).held
+
+
+def test_runs_are_the_same_whichever_trial_came_first(tmp_path: Path) -> None:
+    def made(name: str, *losses: float, seconds: float = 1.0) -> dict[str, str]:
+        run = tmp_path / name
+        run.mkdir()
+        for number, loss in enumerate(losses):
+            record(run, number, epochs=[{"epoch": 1, "val_loss": loss, "seconds": seconds}])
+        return everything(run)
+
+    expected = made("a", 0.5, 0.25)
+    assert differences(expected, made("b", 0.25, 0.5, seconds=2.0)) == []
+    assert differences(expected, made("c", 0.5, 0.25000001)) == ["trials"]
+    assert differences(expected, made("d", 0.5)) == ["trials"]
