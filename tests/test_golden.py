@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import lzma
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,6 +111,25 @@ def test_its_report_is_rendered(run: Path) -> None:
     assert page.startswith("<!doctype html>")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert all(name in page for name in report["test"]["classes"])
+
+
+def test_a_page_that_cannot_be_written_is_told_with_its_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anywhere, so that a folder without permissions would not do."""
+    before = (run / "report.html").read_bytes() if (run / "report.html").exists() else None
+
+    def refuse(number: int) -> None:
+        def write(file: Path, _: str) -> None:
+            raise OSError(number, os.strerror(number), str(file))
+
+        monkeypatch.setattr("automl_vision.pipeline.write_text", write)
+
+    refuse(errno.EACCES)
+    with pytest.raises(RunError, match=r"report\.html \(Permission denied\)"):
+        render_again(run)
+    refuse(errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        render_again(run)
+    assert ((run / "report.html").read_bytes() if (run / "report.html").exists() else None) == before
 
 
 def test_its_figures_follow_from_its_predictions(run: Path) -> None:

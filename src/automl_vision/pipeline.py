@@ -418,13 +418,24 @@ def render_again(path: Path) -> Path:
     """Render report.html of a run from its report.json, with looks at the test set that came after it.
 
     Raises:
-        RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
+        RunError: there is no run with a report in this folder, the report is not as a search leaves it, or the folder
+            cannot be written.
+        OSError: the disk is full.
     """
     report, gallery = _report_of(path), run_dir.read_gallery(path)
     with _told_as_damage(path):
         told = with_ledger(report, run_dir.read_looks(path))
         page = render_html(told, draw_plots(told), gallery)
-    write_text(path / run_dir.REPORT_HTML, page)
+    try:
+        write_text(path / run_dir.REPORT_HTML, page)
+    except OSError as error:
+        if error.errno in run_dir.NO_ROOM:
+            raise  # of the disk, and said so
+        raise RunError(
+            "the page cannot be written",
+            value=f"{path / run_dir.REPORT_HTML} ({error.strerror or error})",
+            fix="fix the permissions of the run folder, or render a copy of it",
+        ) from None
     return path / run_dir.REPORT_HTML
 
 
