@@ -33,7 +33,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("src/automl_vision/exporting/to_torchscript.py", "TID251"): (
         "torch.jit.load: of bytes that this process wrote a moment ago in a folder of its own, to compare them"
     ),
-    ("src/automl_vision/tensor_file.py", "S403"): "pickletools tells the opcodes of a pickle, and obeys none",
+    ("src/automl_vision/tensor_program.py", "S403"): "pickletools tells the opcodes of a pickle, and obeys none",
     ("src/automl_vision/models/weights.py", "S615"): (
         "hf_hub_download without a revision: the newest weights of a backbone, by name; they are tensors and cannot run"
     ),

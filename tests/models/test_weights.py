@@ -22,6 +22,7 @@ from automl_vision.models.weights import (
     find_weights,
     hub_reachable,
     load_weights,
+    read_weights,
     require_weights,
     weights_here,
 )
@@ -145,6 +146,24 @@ def test_a_damaged_file_is_a_weights_error(tmp_path: Path, content: bytes, suffi
     assert source is not None
     with pytest.raises(WeightsError):
         load_weights(source, backbone(TINY))
+
+
+def test_a_tensor_that_the_file_does_not_hold_is_no_weight(tmp_path: Path) -> None:
+    """By its strides one number passes for a million millions; whoever copied them would fill the memory."""
+    file = tmp_path / "wide.pth"
+    torch.save({"conv_stem.weight": torch.ones(1).expand(10**12)}, file)
+    with pytest.raises(WeightsError, match="more than weights"):
+        read_weights(file)
+    torch.save({"conv_stem.weight": torch.eye(3).to_sparse()}, file)
+    with pytest.raises(WeightsError):
+        read_weights(file)
+
+
+def test_names_of_gigabytes_are_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "wide.safetensors"
+    file.write_bytes((90 << 20).to_bytes(8, "little") + b" " * 1000)
+    with pytest.raises(WeightsError, match="names take"):
+        read_weights(file)
 
 
 def test_another_networks_weights_are_refused(tiny_state: dict[str, torch.Tensor]) -> None:

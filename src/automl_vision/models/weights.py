@@ -24,6 +24,8 @@ from automl_vision.tensor_file import load_tensors_of_others
 #: Files of a repository on the hub that can hold weights, the safe one first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_TIMEOUT_SECONDS = 2.0
+#: Bytes of the names and shapes at the head of a .safetensors file; a network of a thousand tensors has 100 thousand.
+_LARGEST_HEAD = 16 << 20
 
 #: Installed packages that carry weights: timm name -> (module, class with `get_model_file_path`).
 PACKAGES: dict[str, tuple[str, str]] = {
@@ -246,6 +248,10 @@ def transport_errors() -> tuple[type[BaseException], ...]:
 def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
+    with path.open("rb") as file:
+        head = int.from_bytes(file.read(8), "little")
+    if head > _LARGEST_HEAD:
+        raise ValueError(f"it says that its names take {head} bytes")
     return load_file(path)
 
 
@@ -255,9 +261,16 @@ def _state_dict_in(content: object, path: Path) -> StateDict:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise WeightsError("this file holds no weights", value=path, fix="save a state dict: name -> tensor")
-    if not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not all(_is_weight(value) for value in content.values()):
         raise WeightsError("this file holds more than weights", value=path, fix="save a state dict: name -> tensor")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _is_weight(value: object) -> bool:
+    """Whether it is a tensor that the file really holds: by its strides, one number may pass for a million millions."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _by_position(weights: StateDict, row: Backbone) -> StateDict:
