@@ -41,12 +41,14 @@ class Grammar:
         reusable: kinds of values that it may name again as often as it likes.
         reuses: how often it may name any others again.
         changes: whether it may set attributes of what it made, and call `OrderedDict` with something in it.
+        protocols: of pickles; torch writes the second, and warns of those that it does not know.
     """
 
     callables: re.Pattern[str]
     reusable: frozenset[str]
     reuses: int = 0
     changes: bool = False
+    protocols: tuple[int, ...] = (2,)
 
 
 #: Of the files that this package writes: no container is named twice.
@@ -66,6 +68,7 @@ OTHERS = Grammar(
     frozenset((_ATOM, _FLAT, _CONTAINER)),
     reuses=40,
     changes=True,
+    protocols=(2, 3),
 )
 
 
@@ -86,6 +89,7 @@ def program_fault(program: bytes | IO[bytes], grammar: Grammar) -> str:
         reused += opcode.name in _USE_AGAIN and follower.top not in grammar.reusable
         fault = _first(
             {
+                "the index is of another protocol": opcode.name == "PROTO" and argument not in grammar.protocols,
                 "the index is too long": count > LARGEST_PROGRAM,
                 "it would run foreign code": opcode.name == "GLOBAL" and not grammar.callables.fullmatch(str(argument)),
                 "it would change what was made": opcode.name in _CHANGE and not grammar.changes,
