@@ -146,7 +146,7 @@ def edit_archive(rng: random.Random, data: bytes, other: bytes) -> bytes:
     at = rng.randrange(len(records))
     name, content = records[at]
     root = name.split("/")[0]
-    strangers = records_of(other) if zipfile.is_zipfile(io.BytesIO(other)) else records
+    strangers = records_of(other if zipfile.is_zipfile(io.BytesIO(other)) else data)
     edits: tuple[Callable[[], bytes], ...] = (
         lambda: zipped([*records[:at], *records[at + 1 :]]),
         lambda: zipped([*records, records[at]]),
@@ -158,7 +158,7 @@ def edit_archive(rng: random.Random, data: bytes, other: bytes) -> bytes:
         lambda: zipped(
             [
                 *records[:at],
-                (rng.choice((f"../{name}", f"/{name}", name.upper(), "x", "")), content),
+                (rng.choice((f"../{name}", f"/{name}", name.upper(), "x")), content),
                 *records[at + 1 :],
             ]
         ),
@@ -202,10 +202,9 @@ def edit_program(rng: random.Random, data: bytes, other: bytes) -> bytes:
     records = dict(records_of(data))
     name = next(each for each in records if each.endswith("data.pkl"))
     program = records[name]
+    strangers = dict(records_of(other if zipfile.is_zipfile(io.BytesIO(other)) else data))
     edit = rng.choice((flip, replace_byte, insert, delete, splice, numbers))
-    changed = (
-        rng.choice(PROGRAMS) if rng.random() < 0.4 else edit(rng, program, dict(records_of(other)).get(name, program))
-    )
+    changed = rng.choice(PROGRAMS) if rng.random() < 0.4 else edit(rng, program, strangers.get(name, program))
     if rng.random() < 0.2:  # Python's reader finds the sound one behind it
         return zipped(list({**records, name: changed.ljust(len(program), b"\0")}.items())) + zipped(
             list(records.items())

@@ -162,7 +162,7 @@ def _tensor_edits(rng: random.Random, tensor: torch.Tensor) -> Any:
         lambda: tensor.reshape(-1)[:0],
         lambda: tensor.transpose(0, -1) if tensor.ndim > 1 else tensor.flip(0),
         lambda: torch.ones(1).expand(10**12),
-        lambda: torch.ones(1).expand(tensor.shape),
+        lambda: torch.ones(()).expand(tensor.shape),
         lambda: torch.zeros(tensor.numel() * 2)[::2].reshape(tensor.shape),
         lambda: torch.empty(tensor.shape, device="meta"),
         lambda: numbers.to_sparse(),
@@ -610,13 +610,17 @@ def outcomes(files: int, seed: int, names: Sequence[str], network: bool) -> Iter
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         begun: dict[str, Any] = {}
-        for told in _lines(reader):
-            if "begun" in told:
-                begun = told
-                continue
-            begun = {}
-            first = told["number"] + 1
-            yield Outcome(**{**told, "events": tuple(told["events"])})
+        try:
+            for told in _lines(reader):
+                if "begun" in told:
+                    begun = told
+                    continue
+                begun = {}
+                first = told["number"] + 1
+                yield Outcome(**{**told, "events": tuple(told["events"])})
+        except GeneratorExit:
+            reader.kill()
+            raise
         code = reader.wait()
         if begun:
             first = begun["begun"] + 1
@@ -672,8 +676,8 @@ class Tally:
         self.largest = max(self.largest, (outcome.bytes, which))
         self.faults += outcome.faults
 
-    def figure(self) -> Figure:
-        """All of it in one line."""
+    def figure(self, wanted: int) -> Figure:
+        """All of it in one line; it is held where so many files were read."""
         total = sum(self.ends.values(), Counter[str]())
         crashed, wrong = total["crashed"] + total["hung"], total["differs"]
         watched = sum("did " in fault for fault in self.faults)
@@ -685,13 +689,14 @@ class Tally:
         )
         figures: dict[str, Any] = {"ends": {kind: dict(ends) for kind, ends in self.ends.items()}}
         figures |= {"files": self.files, "slowest": self.slowest, "largest": self.largest}
-        return Figure("R8", not self.faults and self.files > 0, text, figures, tuple(self.faults[:40]))
+        return Figure("R8", not self.faults and self.files >= wanted > 0, text, figures, tuple(self.faults[:40]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, read and judge the files."""
     options = parser(__doc__)
     options.add_argument("--files", type=int, default=10_000, help="how many")
+    options.add_argument("--minutes", type=float, default=600.0, help="end after so many, with what was read by then")
     options.add_argument("--kinds", default=",".join(KINDS), help="which, separated by commas")
     options.add_argument("--network", action="store_true", help="where the system does not let it be taken away")
     options.add_argument("--read", nargs=5, metavar="ORDER", help="what the reading process is started with")
@@ -700,14 +705,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first, end, seed, names, network = given.read
         work(int(first), int(end), int(seed), names.split(","), network == "1")
         return 0
-    tally = Tally()
+    tally, end = Tally(), time.monotonic() + 60 * given.minutes
     for outcome in outcomes(given.files, given.seed, given.kinds.split(","), given.network):
         tally.take(outcome)
         for fault in outcome.faults:
             print(fault, flush=True)
         if tally.files % 500 == 0:
             print(f"{tally.files:,} files", file=sys.stderr, flush=True)
-    return conclude(tally.figure(), given.json)
+        if time.monotonic() > end:
+            break
+    return conclude(tally.figure(given.files), given.json)
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def _fault_of_others(path: Path) -> str:
         with path.open("rb") as file:
             if file.read(len(_ARCHIVE)) != _ARCHIVE:
                 file.seek(0)
-                return _programs_fault(file)
+                return _programs_fault(BytesIO(file.read(LARGEST_INDEX)))  # a text in it may claim gigabytes
             with zipfile.ZipFile(file) as archive:
                 return _archive_fault(archive, status.st_size, OTHERS)
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError) as error:
