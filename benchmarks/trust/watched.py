@@ -54,6 +54,8 @@ class Watch:
         written = self._writes and event == "open" and bool((arguments[2] or 0) & _WRITES)
         if not written and not event.startswith(self._names):
             return
+        if event == "ctypes.dlopen" and arguments[0] is None:
+            return  # this very process, to have its allocator keep what is freed
         source = getattr(arguments[0], "co_filename", "") if event == "exec" else ""
         if event == "compile":
             source = str(arguments[1])

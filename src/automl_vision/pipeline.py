@@ -186,6 +186,7 @@ def resume_search(
     stop: StopRequest | None = None,
     started: float | None = None,
     moved: Mapping[str, Any] | None = None,
+    trusted: bool = False,
     ranks: Ranks = ALONE,
 ) -> Run:
     """Go on with a run that was interrupted or killed; a finished one is returned as it is.
@@ -196,9 +197,12 @@ def resume_search(
         stop: may be set at any time to end the run tidily.
         started: monotonic seconds from which this session counts; now by default.
         moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
+        trusted: whether a run that this user did not begin on this machine may do what its settings say, where that
+            reaches out of its folder: trackers, a cluster, a cache, trials or images elsewhere.
 
     Raises:
-        RunError: there is no run, another process works in it, or its data changed.
+        RunError: there is no run, another process works in it, its data changed, or it is somebody else's and reaches
+            out of its folder.
     """
     run = RunDir.open(path)
     done = run.report
@@ -206,7 +210,13 @@ def resume_search(
         run.close()
         tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
         return Run(path, done)
-    run.move(moved or {})
+    try:
+        run.require_trust(moved or {}, trusted=trusted)
+        run.move(moved or {})
+        run.seal()
+    except UsageError:
+        run.close()
+        raise
     settings = run.settings
     begun = (time.monotonic() if started is None else started) - run.spent
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
