@@ -1,7 +1,8 @@
 """Predictions with an exported `model.onnx`: onnxruntime, Pillow and numpy, and no torch.
 
 The file's bytes are checked by a digest that lies among its metadata, its description is checked as a foreign one, and
-so are the shapes that the graph declares. An ONNX graph computes and cannot do anything else.
+so are the shapes that the graph declares. An ONNX graph computes and cannot do anything else; one that could do so for
+ever is refused, and onnxruntime reads no weights from other files, as these bytes lie nowhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.extras import require
 from automl_vision.model_description import KEY, OUTPUT, Input, ModelDescription
+from automl_vision.onnx_graph import repeats
 from automl_vision.prediction import ImageModel
 from automl_vision.runtime import available_threads
 
@@ -86,6 +88,7 @@ def load_onnx(path: str | Path, *, device: str = "auto") -> OnnxModel:
     data = _read(file)
     try:
         _check_digest(data)
+        _check_operations(data)
         session = _session(data)
         description = ModelDescription.from_json(session.get_modelmeta().custom_metadata_map.get(KEY, ""))
         _check_graph(session, description)
@@ -134,6 +137,12 @@ def _check_digest(data: bytes) -> None:
     found = _WRITTEN_DIGEST.search(data)
     if found is None or digest_of(data) != found[1].decode():
         raise ValueError("it was changed after it was written" if found else "automl-vision did not write it")
+
+
+def _check_operations(data: bytes) -> None:
+    endless = repeats(data)
+    if endless:
+        raise ValueError(f"it may compute for ever: its graph has {endless}")
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:
