@@ -542,6 +542,8 @@ def judged(kind: Kind, mutant: Mutant, path: Path) -> tuple[str, str]:
 
 def work(first: int, end: int, seed: int, names: Sequence[str], network: bool) -> None:
     """Read the files of these numbers; a line of JSON before each, and one after it."""
+    pipe = os.dup(1)
+    os.dup2(2, 1)  # some networks of timm print when they are built
     kinds = [KINDS[name]() for name in names]
     _warm(kinds)
     if not network and not leave_network():
@@ -555,7 +557,7 @@ def work(first: int, end: int, seed: int, names: Sequence[str], network: bool) -
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, end):
             kind, which, mutant = mutant_of(number, seed, kinds)
-            _say({"begun": number, "kind": kind.name, "how": mutant.how})
+            _say(pipe, {"begun": number, "kind": kind.name, "how": mutant.how})
             path = Path(folder) / f"file{_ending(kind, which)}"
             path.write_bytes(mutant.data)
             path.with_suffix(".which").write_text(str(which))
@@ -566,7 +568,7 @@ def work(first: int, end: int, seed: int, names: Sequence[str], network: bool) -
             events = [each for each in seen if kind.own not in each]
             seconds = time.process_time() - began
             told = {"end": ended, "detail": detail, "seconds": seconds, "bytes": peak_bytes(), "events": events[:5]}
-            _say({"number": number, "kind": kind.name, "how": mutant.how, **told})
+            _say(pipe, {"number": number, "kind": kind.name, "how": mutant.how, **told})
 
 
 def _warm(kinds: Sequence[Kind]) -> None:
@@ -590,9 +592,8 @@ def _ending(kind: Kind, which: int) -> str:
     )
 
 
-def _say(value: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+def _say(pipe: int, value: Mapping[str, Any]) -> None:
+    os.write(pipe, json.dumps(value).encode("ascii") + b"\n")
 
 
 # --- the process that watches it ------------------------------------------------------------------------------------
