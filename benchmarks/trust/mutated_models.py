@@ -622,6 +622,9 @@ def outcomes(files: int, seed: int, names: Sequence[str], network: bool) -> Iter
         except GeneratorExit:
             reader.kill()
             raise
+        finally:
+            if reader.stdout is not None:
+                reader.stdout.close()
         code = reader.wait()
         if begun:
             first = begun["begun"] + 1

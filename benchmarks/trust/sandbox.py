@@ -157,6 +157,7 @@ class Sandbox:
         else:
             os.killpg(child, signal.SIGKILL)
             told.append(f"hung for {self._seconds:.0f} s")
+        waiting.close()
         os.close(read)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return [*told, *(json.loads(b"".join(parts)) if any(parts) else ["it told nothing: it crashed"])], code
