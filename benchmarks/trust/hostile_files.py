@@ -527,7 +527,7 @@ TABLES: Mapping[str, Attack] = {
             "a hundred thousand levels": (_configured("x = " + "[" * 100_000), WRONG),
             "a number of 100,000 digits": (_configured("[search]\ntrials = " + "9" * 100_000), WRONG),
             "an output in the root": (_configured('[output]\nname = "../../../evil"\n'), WRONG),
-            "a device that is a path": (_configured('[machine]\ndevice = "/dev/zero"\n'), WRONG),
+            "a device that is a path": (_configured('[machine]\ndevice = "/dev/zero"\n'), FINE),
             "escape bytes": (_configured('"\\u001b[2J" = 1\n'), WRONG),
         },
         "label map": {

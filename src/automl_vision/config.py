@@ -28,6 +28,7 @@ from automl_vision.rules import (
     NAMES,
     OPTIONAL_BURST_WINDOW,
     OPTIONAL_DURATION,
+    PATH,
     REGEX,
     REGEX_WITH_KEY,
     SEED,
@@ -113,6 +114,12 @@ class DataSettings:
     )
     max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
+    max_unreadable: float = _setting(
+        0.2,
+        "Stop, with a list, where more than this share of the images cannot be read: what is left may be another set "
+        "than you mean.",
+        between(0.0, 1.0),
+    )
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")
     drop_small_classes: bool = _setting(False, "Leave out classes with too few originals to split, and say so.")
     check_shards: str = _setting(
@@ -309,7 +316,7 @@ class MachineSettings:
         "on GPUs was not measured yet.",
         one_of("off", "auto", "on"),
     )
-    threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
+    threads: int = _setting(0, "CPU threads (0: all that this process may use).", between(0, 4096))
     cluster: str = _setting(
         "",
         "Ray cluster on which trials run: HOST:PORT of its head, or auto for the one that this machine is a node of "
@@ -335,8 +342,8 @@ class MachineSettings:
     ddp: int = _setting(
         1,
         "Processes that train one model together, each on its part of every batch (torch.distributed; 0: one for each "
-        "GPU of this machine). They are started by torchrun, or joined where that has started this one. On GPUs not "
-        "measured yet.",
+        "GPU of this machine, or of the cluster). They are started by torchrun, on a cluster by Ray, or joined where "
+        "torchrun has started this one. On GPUs not measured yet.",
         between(0, 4096),
     )
     max_parallel: int = _setting(
@@ -358,7 +365,7 @@ class MachineSettings:
 class OutputSettings:
     """What is left on disk."""
 
-    runs: str = _setting("runs", "Folder in which a run gets its own folder.")
+    runs: str = _setting("runs", "Folder in which a run gets its own folder.", PATH)
     name: str = _setting("", "Name of the run's folder (empty: data set and date).", FOLDER_NAME)
     fingerprint: bool = _setting(
         True,

@@ -9,15 +9,13 @@ Nothing is printed here: what happens is told to a listener, and the result is r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import UndefinedError
-
 from automl_vision import run_dir
+from automl_vision.bundle import load_bundle
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.hub_name import is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
@@ -26,17 +24,17 @@ from automl_vision.data.shards.plan import ShardSize
 from automl_vision.data.shards.read import open_source
 from automl_vision.data.shards.verify import Verified
 from automl_vision.data.shards.verify import verify as compare_shards
-from automl_vision.errors import DataError, LeakFound, ProcessLost, RunError, TakenAway, UsageError
+from automl_vision.errors import DataError, LeakFound, ProcessLost, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.place import check_place, place_of
 from automl_vision.predictor import Model, load
+from automl_vision.report.belonging import report_is_of
+from automl_vision.report.damage import told_as_damage
 from automl_vision.report.evidence import evidence_table
-from automl_vision.report.html import render_html
 from automl_vision.report.inspection_page import render_inspection
-from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
-from automl_vision.report.report import verify, with_ledger
+from automl_vision.report.report import verify
 from automl_vision.run_dir import RunDir, cannot_write, trials_address
 from automl_vision.run_path import new_run_path
 from automl_vision.runtime import Clock, Runtime, make_runtime
@@ -47,11 +45,13 @@ from automl_vision.stages.compare import inspected_pictures, pictures_to_compare
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.disk_room import require_room
 from automl_vision.stages.evaluate import Evaluation, evaluate
 from automl_vision.stages.finish import finish
 from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
 from automl_vision.stages.read import read
+from automl_vision.stages.rendering import render_run, report_of, write_rendered
 from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
@@ -79,6 +79,9 @@ __all__ = [
     "verify_shards",
     "write_inspection",
 ]
+
+#: In run.json: the run was begun with `fail_on_leak`, and whoever goes on with it holds to that.
+_FAIL_ON_LEAK = "fail_on_leak"
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,11 @@ def run_search(
         data, settings, lambda text: tell(Note(text))
     )  # before the folder is made: data that cannot be used leave nothing behind
     path = out or new_run_path(data, settings)
-    run = RunDir.create(path, settings, {"data": str(absolute_place(data)), **_trials_elsewhere(settings, path)})
+    promised = {_FAIL_ON_LEAK: True} if fail_on_leak else {}
+    about = {"data": str(absolute_place(data)), **promised, **_trials_elsewhere(settings, path)}
+    run = RunDir.create(path, settings, about)
     stop = stop or StopRequest()
-    try:
-        return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
-    except UsageError:
-        run.discard()
-        raise
+    return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
 
 
 def _trials_elsewhere(settings: Settings, path: Path) -> dict[str, str]:
@@ -187,6 +188,7 @@ def resume_search(
     started: float | None = None,
     moved: Mapping[str, Any] | None = None,
     trusted: bool = False,
+    fail_on_leak: bool = False,
     ranks: Ranks = ALONE,
 ) -> Run:
     """Go on with a run that was interrupted or killed; a finished one is returned as it is.
@@ -199,16 +201,21 @@ def resume_search(
         moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
         trusted: whether a run that this user did not begin on this machine may do what its settings say, where that
             reaches out of its folder: trackers, a cluster, a cache, trials or images elsewhere.
+        fail_on_leak: as in `run_search`; a run that was begun with it keeps it.
+        ranks: the processes that train each model together, of which this is the first.
 
     Raises:
-        RunError: there is no run, another process works in it, its data changed, or it is somebody else's and reaches
-            out of its folder.
+        RunError: there is no run, its data changed, or it is somebody else's and reaches out of its folder.
+        RunInUse: another process works in it.
+        LeakFound: the split that came with the data leaks.
     """
     run = RunDir.open(path)
     done = run.report
-    if done is not None and done["stop_reason"] != "interrupted":
+    with run_dir.as_written(path / run_dir.REPORT_JSON):
+        reason = "interrupted" if done is None else str(done["stop_reason"])
+    if done is not None and reason != "interrupted":
         run.close()
-        tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
+        tell(Note(f"This run is complete (stopped by: {reason}); nothing is left to do."))
         return Run(path, done)
     try:
         run.require_trust(moved or {}, trusted=trusted)
@@ -222,7 +229,9 @@ def resume_search(
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
     clock = Clock(begun, settings.budget_seconds + again)
     stop = stop or StopRequest()
-    return _go(RunContext(run, Path(run.about["data"]), settings, tell, stop, clock, ranks=ranks))
+    strict = fail_on_leak or bool(run.about.get(_FAIL_ON_LEAK))
+    data = Path(run.about["data"])
+    return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=strict, ranks=ranks))
 
 
 def _go(context: RunContext) -> Run:
@@ -233,6 +242,9 @@ def _go(context: RunContext) -> Run:
             run = _stages(replace(context, tell=tracking.tell, cluster=cluster))
             tracking.finish(run.report, context.clock.remaining)
             return run
+    except UsageError:
+        context.run.discard()
+        raise
     except TakenAway:
         context.run.note_spent(context.clock.elapsed)
         raise
@@ -263,9 +275,12 @@ def _stages(context: RunContext) -> Run:
             manifest = read(context)
         with context.stage("plan"):
             runtime, plan = plan_run(context, manifest)
+            require_room(context, plan, len(manifest), len(manifest.class_names))
         prepared = decode_and_check(context, manifest, plan, runtime)
         try:
             _check_leaks(context, prepared)
+            # Decoded images may have taken what there was.
+            require_room(context, plan, len(manifest), len(manifest.class_names), warn=True)
             prepared = choose_resize(context, prepared, plan, runtime)
             return Run(context.run.path, _from_data_to_report(context, prepared, plan, runtime))
         finally:
@@ -281,8 +296,8 @@ def _check_leaks(context: RunContext, prepared: Prepared) -> None:
         raise LeakFound(
             "the split that came with the data leaks",
             value=f"{len(prepared.split.leaks)} images",
-            fix=f"take out the rows marked 'aside' in {context.run.path / run_dir.SPLIT}; without --fail-on-leak "
-            "they are left out and the search goes on",
+            fix=f"take out the rows marked 'aside' in {context.run.path / run_dir.SPLIT}; a search without "
+            "--fail-on-leak leaves them out",
         )
 
 
@@ -407,50 +422,39 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
 
 
 def render_again(path: Path) -> Path:
-    """Render report.html of a run from its report.json, with looks at the test set that came after it.
+    """Render report.html and README.md of a run from its report.json, with looks at the test set that came after it.
 
     Raises:
-        RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
+        RunError: there is no run with a report in this folder, the report is not as a search leaves it, another process
+            works there, or the folder cannot be written.
     """
-    report, gallery = _report_of(path), run_dir.read_gallery(path)
-    with _told_as_damage(path):
-        told = with_ledger(report, run_dir.read_looks(path))
-        page = render_html(told, draw_plots(told), gallery)
-    write_text(path / run_dir.REPORT_HTML, page)
+    files = render_run(path)
+    try:
+        with run_dir.held(path):
+            write_rendered(path, files)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     return path / run_dir.REPORT_HTML
 
 
 def verify_run(path: Path) -> list[str]:
-    """Differences between the test figures in report.json and those that follow from predictions_test.csv.
+    """Differences between what report.json says and what follows from the predictions that lie beside it.
 
     Raises:
         RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
         DataError: the predictions cannot be read.
     """
-    report, predictions = _report_of(path), Predictions.from_csv(path / run_dir.predictions_file("test"))
-    with _told_as_damage(path):
-        return verify(report, predictions)
+    report = report_of(path)
+    files = {name: path / run_dir.predictions_file(name) for name in ("test", "val", "augmented_val")}
+    test, validation = (Predictions.from_csv(files[name]) for name in ("test", "val"))
+    augmented = Predictions.from_csv(files["augmented_val"]) if files["augmented_val"].exists() else None
+    with told_as_damage(path / run_dir.REPORT_JSON):
+        return [*verify(report, test, validation, augmented), *_model_of_another(path, report)]
 
 
-#: What a report raises whose values are of other types than those that a search writes, or are not there.
-_NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, UndefinedError)
-
-
-@contextmanager
-def _told_as_damage(path: Path) -> Iterator[None]:
-    """Whoever changed a report is told so, and not that this program has a fault."""
-    try:
-        yield
-    except _NOT_AS_WRITTEN as error:
-        raise RunError(
-            "report.json is not as a search leaves it",
-            value=f"{path / run_dir.REPORT_JSON} ({type(error).__name__}: {error})",
-            fix="restore the run folder from a copy",
-        ) from error
-
-
-def _report_of(path: Path) -> dict[str, Any]:
-    report = run_dir.read_report(path)
-    if report is None:
-        raise RunError("there is no report in this folder", value=str(path), fix="give the folder of a finished run")
-    return report
+def _model_of_another(path: Path, report: Mapping[str, Any]) -> list[str]:
+    """One line where the model file beside a report is not the model that it is of."""
+    model = path / run_dir.MODEL
+    if not model.is_file() or report_is_of(report, load_bundle(model).provenance):
+        return []
+    return [f"{run_dir.MODEL}: the report is not of this model"]
