@@ -16,7 +16,7 @@ from automl_vision.bundle import Bundle, load_bundle
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.heat_overlay import overlay
 from automl_vision.data.preprocess import fitted, png, square
-from automl_vision.errors import UsageError
+from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.models.grad_cam import HeatMaps
 from automl_vision.prediction import BATCHES_AHEAD as BATCHES_AHEAD
 from automl_vision.prediction import ImageModel
@@ -65,9 +65,19 @@ class Model(ImageModel):
         super().__init__(bundle.class_names, sides, self._runtime.threads, how.decode_side, how.resize)
 
     def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""
+        """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8.
+
+        Raises:
+            ModelFileError: the weights are such that nothing comes of them; no network that was trained here is.
+        """
         batches = {side: torch.from_numpy(squares[side]).permute(0, 3, 1, 2) for side in self.sides}
-        return self.bundle.probabilities(self._ensemble.log_probabilities(lambda side: [batches[side]]))
+        with np.errstate(invalid="ignore"):
+            votes = self._ensemble.log_probabilities(lambda side: [batches[side]])
+        if np.isnan(votes).any():
+            raise ModelFileError(
+                "the model does not give probabilities", value="NaN", fix="make it again, or use another one"
+            )
+        return self.bundle.probabilities(votes)
 
     def explain(self, image: Any, label: str | None = None, *, side: int = 1024) -> Explanation:
         """Where in an image the networks see evidence for a class; see docs/explain.md for what that says.
