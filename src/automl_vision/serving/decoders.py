@@ -33,7 +33,13 @@ logger = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-P", "-m", "automl_vision.serving.decoder")
 #: What a decoder needs of this process's variables to start at all; secrets stay here.
 _VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL")
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+#: And what keeps it small: one thread, and glibc gives the memory of large images back once they are decoded.
+_SMALL = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * MEGABYTE),
+}
 
 #: Pixels up to which an image is decoded beside others; more take their turn in the one decoder for large ones.
 AT_ONCE = 16_000_000
@@ -332,7 +338,7 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _VARIABLES if name in os.environ} | _ONE_THREAD
+    return {name: os.environ[name] for name in _VARIABLES if name in os.environ} | _SMALL
 
 
 def _fault(told: Mapping[str, Any]) -> Exception:
