@@ -28,7 +28,7 @@ security: ## calls that would let a file run code, and what bandit finds
 	uv run python checks/banned_calls.py
 	uv run bandit --quiet --recursive src --configfile pyproject.toml
 
-check: lint types imports security ## lint, types, imports, security
+check: lint types imports security audit ## lint, types, imports, security, known holes
 
 audit: ## known holes of installed packages; asks an advisory service
 	uv run python checks/audit_packages.py

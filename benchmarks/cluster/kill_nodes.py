@@ -12,7 +12,6 @@ node to the claim of the next attempt of a trial that was on it. Prints one line
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -30,15 +29,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cluster.loopback_cluster import LoopbackCluster, LoopbackNode, descendants, loopback_cluster
-from stages import ROOT, machine
+from stages import ROOT
+from trust.figure import Figure, conclude, parser
 
 Record = dict[str, Any]
 OPTIONS = (
     "--trials 12 --epochs 18 --batch-size 8 --resolutions 32 --backbones efficientnet_lite0 --offline --device cpu "
     "--lineage names --max-parallel 2 --threads 1"
 )
-#: Seconds that anything may take before it counts as hanging.
+#: Seconds without a line in the log of the run before it counts as hanging.
 PATIENCE = 240.0
+#: Seconds until a trial that was on a node which died has its next attempt, as promised.
+PROMPT = 15.0
 #: Processors that each node says it has.
 CPUS = 2
 
@@ -75,13 +77,18 @@ class Tally:
         """Whether nothing is wrong."""
         return not (self.lost or self.repeated or self.faults)
 
+    @property
+    def figure(self) -> Figure:
+        """What is published of it."""
+        prompt = all(seconds <= PROMPT for seconds in self.rescheduled)
+        return Figure("R4", self.sound and prompt and self.runs > 0, str(self), asdict(self), tuple(self.faults))
+
     def __str__(self) -> str:
-        verdict = "all sound" if self.sound else "; ".join(["NOT sound", *self.faults])
         return (
             f"{self.nodes} nodes and {self.drivers} drivers killed in {self.runs} runs of {self.trials} trials: "
             f"{self.lost} committed trials lost, {self.repeated} run twice; {self.attempts_lost} attempts lost, "
             f"next one claimed after {_spread(self.rescheduled)}; in work again after a resume in "
-            f"{_spread(self.resumed)}; {verdict}"
+            f"{_spread(self.resumed)}"
         )
 
 
@@ -230,11 +237,13 @@ class Session:
 
     def _wait(self, happened: Callable[[], bool]) -> bool:
         """Wait until it happens; False where the search ends meanwhile, which is then checked."""
-        until = time.monotonic() + PATIENCE
+        until, said = time.monotonic() + PATIENCE, -1
         while not happened():
             if self.driver.code is not None:
                 self._check()
                 return False
+            if self.driver.log.stat().st_size != said:
+                until, said = time.monotonic() + PATIENCE, self.driver.log.stat().st_size
             if time.monotonic() > until:
                 self.tally.faults.append(f"{self.driver.run.name} hangs")
                 return False
@@ -271,16 +280,14 @@ def plan_of(nodes: int, drivers: int, seed: int) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="images (default: drawn ones)")
-    parser.add_argument("--nodes", type=int, default=20, help="kills of a node")
-    parser.add_argument("--drivers", type=int, default=10, help="kills of the search")
-    parser.add_argument("--minutes", type=float, default=60.0, help="no kill begins later than this")
-    parser.add_argument("--options", default=OPTIONS, help="options for search, in one text")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--command", default=f"{sys.executable} -m automl_vision", help="the program to measure")
-    options = parser.parse_args(arguments)
+    line = parser(__doc__)
+    line.add_argument("--data", type=Path, help="images (default: drawn ones)")
+    line.add_argument("--nodes", type=int, default=20, help="kills of a node")
+    line.add_argument("--drivers", type=int, default=10, help="kills of the search")
+    line.add_argument("--minutes", type=float, default=60.0, help="no kill begins later than this")
+    line.add_argument("--options", default=OPTIONS, help="options for search, in one text")
+    line.add_argument("--command", default=f"{sys.executable} -m automl_vision", help="the program to measure")
+    options = line.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then, too
     tally, until = Tally(), time.monotonic() + 60 * options.minutes
     plan = plan_of(options.nodes, options.drivers, options.seed)
@@ -302,11 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Session(cluster, command, Path(scratch), options.seed + tally.runs, tally).kill_all(left, until)
         if not tally.sound:
             print(_last_words(Path(scratch)), file=sys.stderr)
-    print(tally)
-    if options.json:
-        content = {"machine": machine(), "options": options.options, "seed": options.seed, **asdict(tally)}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    return int(not tally.sound)
+    return conclude(tally.figure, options.json)
 
 
 def _drawn(scratch: Path) -> Path:

@@ -335,8 +335,8 @@ class MachineSettings:
     ddp: int = _setting(
         1,
         "Processes that train one model together, each on its part of every batch (torch.distributed; 0: one for each "
-        "GPU of this machine). They are started by torchrun, or joined where that has started this one. On GPUs not "
-        "measured yet.",
+        "GPU of this machine, or of the cluster). They are started by torchrun, on a cluster by Ray, or joined where "
+        "torchrun has started this one. On GPUs not measured yet.",
         between(0, 4096),
     )
     max_parallel: int = _setting(

@@ -40,3 +40,11 @@ def test_kills_come_in_an_order_that_the_seed_says() -> None:
     plan = plan_of(20, 10, seed=0)
     assert plan == plan_of(20, 10, seed=0) != plan_of(20, 10, seed=1)
     assert (plan.count("node"), plan.count("driver")) == (20, 10)
+
+
+def test_a_trial_that_waits_too_long_or_a_search_that_never_ended_misses_the_promise() -> None:
+    good = Tally(nodes=1, runs=1, trials=12, attempts_lost=1, rescheduled=[2.0])
+    assert good.figure.held
+    assert not Tally(nodes=1, runs=0, rescheduled=[2.0]).figure.held
+    assert not Tally(nodes=1, runs=1, rescheduled=[2.0, 15.1]).figure.held
+    assert not Tally(nodes=1, runs=1, rescheduled=[2.0], faults=["run0 hangs"]).figure.held

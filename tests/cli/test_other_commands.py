@@ -397,6 +397,7 @@ def test_doctor(command, monkeypatch, reachable):
     monkeypatch.setattr("automl_vision.models.weights.hub_reachable", lambda: reachable)
     said = json.loads(command("doctor", "--json").out)
     assert {"python", "torch", "timm", "device", "cache", "weights here", "weight hub"} <= set(said)
+    assert said["extra export"].startswith("onnx ")
     assert ("not answer" in said["weight hub"]) is not reachable
     shown = command("doctor")
     assert shown.code == 0

@@ -15,8 +15,9 @@ from automl_vision.cli.terminal import safe, stdout
 def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show versions, device, cache, weights and whether the hub answers; takes a few seconds."""
+    """Show versions, device, cache, weights, extras and whether the hub answers; takes a few seconds."""
     from automl_vision.data.store import default_cache_dir
+    from automl_vision.extras import EXTRAS, installed
     from automl_vision.models.weights import hub_reachable, weights_here
     from automl_vision.runtime import environment, make_runtime
 
@@ -27,6 +28,7 @@ def doctor(
         "cache": f"{folder} ({shutil.disk_usage(existing).free / 1e9:.0f} GB free)",
         "weights here": ", ".join(weights_here()) or "none",
         "weight hub": "answers" if hub_reachable() else "does not answer; weights on this machine are used",
+        **{f"extra {name}": installed(name) for name in EXTRAS},
     }
     if json_output:
         typer.echo(json.dumps(facts))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -78,14 +79,8 @@ def search(
     if resume is not None and (resume / "config.toml").is_file():  # else there is no run, as is said where it is opened
         settings = load_settings(resume / "config.toml")
     together = settings.machine.ddp != 1
-    if together and (settings.machine.cluster or moved.get("machine.cluster")):
-        raise UsageError(
-            "one model in several processes does not go with trials on a cluster",
-            value="--ddp with --cluster",
-            fix="give one of them: --cluster for many trials at a time, --ddp for one large one",
-        )
     if together and not torchrun.is_rank():
-        raise typer.Exit(torchrun.run_ranks(settings.machine.ddp, _with_folder(data, settings, out)))
+        raise typer.Exit(_start_ranks(data, resume, settings, out, moved))
     if together:
         torchrun.introduce()
     if together and data is not None:
@@ -116,10 +111,19 @@ def search(
     _leave(run)
 
 
-def _with_folder(data: Path | None, settings: Settings, out: Path | None) -> list[str]:
-    """The arguments of each rank: all of them, also when they are started again, have to know the folder of the run."""
-    known = data is None or out is not None
-    return [*sys.argv[1:], *([] if known or data is None else ["--out", str(new_run_path(data, settings))])]
+def _start_ranks(
+    data: Path | None, resume: Path | None, settings: Settings, out: Path | None, moved: dict[str, Any]
+) -> int:
+    """Have processes on this machine, or on those of a cluster, do what this command line says; their exit code."""
+    changed = {name.removeprefix("machine."): value for name, value in moved.items()}
+    machine = dataclasses.replace(settings.machine, **changed)
+    run = resume or out or new_run_path(cast(Path, data), settings)
+    arguments = [*sys.argv[1:], *([] if resume or out else ["--out", str(run)])]
+    if not machine.cluster:
+        return torchrun.run_ranks(machine.ddp, arguments)
+    from automl_vision.cli.cluster_ranks import run_ranks_on_cluster
+
+    return run_ranks_on_cluster(machine, arguments, data=data, run=run)
 
 
 def _named_folder(settings: Settings, out: Path | None) -> Path:

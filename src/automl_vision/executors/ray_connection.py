@@ -19,12 +19,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_vision.errors import RunError, UsageError
-from automl_vision.extras import require
+from automl_vision.extras import require, version_of
 from automl_vision.files import write_text
 from automl_vision.place import Place, place_of
 
@@ -248,8 +247,8 @@ def look_around(sight: Sight) -> Look:
     unseen = [_unseen_probe(sight), _unseen_data(sight.data)]
     return Look(
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
-        ray=_version("ray"),
-        automl_vision=_version("automl-vision"),
+        ray=version_of("ray"),
+        automl_vision=version_of("automl-vision"),
         secured=_is_secured(),
         unseen=tuple(each for each in unseen if each),
     )
@@ -280,13 +279,6 @@ def _unseen_probe(sight: Sight) -> str:
 
 def _unseen_data(data: str) -> str:
     return f"it does not see the images at {data}" if data and not Path(data).exists() else ""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _is_secured() -> bool:

@@ -45,7 +45,7 @@ def joined(context: RunContext) -> Iterator[Joined | None]:
         UsageError: ray is not installed.
     """
     settings = context.settings.machine
-    if not settings.cluster:
+    if not settings.cluster or not context.ranks.alone:  # ranks are on the cluster already
         yield None
         return
     with context.stage("cluster", settings.cluster):
@@ -54,7 +54,7 @@ def joined(context: RunContext) -> Iterator[Joined | None]:
         # Workers meet the run where its trials are: in its folder, or elsewhere, and then that need not be shared.
         place = context.run.path if context.run.keeps_trials else context.run.trials
         try:
-            sight, probe = probe_of(place, _data_to_see(context.data))
+            sight, probe = probe_of(place, data_to_see(context.data))
         except OSError as error:
             raise cannot_write(context.run.path, error) from None
         try:
@@ -67,8 +67,8 @@ def joined(context: RunContext) -> Iterator[Joined | None]:
         connection.close()
 
 
-def _data_to_see(data: Path) -> str:
-    """The path that every node has to see; none for what each fetches by its name or URL."""
+def data_to_see(data: Path) -> str:
+    """The path of images that every node has to see; empty for what each fetches by its name or URL."""
     if is_hub_name(data):
         return ""
     address = parse_address(data)
