@@ -93,12 +93,12 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, kind: str, outcome: str, may: Outcomes, seconds: float | None = None) -> None:
-        """Count one request."""
+    def note(self, kind: str, outcome: str, may: Outcomes, seconds: float | None = None, said: str = "") -> None:
+        """Count one request; `said` is the end of its answer."""
         with self._lock:
             self.outcomes[f"{kind}: {outcome}"] += 1
             if outcome not in may:
-                self.wrong.append(f"{kind}: {outcome}, not {' or '.join(sorted(may))}")
+                self.wrong.append(f"{kind}: {outcome}, not {' or '.join(sorted(may))} {said}".rstrip())
             elif seconds is not None:
                 self.seconds.append(seconds)
 
@@ -256,11 +256,7 @@ def good_client(place: Field, chance: random.Random) -> None:
     while not place.over.is_set():
         sent = chance.choice(place.photographs)
         began = time.monotonic()
-        try:
-            outcome = sent.outcome(*ask(connection, sent.data))
-        except (OSError, http.client.HTTPException) as error:
-            outcome = f"{type(error).__name__}: {error}"
-            connection.close()
+        outcome = _asked(connection, sent, again=connection.sock is not None)
         place.tally.note("good", outcome, frozenset({"200"}), time.monotonic() - began)
         if chance.random() < 0.2:
             connection.close()  # the next request opens another one
@@ -268,28 +264,40 @@ def good_client(place: Field, chance: random.Random) -> None:
     connection.close()
 
 
+def _asked(connection: http.client.HTTPConnection, sent: Good, *, again: bool) -> str:
+    """How it ends. A connection that was kept may be closed by now, and such a request is sent again on a new one, as
+    the libraries of programs do."""
+    try:
+        return sent.outcome(*ask(connection, sent.data))
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        return _asked(connection, sent, again=False) if again else f"{type(error).__name__}: {error}"
+
+
 def _client_of(kinds: Mapping[str, Make]) -> Client:
     def client(place: Field, chance: random.Random) -> None:
         while not place.over.is_set():
             kind = chance.choice(sorted(kinds))
             made = kinds[kind](chance.choice(place.photographs).data, chance)
-            place.tally.note(kind, exchanged(place.port, made.raw), made.may)
+            outcome, said = exchanged(place.port, made.raw)
+            place.tally.note(kind, outcome, made.may, said=said)
             place.rest(chance)
 
     return client
 
 
-def exchanged(port: int, raw: bytes) -> str:
-    """Send it and say how it ends: with which status, closed without one, or held."""
+def exchanged(port: int, raw: bytes) -> tuple[str, str]:
+    """Send it and say how it ends: with which status, closed without one, or held; and the end of what was answered."""
     with socket.create_connection(("127.0.0.1", port), timeout=SILENT) as made:
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before all was sent
                 made.sendall(raw)
-            return _status(made.recv(4096))
+            start = made.recv(4096)
+            return _status(start), start[-200:].decode("latin-1")
         except TimeoutError:
-            return HELD
+            return HELD, ""
         except ConnectionResetError:
-            return CLOSED
+            return CLOSED, ""
 
 
 def _status(start: bytes) -> str:

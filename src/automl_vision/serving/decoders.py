@@ -52,8 +52,8 @@ CPU_SECONDS = 10
 HUNG_SECONDS = 60.0
 #: Seconds that a decoder has to start.
 START_SECONDS = 60.0
-#: Large images that wait or are decoded; one above it is answered 503.
-LARGE_WAITING = 16
+#: Large images that wait or are decoded, and seconds that one waits for its turn; behind that the answer is 503.
+LARGE_WAITING, LARGE_SECONDS = 16, 30.0
 _NICER = 5
 #: Bytes of an answer's line at most, and of what is written at once.
 _LINE, _PIECE = 4096, 256 * 1024
@@ -104,7 +104,7 @@ class Decoders:
     def __init__(self, duty: Duty, count: int, *, hung_seconds: float = HUNG_SECONDS) -> None:
         large = replace(duty, at_once=duty.pixels, memory=duty.memory + MEMORY_OF_LARGE - MEMORY, niceness=_NICER)
         self._lane = _Lane(duty, count, hung_seconds)
-        self._large = _Lane(large, 1, hung_seconds)
+        self._large = _Lane(large, 1, hung_seconds, LARGE_SECONDS)
         self._large_room = LARGE_WAITING
 
     async def __aenter__(self) -> Self:
@@ -169,12 +169,13 @@ class Decoders:
 
 
 class _Lane:
-    """Decoders with one duty, each with one image at a time."""
+    """Decoders with one duty, each with one image at a time; images that wait longer than their patience are Busy."""
 
-    def __init__(self, duty: Duty, count: int, hung_seconds: float) -> None:
+    def __init__(self, duty: Duty, count: int, hung_seconds: float, patience: float | None = None) -> None:
         self._duty = duty
         self._count = count
         self._hung_seconds = hung_seconds
+        self._patience = patience
         self._idle: asyncio.Queue[_Process] = asyncio.Queue()
         self._all: set[_Process] = set()
         self._replacing: set[asyncio.Task[None]] = set()
@@ -200,7 +201,7 @@ class _Lane:
         return tuple(each.number for each in self._all)
 
     async def decode(self, data: bytes, *, shown: bool) -> Picture:
-        process = await self._idle.get()
+        process = await self._turn()
         try:
             async with asyncio.timeout(self._hung_seconds):
                 picture = await process.decode(data, self._duty, shown)
@@ -217,6 +218,13 @@ class _Lane:
             raise
         self._idle.put_nowait(process)
         return picture
+
+    async def _turn(self) -> _Process:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._idle.get()
+        except TimeoutError:
+            raise Busy from None
 
     async def _begin(self) -> None:
         process = await _Process.start(self._duty)
