@@ -43,8 +43,8 @@ _SMALL = {
 
 #: Pixels up to which an image is decoded beside others; more take their turn in the one decoder for large ones.
 AT_ONCE = 16_000_000
-#: Memory beyond what an idle decoder has. Measured, for 16 million pixels: 150 MB of 8-bit colours, 280 of WebP, 690 of
-#: 32-bit floats; so that of 64 million pixels all have room but 32-bit values over some 45 million.
+#: Memory beyond what an idle decoder has. 16 million pixels take 150 to 300 MB, and 690 in 32 bits (docs/LOG.md); so of
+#: 64 million pixels all have room but 32-bit values over some 45 million.
 MEMORY, MEMORY_OF_LARGE = 1024 * MEGABYTE, 2048 * MEGABYTE
 #: Processor seconds of one image. 64 million pixels take about two.
 CPU_SECONDS = 10
