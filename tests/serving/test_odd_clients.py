@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from served import Client, multipart, picture, serving
 
-from automl_vision.serving import connections
+from automl_vision.serving import connections, limits
 from automl_vision.serving.limits import Limits
+from automl_vision.serving.uploads import read_uploads
 
 FREE = Limits(requests_per_minute=0)
 BODY, KIND = multipart([("a.png", picture())])
@@ -194,3 +196,35 @@ def test_one_address_has_a_share_of_the_connections_and_others_have_theirs(monke
                 if again.recv(100).startswith(b"HTTP/1.1 200 "):
                     return
         raise AssertionError("there is no room for who left")
+
+
+def test_one_address_has_half_of_the_room_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "is_this_machine", lambda client: client == "127.0.0.1")
+    with serving(limits=replace(FREE, held_bytes=20_000)) as served:
+        greedy = opened(served, "127.0.0.2")
+        greedy.sendall(f"{HEAD}Content-Length: 12000\r\n\r\n".encode() + BODY[:-60] + b"x" * (9_900 - len(BODY)))
+        end = time.monotonic() + 60
+        while True:
+            with opened(served, "127.0.0.2") as again:
+                again.sendall(f"{HEAD}Content-Length: {len(BODY)}\r\nConnection: close\r\n\r\n".encode() + BODY)
+                if again.recv(100).startswith(b"HTTP/1.1 503 "):
+                    break
+            assert time.monotonic() < end
+        with opened(served, "127.0.0.3") as other:
+            other.sendall(f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+            assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert served.predict(("a.png", picture())).status == 200
+        greedy.close()
+
+
+def test_of_a_file_over_the_limit_nothing_is_kept() -> None:
+    """Whatever its size: it is refused, and its bytes are given back as they come."""
+    body, kind = multipart([("fat", b"x" * 3_000_000), ("a.png", picture())])
+
+    async def coming() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 50_000):
+            yield body[at : at + 50_000]
+
+    fat, good = asyncio.run(read_uploads(coming(), kind, replace(FREE, file_bytes=100_000)))
+    assert (fat.size, fat.data) == (3_000_000, b"")
+    assert good.data == picture()
