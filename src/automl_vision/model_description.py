@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from automl_vision.data.manifest import LONGEST_CLASS_NAME
 from automl_vision.data.preprocess import Preprocessing
 
 FORMAT = 1
@@ -19,7 +20,6 @@ KEY = "automl_vision"
 OUTPUT = "probabilities"
 #: An image becomes at most so many squares: one per network of an ensemble.
 _MOST_INPUTS = 3
-_LONGEST_NAME = 1000
 _LARGEST = 64 << 20  # characters of JSON
 
 
@@ -159,8 +159,8 @@ def _sequence(name: str, value: object) -> Sequence[Any]:
 
 
 def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
-        raise ValueError(f"{name} must be text of up to {_LONGEST_NAME} characters, got {value!r:.80}")
+    if not isinstance(value, str) or len(value) > LONGEST_CLASS_NAME:
+        raise ValueError(f"{name} must be text of up to {LONGEST_CLASS_NAME} characters, got {value!r:.80}")
     return value
 
 

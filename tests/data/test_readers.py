@@ -477,3 +477,59 @@ def test_reasons_that_passed_nothing_over_are_not_counted(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert read(tmp_path, DataSettings()).ignored == {}
+
+
+TEN = ["image,label", *(f"{letter}.png,{'cat' if letter < 'e' else 'dog'}" for letter in "abcdefgh")]
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """A table of eight images in which one text is replaced by another."""
+    for line in TEN[1:]:
+        picture(tmp_path / line.partition(",")[0])
+
+    def written(old: str, new: bytes) -> Path:
+        file = tmp_path / "table.csv"
+        file.write_bytes("\n".join(TEN).encode().replace(old.encode(), new))
+        return file
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("d.png,cat", b'd.png,"cat', "the table is damaged"),
+        ("d.png,cat\ne.png,dog", b'd.png,"cat\ne.png,dog"', "goes over several lines: is a quote missing?"),
+        ("d.png,cat\ne.png,dog", b'd.png,"cat\ne".png,dog', "the table is damaged"),
+        ("d.png,cat", "d.png,thé".encode("latin-1"), "is not UTF-8: save the table as CSV in UTF-8"),
+        ("image,label", b"image,label," + b"x" * 200_000, "the table is damaged"),
+        ("d.png,cat", b"d.png," + b"c" * 1_001, "a class name has over 1,000 characters"),
+    ],
+    ids=["quote to the end", "quote to the next", "quote amid a line", "Latin-1", "endless header", "long class"],
+)
+def test_a_table_that_is_none_is_refused_and_nothing_of_it_is_lost(
+    ten: Callable[[str, bytes], Path], old: str, new: bytes, said: str
+) -> None:
+    assert sum(read(ten("", b""), PLAIN).labels) == 4
+    message = refusal(ten(old, new))
+    assert said in message
+    assert len(message) < 1_000
+
+
+def test_a_table_that_holds_the_images_themselves_says_so_in_few_words(tmp_path: Path) -> None:
+    file = tmp_path / "train.parquet"
+    images = [{"bytes": bytes(300_000), "path": f"{number}.png"} for number in range(8)]
+    pd.DataFrame({"image": images, "label": [0, 1] * 4}).to_parquet(file)
+    message = refusal(file)
+    assert "the images lie inside of the table" in message
+    assert "--data hf:NAME" in message
+    assert len(message) < 1_000
+
+
+def test_columns_of_no_text_beside_the_paths_are_passed_over(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    columns = {"path": ["a.png", "b.png"], "label": ["x", "y"], "thumbnail": [bytes(99), bytes(99)], "box": [[1], [2]]}
+    pd.DataFrame(columns).to_parquet(tmp_path / "table.parquet")
+    assert read(tmp_path / "table.parquet", PLAIN).class_names == ("x", "y")

@@ -17,6 +17,8 @@ from automl_vision.data.files import Place
 if TYPE_CHECKING:
     from automl_vision.data.shards.sharded import Sharded
 
+#: Characters of a class name: model files with longer ones are not read.
+LONGEST_CLASS_NAME = 1000
 #: The sets that a user's own split may name, with the spellings that are understood.
 SET_NAMES: dict[str, str] = {
     "train": "train",

@@ -124,3 +124,8 @@ def test_numbers_count_before_any_file_was_opened_and_times_do_not(window: str) 
     manifest = make_manifest(["a/f_1.jpg", "a/f_2.jpg"])
     groups = declared_groups(manifest, DataSettings(burst_window=window))
     assert len(set(groups.tolist())) == (2 if window == "2s" else 1)
+
+
+def test_a_number_of_thousands_of_digits_is_read_by_its_end() -> None:
+    paths = [f"a/f{'1' * 5_000}{last}.jpg" for last in (1, 2, 7)]
+    assert together(paths, "1") == {frozenset(paths[:2])}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -476,3 +478,21 @@ def test_every_rule_says_how_it_is_anchored() -> None:
         needs_key = rule.anchor in ("stem", "siblings") or rule.says != "copy"
         assert not needs_key or "k" in rule.pattern.groupindex, rule.tool
         assert rule.says != "hint" or rule.anchor == "stem", rule.tool
+
+
+#: Reads every rule on long names that nearly are those of copies. In every combination of ways it would never end.
+_LONG_NAMES = """
+from automl_vision.data.lineage.name_rules import MARK, NAME_RULES, UPLOADED, WITH_ENDING
+for word in ("deg", "degrees", "90deg", "rot90", "rot", "h", "aug", "12", "flip_h", "rot90_deg", "copy", "original"):
+    for before in ("cat_flipped", "aug", "flip", "cat", ""):
+        for after in ("_zebra", "_123", "!", ""):
+            name = before + f"_{word}" * (240 // (len(word) + 1)) + after
+            for rule in NAME_RULES:
+                rule.pattern.fullmatch(name)
+            for pattern in (MARK, UPLOADED, WITH_ENDING):
+                pattern.search(name)
+"""
+
+
+def test_no_name_takes_for_ever() -> None:
+    subprocess.run([sys.executable, "-c", _LONG_NAMES], check=True, timeout=120)

@@ -60,7 +60,13 @@ def test_what_may_be_a_secret_is_neither_taken_nor_shown(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["https://", "https:///", "https://host/a/../b", "s3:///"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://", "https:///", "https://host/a/../b", "s3:///", "https://host:abc/a", "https://host:99999/a"),
+        *("https://[::1/a", "https://a..b/set", f"https://{'a' * 70}.org/set", "https://host:0/a"),
+    ],
+)
 def test_a_url_names_a_host_and_a_folder(url: str) -> None:
     with pytest.raises(UsageError, match="URL of the shards"):
         parse_address(url)

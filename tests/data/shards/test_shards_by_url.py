@@ -253,6 +253,13 @@ def test_redirects_do_not_leave_https(server: Server, target: str) -> None:
         WebFolder(server.url, allow_private=True).size(INDEX)
 
 
+@pytest.mark.parametrize("target", ["https://a..b/x", "https://localhost:abc/x", "https://[::1/x"])
+def test_a_redirect_to_nowhere_is_told(server: Server, target: str) -> None:
+    server.redirects[INDEX] = target
+    with pytest.raises(FolderError, match="which is no URL"):
+        WebFolder(server.url, allow_private=True).size(INDEX)
+
+
 def test_redirects_are_followed_and_checked_anew(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.redirects["moved"] = f"{server.url}/{INDEX}"
     folder = WebFolder(server.url, allow_private=True)

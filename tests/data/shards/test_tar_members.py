@@ -98,3 +98,17 @@ def test_what_is_no_archive_is_torn(tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_text("no archive " * 100)
     with pytest.raises(TornArchive):
         list(members(tmp_path / "text.tar"))
+
+
+def test_names_without_end_are_refused_or_torn(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "long.tar", "w", format=tarfile.GNU_FORMAT) as opened:
+        opened.addfile(tarfile.TarInfo("a" * 5_000 + ".jpg"))
+    with pytest.raises(DataError, match="a name of 5,004 characters") as refused:
+        list(members(tmp_path / "long.tar"))
+    assert len(str(refused.value)) < 1_000
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+    one = info.tobuf(tarfile.GNU_FORMAT) + b"a\0" + padding(2)
+    (tmp_path / "names.tar").write_bytes(one * 2_000)
+    with pytest.raises(TornArchive):
+        list(members(tmp_path / "names.tar"))

@@ -21,7 +21,7 @@ from automl_vision.rules import BurstWindow
 #: A folder and what stands before and after the running number; and the number's width where numbers are padded.
 SeriesKey = tuple[str, str, str, int]
 
-_LAST_NUMBER = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)", re.ASCII | re.DOTALL)
+_LAST_NUMBER = re.compile(r"(?P<before>.*?)(?P<number>\d{1,18})(?P<after>\D*)", re.ASCII | re.DOTALL)
 
 
 def burst_links(manifest: Manifest, taken: NDArray[np.float64] | None, window: BurstWindow) -> tuple[Link, ...]:

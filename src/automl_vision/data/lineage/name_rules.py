@@ -78,8 +78,12 @@ _LEADING = _any_of(SURE_OPERATIONS + LIKELY_OPERATIONS)
 #: "90deg" and "new30degFlipLR", as in the Kaggle set of plant diseases.
 _DEGREES = r"(?:new)?\d{1,3}(?:deg|degrees?)(?:flip(?:lr|tb|ud|h|v)?)?"
 _ANY = rf"(?:{_any_of(SURE_OPERATIONS + LIKELY_OPERATIONS + TRAILING_OPERATIONS)}|{_DEGREES})"
-_TAIL = rf"(?:{_SEP}(?:{_ANY}\d{{0,4}}|{_MORE}))*"
+#: Words are read whole, in one way: "deg" is in both lists, "rot90" may be "rot" and 90, and a long name of such words
+#: that is no name of a copy would be read in every combination of ways before that is known.
+_END = r"(?=[_\-. ]|\Z)"
+_TAIL = rf"(?>{_SEP}(?:{_ANY}\d{{0,4}}|{_MORE}){_END})*"
 _BEFORE = rf"\d{{0,4}}(?:{_SEP}\d{{1,4}})?{_SEP}(?=.*[^\W\d_])"
+_LEADING_WORD = rf"(?>{_LEADING}\d{{0,4}}{_END})"
 _HEAD = rf"{_BEFORE}(?P<k>.+)"
 #: Eight hexadecimal digits with a letter (no date), and not the first part of a UUID.
 _UPLOAD = r"(?:\d{1,6}-)?(?=\d*[a-f])[0-9a-f]{8}-(?![0-9a-f]{4}-[0-9a-f]{4}-)"
@@ -155,12 +159,12 @@ NAME_RULES: tuple[NameRule, ...] = (
     ),
     _operation("augmentation script", rf"{_NO_AUGUST}(?P<k>.+?){_SEP}{_AUGMENTED}\d{{0,4}}{_TAIL}", "siblings"),
     _operation("operation suffix", rf"(?P<k>.+?){_SEP}{_ANY}\d{{0,4}}{_TAIL}", "stem"),
-    _operation("operation on a copy", rf"(?P<k>.+){_SEP}{_ANY}\d{{0,4}}(?:{_SEP}{_MORE})*", "stem"),
+    _operation("operation on a copy", rf"(?P<k>.+){_SEP}{_ANY}\d{{0,4}}(?>{_SEP}{_MORE}{_END})*", "stem"),
     _operation("operation prefix", rf"{_NO_AUGUST}{ANY_SURE_OPERATION}{_HEAD}", "siblings", _MOST_OF_ONE_SOURCE),
     _operation("operation prefix", rf"{_NO_AUGUST}{_AUGMENTED}{_HEAD}", "siblings"),
     _operation("operation prefix", rf"{_LEADING}{_HEAD}", "stem"),
     _operation("operation prefix", rf"{ANY_SURE_OPERATION}{_BEFORE}(?P<k>.+?)[_\-]\d{{1,4}}", "stem"),
-    _operation("operations prefix", rf"{_LEADING}(?:\d{{0,4}}{_SEP}{_LEADING})*{_HEAD}", "stem"),
+    _operation("operations prefix", rf"{_LEADING_WORD}(?:{_SEP}{_LEADING_WORD})*{_HEAD}", "stem"),
     _rule("Keras per image", rf"(?P<k>.+)_(?:0_{_NUMBER}|{_NUMBER}_[1-9]\d{{2,7}})", "copy", "stem"),
     _rule("file name with its ending", rf"(?P<k>.+)\.(?P<ext>{_EXT})[_\-. ]\d{{1,6}}", "copy", "stem"),
     _rule("CLoDSA", r"\d{1,6}_\d{1,3}_(?P<k>.+)", "hint", "stem"),

@@ -19,13 +19,15 @@ def read_lines(file: Path) -> list[Line]:
 
     The delimiter is the one that cuts the first line into most fields. Byte order marks are dropped. Bytes
     that are not UTF-8 are kept as the file system would keep them, so that a path made of them still opens.
+    A quote that is not closed, which would swallow all lines up to the next one, is an error.
 
     Raises:
-        DataError: the file cannot be read, or is no text.
+        DataError: the file cannot be read, is no text, or no table.
     """
     text = _text(file)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    reader = csv.reader([])
     try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
         return [
             (reader.line_num, [each.strip() for each in fields])
             for fields in reader

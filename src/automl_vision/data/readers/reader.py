@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from automl_vision.data.manifest import Manifest
+from automl_vision.data.manifest import LONGEST_CLASS_NAME, Manifest
 from automl_vision.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def to_manifest(root: Path, reading: Reading, settings: DataSettings) -> Manifes
     """Sort the rows by path and number their classes.
 
     Raises:
-        DataError: two class names differ by case or Unicode form alone.
+        DataError: two class names differ by case or Unicode form alone, or one cannot be kept.
     """
     rows = sorted(reading.rows, key=lambda row: row.path)
     class_names = tuple(sorted({row.label for row in rows}))
@@ -87,11 +87,13 @@ def _column(values: Iterable[_T | None]) -> tuple[_T | None, ...] | None:
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Refuse names that a person would read as one class.
+    """Refuse names that a person would read as one class, and those that no model file can hold.
 
     Raises:
-        DataError: naming every such pair.
+        DataError: naming every such pair, or such a name.
     """
+    names = tuple(names)
+    _check_storable(names)
     seen: dict[str, str] = {}
     alike: list[str] = []
     for name in names:
@@ -104,6 +106,19 @@ def check_class_names(names: Iterable[str]) -> None:
             value=", ".join(alike[:10]),
             fix="rename them to one name, or merge them with --label-map",
         )
+
+
+def _check_storable(names: Sequence[str]) -> None:
+    long = [name for name in names if len(name) > LONGEST_CLASS_NAME]
+    if long:
+        raise DataError(
+            f"a class name has over {LONGEST_CLASS_NAME:,} characters",
+            value=f"{long[0][:100]!a}... ({len(long[0]):,} characters)",
+            fix="give the class a shorter name; in a table a quote may be missing",
+        )
+    no_text = [name for name in names if printable(name) != name]
+    if no_text:
+        raise DataError("a class name is not UTF-8", value=f"{no_text[0]!a}", fix="save the table as CSV in UTF-8")
 
 
 def printable(name: str) -> str:

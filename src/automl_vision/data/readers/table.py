@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from automl_vision.data.manifest import SET_NAMES, Manifest
@@ -59,6 +60,8 @@ _BOOLEANS: dict[str, bool | None] = {
     "": None,
 }
 _SHOWN = 10
+#: Characters of a cell that a message quotes.
+_QUOTED = 100
 
 MISSING_LABEL = "row without a label"
 MISSING_PATH = "row without an image path"
@@ -96,9 +99,19 @@ class _Table:
 
 
 class _Lines(NamedTuple):
+    """What a file holds as text.
+
+    Attributes:
+        header: names of the columns.
+        lines: number and fields of each.
+        unit: what the numbers count.
+        no_text: columns that are left out, since images or other structures lie in them -> their type.
+    """
+
     header: list[str]
     lines: list[Line]
     unit: str
+    no_text: Mapping[str, str] = MappingProxyType({})
 
 
 def is_table(data: Path) -> bool:
@@ -112,11 +125,11 @@ def read_table(data: Path, settings: DataSettings) -> Manifest:
     Raises:
         DataError: a column is not found; or, all at once with line numbers, every row that cannot be used.
     """
-    header, lines, unit = FORMATS[ending(data.name)](data)
-    column = _columns(data, header, lines, settings)
+    found = FORMATS[ending(data.name)](data)
+    column = _columns(data, found, settings)
     file = data.resolve()
-    table = _Table(file, file.parent, header, column, unit, settings)
-    for number, fields in lines:
+    table = _Table(file, file.parent, found.header, column, found.unit, settings)
+    for number, fields in found.lines:
         _take(table, number, fields)
     _raise_problems(table)
     return to_manifest(table.root, table.reading, settings)
@@ -128,8 +141,8 @@ def image_paths(data: Path, image_column: str = "") -> Iterator[Path]:
     Raises:
         DataError: there is no column of paths.
     """
-    header, lines, _ = FORMATS[ending(data.name)](data)
-    problems: list[str] = []
+    header, lines, _, no_text = FORMATS[ending(data.name)](data)
+    problems = _inside_problems(no_text, image_column)
     at = _named(header, image_column, problems) if image_column else _usual(header, "image")
     if at is None:
         raise DataError(
@@ -154,7 +167,9 @@ def _parquet_table(file: Path) -> _Lines:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        schema = pq.read_schema(file)
+        no_text = {each.name: str(each.type) for each in schema if not _is_text(each.type)}
+        table = pq.read_table(file, columns=[name for name in schema.names if name not in no_text])
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
@@ -162,7 +177,15 @@ def _parquet_table(file: Path) -> _Lines:
         ) from None
     columns = [[_text_of(value) for value in column.to_pylist()] for column in table.columns]
     rows = zip(*columns, strict=True) if columns else ()
-    return _Lines(list(table.column_names), [(n, list(row)) for n, row in enumerate(rows, 1)], "row")
+    return _Lines(list(table.column_names), [(n, list(row)) for n, row in enumerate(rows, 1)], "row", no_text)
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column of this type of Arrow is text or can be written as such: not pictures, lists, structures."""
+    from pyarrow import types
+
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    return not (is_bytes or types.is_nested(kind))
 
 
 def _text_of(value: Any) -> str:
@@ -183,11 +206,16 @@ FORMATS: dict[str, Callable[[Path], _Lines]] = {
 }
 
 
-def _columns(file: Path, header: list[str], lines: list[Line], settings: DataSettings) -> dict[str, int]:
+def _columns(file: Path, found_lines: _Lines, settings: DataSettings) -> dict[str, int]:
     """Position of each column that there is, by purpose."""
+    header, lines, _, no_text = found_lines
     asked = {purpose: getattr(settings, f"{purpose}_column") for purpose in USUAL_NAMES}
     problems: list[str] = []
     found: dict[str, int] = {}
+    inside = _inside_problems(no_text, asked["image"])
+    if inside and _usual(header, "image") is None:
+        value = f"{file} ({'; '.join(inside)})"
+        raise DataError("the images lie inside of the table", value=value, fix=_NO_PATHS)
     for purpose, name in asked.items():
         position = _named(header, name, problems) if name else _usual(header, purpose)
         if position is not None:
@@ -198,6 +226,18 @@ def _columns(file: Path, header: list[str], lines: list[Line], settings: DataSet
         shown = f"{file} (columns: {', '.join(header)})"
         raise DataError("; ".join(problems), value=shown, fix=_header_fix(header, lines))
     return found
+
+
+#: What to do where a table holds the images themselves.
+_NO_PATHS = (
+    "write them to files and their paths into a column, or give the set with --data hf:NAME or as a saved folder"
+)
+
+
+def _inside_problems(no_text: Mapping[str, str], image_column: str) -> list[str]:
+    """Columns of no text that would be the one of the images."""
+    wanted = (image_column,) if image_column else USUAL_NAMES["image"]
+    return [f"column {name!a} holds {kind[:_QUOTED]}" for name, kind in no_text.items() if name.lower() in wanted]
 
 
 def _header_fix(header: list[str], lines: list[Line]) -> str:
@@ -281,7 +321,7 @@ def _image(table: _Table, text: str) -> str:
     if not text:
         raise _Refused("no image path")
     if "://" in text[:12]:
-        raise _Refused(f"{text!a} is an address: download it and give its path")
+        raise _Refused(f"{_quoted(text)} is an address: download it and give its path")
     path = _inside(table, text)
     if _exists(table, path):
         return path
@@ -289,7 +329,7 @@ def _image(table: _Table, text: str) -> str:
         return other
     table.missing += 1
     if not table.settings.skip_bad_rows:
-        raise _Refused(f"missing file {text!a}")
+        raise _Refused(f"missing file {_quoted(text)}")
     return path
 
 
@@ -307,24 +347,37 @@ def _inside(table: _Table, text: str) -> str:
     if path.startswith(root.rstrip("/") + "/"):
         return path[len(root.rstrip("/")) + 1 :]
     if not table.settings.allow_outside:
-        raise _Refused(f"{text!a} leads out of the table's folder (--allow-outside accepts it)")
+        raise _Refused(f"{_quoted(text)} leads out of the table's folder (--allow-outside accepts it)")
     return path
 
 
 def _label(_table: _Table, text: str) -> str:
     if not text:
         raise _Refused("empty label")
-    return text
+    return _written("label", text)
 
 
 def _split(_table: _Table, text: str) -> str | None:
     if text and text.lower() not in SET_NAMES:
-        raise _Refused(f"unknown set {text!a}; use train, val or test")
+        raise _Refused(f"unknown set {_quoted(text)}; use train, val or test")
     return SET_NAMES[text.lower()] if text else None
 
 
 def _group(_table: _Table, text: str) -> str | None:
-    return text or None
+    return _written("group", text) or None
+
+
+def _written(what: str, text: str) -> str:
+    """A cell that is shown and stored as text; paths alone may hold bytes that are none."""
+    if any("\udc80" <= each <= "\udcff" for each in text):
+        raise _Refused(f"the {what} {_quoted(text)} is not UTF-8: save the table as CSV in UTF-8")
+    if len(text.splitlines()) > 1:
+        raise _Refused(f"the {what} {_quoted(text)} goes over several lines: is a quote missing?")
+    return text
+
+
+def _quoted(text: str) -> str:
+    return ascii(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!a}... ({len(text):,} characters)"
 
 
 def _augmented(_table: _Table, text: str) -> bool | None:
@@ -341,7 +394,7 @@ def truth_of(text: str) -> bool | None:
         ValueError: it says neither.
     """
     if text.lower() not in _BOOLEANS:
-        raise ValueError(f"{text!a} is neither true nor false")
+        raise ValueError(f"{_quoted(text)} is neither true nor false")
     return _BOOLEANS[text.lower()]
 
 

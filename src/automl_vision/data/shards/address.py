@@ -92,8 +92,17 @@ def _checked(scheme: str, rest: str, text: str) -> Address:
     plain = rest.strip("/")
     if scheme == "file":
         return Address("file", f"/{plain}")
-    parts = urlsplit(f"{scheme}://{plain}")
-    if not parts.hostname or parts.username is not None or parts.password is not None:
+    try:
+        parts = urlsplit(f"{scheme}://{plain}")
+        (parts.hostname or "").encode("idna")
+        port = parts.port
+    except ValueError as error:  # a port that is none, brackets, labels of a name
+        raise UsageError(
+            "the URL of the shards is none",
+            value=f"{_shown(text)} ({ascii(str(error))[1:200]})",
+            fix=f"write it like {scheme}://HOST/FOLDER",
+        ) from None
+    if port == 0 or not parts.hostname or parts.username is not None or parts.password is not None:
         raise UsageError(
             "the URL of the shards names no host, or a user with it",
             value=_shown(text),

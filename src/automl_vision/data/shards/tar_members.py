@@ -11,6 +11,8 @@ from automl_vision.errors import DataError
 
 #: Everything in a tar file lies in blocks of so many bytes.
 BLOCK = 512
+#: Characters of a member's name; a file system takes less.
+LONGEST_NAME = 4096
 #: What ends an archive.
 END = bytes(2 * BLOCK)
 
@@ -76,7 +78,7 @@ def members(file: Path) -> Iterator[Member]:
                     yield Member(info.name, info.offset_data, info.size)
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every one
             _require_end(file, end)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise TornArchive(ascii(str(error)) or type(error).__name__) from None
 
 
@@ -94,12 +96,14 @@ def _require_plain(file: Path, info: tarfile.TarInfo) -> None:
         what = f"a link to {info.linkname!a}"
     elif not (info.isfile() or info.isdir()):
         what = "a device or a pipe"
+    elif len(info.name) > LONGEST_NAME:
+        what = f"a name of {len(info.name):,} characters"
     elif path.is_absolute() or ".." in path.parts or "\\" in info.name:
         what = "a name that leads out of the archive"
     else:
         return
     raise DataError(
         "a shard holds a member that is refused",
-        value=f"{file.name}: {info.name!a} ({what})",
+        value=f"{file.name}: {info.name[:200]!a} ({what})",
         fix="make the shards again from plain files; members are images, and .json or .cls beside them",
     )

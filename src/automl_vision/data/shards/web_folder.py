@@ -117,7 +117,7 @@ class WebFolder:
                 break
             answer.read()
             self._keep(connection)
-            url = urljoin(url, answer.headers.get("Location", ""))
+            url = self._led_to(url, answer.headers.get("Location", ""))
         else:
             raise FolderError(f"{self._url}/{name}: too many redirects")
         try:
@@ -129,6 +129,18 @@ class WebFolder:
                 self._keep(connection)
             else:
                 connection.close()
+
+    def _led_to(self, url: str, location: str) -> str:
+        """Where a redirect leads; the address that the user gave was checked when it was read."""
+        try:
+            target = urljoin(url, location)
+            parts = urlsplit(target)
+            _ = (parts.hostname or "").encode("idna"), parts.port
+        except ValueError as error:
+            raise FolderError(
+                f"{self._url}: the server leads to {location[:200]!a}, which is no URL ({error})"
+            ) from None
+        return target
 
     def _asked(self, method: str, url: str, headers: dict[str, str]) -> tuple[_Connection, http.client.HTTPResponse]:
         """A connection and its answer; asked again after a while where that may help."""
