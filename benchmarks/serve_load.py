@@ -132,9 +132,13 @@ class Server:
         """Resident memory, with that of its decoders."""
         return sum(self.memories_mb().values())
 
-    def memories_mb(self) -> dict[int, float]:
-        """Resident memory of the server and of each process that it started, by their numbers."""
-        return {number: _resident_mb(number) for number in (self.number, *_children(self.number))}
+    def memories_mb(self, kind: str = "VmRSS") -> dict[int, float]:
+        """Memory of the server and of each process that it started, by their numbers.
+
+        Args:
+            kind: resident, or a part of it by the name that Linux has for it.
+        """
+        return {number: _memory_mb(number, kind) for number in (self.number, *_children(self.number))}
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""
@@ -165,13 +169,13 @@ def _children(parent: int) -> list[int]:
     return [int(each) for file in lists for each in file.read_text("ascii").split()]
 
 
-def _resident_mb(number: int) -> float:
+def _memory_mb(number: int, kind: str) -> float:
     """0 where the process has ended."""
     try:
-        pages = int(Path(f"/proc/{number}/statm").read_text("ascii").split()[1])
+        lines = Path(f"/proc/{number}/status").read_text("utf-8", "replace").splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:")), 0.0)
 
 
 def measure(model: Path, clients: int, seconds: float, width: int, height: int) -> tuple[Load, Counted]:

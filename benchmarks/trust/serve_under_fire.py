@@ -12,11 +12,12 @@ bodies and answers that are not read); and `--half-open` connections that send h
 tenth of which announce 60 MB. Every request has the answers that it may get; any other is wrong, and so is a
 broken connection of a good client.
 
-Held where no answer was wrong, the process never ended and says nothing of a traceback, ends with 0 when told to, the
-99th percentile of good requests is at most 4 times that of the quiet parts, and memory grows by at most 50 MB after the
-warm-up. The warm-up is the first fifth of the fire; growth is from the tenth behind it to the last. In each of them the
-median of the server is taken, and of each decoder the least, as an image that is decoded at the moment is no growth.
-All clients share the machine with the server.
+Held where no answer was wrong, the process never ended and says nothing of a traceback, ends with 0 when told to,
+the 99th percentile of good requests is at most 4 times that of the quiet parts, and memory grows by at most 50 MB
+after the warm-up. The warm-up is the first fifth of the fire; growth is from the tenth behind it to the one of the
+later tenths that has the most. Counted is memory that nobody but these processes has, of the server the median and
+of each decoder the least of a tenth, as an image that is decoded at the moment is no growth. All clients share the
+machine with the server.
 """
 
 from __future__ import annotations
@@ -426,7 +427,7 @@ class Sample:
 
     Attributes:
         seconds: since the fire began.
-        server: resident megabytes of the server.
+        server: megabytes that the server alone has.
         decoders: the same of each of its decoders, by the numbers of their processes.
     """
 
@@ -458,7 +459,7 @@ def watched(server: Server, seconds: float) -> list[Sample]:
     samples = []
     began = time.monotonic()
     while (now := time.monotonic() - began) < seconds and server.alive:
-        memories = server.memories_mb()
+        memories = server.memories_mb("RssAnon")  # what the system takes back of libraries is no merit of the server
         samples.append(Sample(now, memories.pop(server.number, 0.0), memories))
         time.sleep(min(1.0, seconds / 50))
     return samples
@@ -475,10 +476,13 @@ def settled_mb(samples: Sequence[Sample]) -> float:
 
 
 def growth_mb(samples: Sequence[Sample], seconds: float) -> float:
-    """From the first tenth behind the warm-up to the last."""
-    before = [each for each in samples if 0.2 * seconds <= each.seconds < 0.3 * seconds]
-    after = [each for each in samples if each.seconds >= 0.9 * seconds]
-    return settled_mb(after) - settled_mb(before)
+    """From the first tenth behind the warm-up to the one behind it that has the most."""
+    first, *later = (settled_mb(_tenth(samples, seconds, number)) for number in range(2, 10))
+    return max(later) - first if not any(map(math.isnan, later)) else math.nan
+
+
+def _tenth(samples: Sequence[Sample], seconds: float, number: int) -> list[Sample]:
+    return [each for each in samples if number <= 10 * each.seconds / seconds < number + 1]
 
 
 def crowd_of(clients: int, half_open_count: int) -> list[tuple[Client, int]]:
