@@ -97,11 +97,24 @@ class Model(ImageModel):
                 "the model knows no such class", value=repr(label), fix=f"use one of its classes: {classes}"
             )
         pixels = open_rgb(image, self.decode_side).pixels
-        squares = {each: square(pixels, each, self.resize)[None] for each in self.sides}
-        index = int(self.probabilities(squares).argmax()) if label is None else self.class_names.index(label)
-        batches = {each: torch.from_numpy(squares[each]).permute(0, 3, 1, 2) for each in self.sides}
+        squares = {each: square(pixels, each, self.resize) for each in self.sides}
+        return self.explain_squares(squares, fitted(pixels, side), label)
+
+    def explain_squares(
+        self, squares: Mapping[int, NDArray[np.uint8]], shown: NDArray[np.uint8], label: str | None
+    ) -> Explanation:
+        """`explain`, for who decodes elsewhere.
+
+        Args:
+            squares: side -> (side, side, 3) uint8 for each of `sides`, as `data.preprocess.squares` makes them.
+            shown: (H, W, 3) uint8, the whole image, which the map is laid over.
+            label: one of the classes; None for the most probable one.
+        """
+        stacked = {each: np.stack([squares[each]]) for each in self.sides}
+        index = int(self.probabilities(stacked).argmax()) if label is None else self.class_names.index(label)
+        batches = {each: torch.from_numpy(stacked[each]).permute(0, 3, 1, 2) for each in self.sides}
         heat = self._heat_maps(batches.__getitem__, np.array([index]))[0]
-        return Explanation(self.class_names[index], heat, overlay(fitted(pixels, side), heat, self.resize))
+        return Explanation(self.class_names[index], heat, overlay(shown, heat, self.resize))
 
     @cached_property
     def _heat_maps(self) -> HeatMaps:
