@@ -8,9 +8,6 @@ from typing import Protocol
 
 from automl_vision.data.shards.address import Address
 
-#: Small files, as `shards.json`, are read whole; no more than this.
-MOST_WHOLE = 2 * 2**30
-
 
 class FolderError(Exception):
     """A place cannot be reached, or refuses: one line for people."""
@@ -31,11 +28,11 @@ class Folder(Protocol):
         """
         ...
 
-    def fetch(self, name: str, take: Callable[[bytes], object]) -> None:
-        """Hand over a file from its beginning to its end, in parts.
+    def fetch(self, name: str, take: Callable[[bytes], object], most: int) -> None:
+        """Hand over a file from its beginning to its end, in parts, and never more than `most` bytes.
 
         Raises:
-            FolderError: it is not there, or cannot be read to its end.
+            FolderError: it is not there, has more bytes, or cannot be read to its end.
         """
         ...
 
@@ -46,6 +43,24 @@ class Folder(Protocol):
             FolderError: it is not there, or cannot be read.
         """
         ...
+
+
+def at_most(most: int, take: Callable[[bytes], object], place: str) -> Callable[[bytes], None]:
+    """`take` for the parts of a file, up to so many bytes: what a server says of a length binds it to nothing.
+
+    Raises:
+        FolderError: from what is given, once there is more.
+    """
+    taken = 0
+
+    def take_bounded(part: bytes) -> None:
+        nonlocal taken
+        taken += len(part)
+        if taken > most:
+            raise FolderError(f"{place}: it does not end after its {most:,} bytes")
+        take(part)
+
+    return take_bounded
 
 
 class WritableFolder(Folder, Protocol):

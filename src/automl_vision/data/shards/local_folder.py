@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from automl_vision.data.shards.folder import FolderError
+from automl_vision.data.shards.folder import FolderError, at_most
 from automl_vision.files import UNFINISHED, sync_folder
 
 #: Shards that are held open at once.
@@ -103,12 +103,15 @@ class LocalFolder:
         except OSError as error:
             raise FolderError(f"{path}: {error.strerror}") from None
 
-    def fetch(self, name: str, take: Callable[[bytes], object]) -> None:
+    def fetch(self, name: str, take: Callable[[bytes], object], most: int) -> None:
         """Hand over a file in parts."""
+        bounded = at_most(most, take, str(self.folder / name))
+        if self.size(name) is None:  # opening a pipe would wait for whoever writes to it
+            raise FolderError(f"{self.folder / name}: there is no such file")
         try:
             with (self.folder / name).open("rb", buffering=0) as file:
                 while part := file.read(_PART):
-                    take(part)
+                    bounded(part)
         except OSError as error:
             raise FolderError(f"{self.folder / name}: {error.strerror}") from None
 
