@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from automl_vision.data.shards.address import Address
+
+#: Servers are asked for the sizes of so many files at once.
+_ASKED_AT_ONCE = 16
 
 
 class FolderError(Exception):
@@ -63,6 +68,16 @@ def at_most(most: int, take: Callable[[bytes], object], place: str) -> Callable[
     return take_bounded
 
 
+def sizes_of(folder: Folder, names: Sequence[str]) -> Mapping[str, int | None]:
+    """Bytes of files; None for those that are not there.
+
+    Raises:
+        FolderError: nobody can tell.
+    """
+    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="sizes") as pool:
+        return dict(zip(names, pool.map(folder.size, names), strict=True))
+
+
 class WritableFolder(Folder, Protocol):
     """A folder that files can be put into, each as a whole or not at all."""
 
@@ -71,6 +86,14 @@ class WritableFolder(Folder, Protocol):
 
         Raises:
             OSError: it cannot be made.
+        """
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing here meanwhile, where the place knows how.
+
+        Raises:
+            UsageError: one does already.
         """
         ...
 

@@ -22,6 +22,8 @@ FORMAT = 1
 INDEX, SAMPLES, FACTS = "shards.json", "samples.parquet", "facts.parquet"
 #: There from the beginning until `shards.json` is.
 UNFINISHED_MARK = "shards.unfinished"
+#: Held by who writes, where files can be locked.
+WRITER_LOCK = "shards.lock"
 #: Ending of the notes beside shards that are whole, while others are being written.
 WHOLE = ".whole"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -77,6 +77,10 @@ class ObjectFolder:
 
     def prepare(self) -> None:
         """Object stores have no folders."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Object stores have no locks: who writes finds out by its mark."""
+        return nullcontext()
 
     def staging(self) -> Path:
         """A temporary folder: an object is sent once it is whole, as one that is sent in parts may stay torn."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from automl_vision.data.manifest import Manifest
 from automl_vision.data.plane_cache import cache_dir_of
 from automl_vision.data.readers.reader import Reading, Row, to_manifest
 from automl_vision.data.shards.address import Address, is_url, parse_address
-from automl_vision.data.shards.folder import Folder, FolderError, open_folder
+from automl_vision.data.shards.folder import Folder, FolderError, open_folder, sizes_of
 from automl_vision.data.shards.foreign import is_foreign, read_foreign
 from automl_vision.data.shards.layout import (
     FACTS,
@@ -52,8 +51,6 @@ Tell = Callable[[str], None]
 _MOST_INDEX = 2**28
 #: In the cache folder: where shards lie that were fetched.
 _WINDOW = "fetched-shards"
-#: Servers are asked for the sizes of so many shards at once.
-_ASKED_AT_ONCE = 16
 #: Shards that a message names.
 _SHOWN = 10
 _COLUMNS = ("path", "label", "split", "group", "role", "shard", "member", "offset", "size", "digest")
@@ -319,7 +316,7 @@ def _facts(source: Source, digests: pd.Series) -> pd.DataFrame:
 
 def _faults(source: Source, table: pd.DataFrame, tell: Tell) -> dict[int, str]:
     """Row of the table -> why its image is not there: its shard is missing, or ends before it."""
-    sizes = _sizes(source.folder, source.index.shards)
+    sizes = _sizes(source)
     faults: dict[int, str] = {}
     said: list[str] = []
     ends = (table["offset"] + table["size"]).to_numpy()
@@ -351,10 +348,8 @@ def lost(record: ShardRecord, missing: int, key: str, *, is_there: bool) -> str:
     return f"{record.name}: {missing:,} of {record.samples:,} samples {be} missing, from {key} on"
 
 
-def _sizes(folder: Folder, shards: Sequence[ShardRecord]) -> Mapping[str, int | None]:
-    names = [each.name for each in shards]
-    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="sizes") as pool:
-        try:
-            return dict(zip(names, pool.map(folder.size, names), strict=True))
-        except FolderError as error:
-            raise unreachable(error) from None
+def _sizes(source: Source) -> Mapping[str, int | None]:
+    try:
+        return sizes_of(source.folder, [each.name for each in source.index.shards])
+    except FolderError as error:
+        raise unreachable(error) from None
