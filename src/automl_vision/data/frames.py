@@ -1,7 +1,7 @@
 """How many frames or pages an image file has, told from its blocks in a bounded time.
 
-Pillow counts the frames of a GIF and the pages of a TIFF by going through all of them, which takes minutes where a file
-is made of millions: https://www.w3.org/Graphics/GIF/spec-gif89a.txt and the TIFF 6.0 specification say where the next is.
+Pillow counts the frames of a GIF and the pages of a TIFF by walking through them: minutes where these are millions.
+Where the next one is: https://www.w3.org/Graphics/GIF/spec-gif89a.txt and the TIFF 6.0 specification.
 """
 
 from __future__ import annotations
