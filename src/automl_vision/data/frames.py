@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Mapping
-from typing import IO
-
-from PIL import Image
+from typing import IO, Protocol
 
 #: Frames that are counted; more of them change nothing.
 MOST_FRAMES = 1000
@@ -21,7 +19,16 @@ _GIF_HEAD, _GIF_SCREEN = 13, 10
 _FRAME, _EXTENSION, _END = b",", b"!", b";"
 
 
-def count_frames(image: Image.Image) -> int:
+class Opened(Protocol):
+    """An image that Pillow opened."""
+
+    @property
+    def format(self) -> str | None:
+        """Pillow's name of it."""
+        ...
+
+
+def count_frames(image: Opened) -> int:
     """Frames or pages of an image that was opened and not loaded yet; at least 1, at most `MOST_FRAMES`.
 
     What is damaged behind the first of them ends the count: the first is what is used.

@@ -276,6 +276,7 @@ def first(column: str, value: object) -> Callable[[dict[str, list[Any]]], object
         ("samples.parquet", first("label", ""), "column label"),
         ("samples.parquet", lambda columns: columns.update(label=[1] * len(columns["label"])), "column label"),
         ("samples.parquet", first("path", None), "column path"),
+        ("samples.parquet", lambda columns: columns["path"].__setitem__(0, columns["path"][1]), "column path"),
         ("samples.parquet", first("member", "é.jpg"), "column member"),
         ("samples.parquet", first("member", "x" * 10**6), "column member"),
         ("samples.parquet", first("digest", "zz"), "column digest"),

@@ -141,7 +141,7 @@ _DIGEST, _HASH = "[0-9a-f]{32}", "[0-9a-f]{16}"
 _LARGEST = 2**53
 #: Column of `samples.parquet` -> what holds for all rows.
 _ALL: Mapping[str, _Rule] = {
-    "path": lambda column: column.astype("str").str.len() > 0,
+    "path": lambda column: (column.astype("str").str.len() > 0) & ~column.duplicated(),
     "label": lambda column: column.astype("str").str.len() > 0,
     "role": _like("original|copy|unsure"),
 }
