@@ -730,7 +730,7 @@ def chained_tiff(pages: int) -> bytes:
 
 @pytest.mark.parametrize("made", [chained_gif, chained_tiff])
 def test_millions_of_frames_are_not_walked_through(made: Callable[[int], bytes]) -> None:
-    assert open_rgb(made(40)).frames == pytest.approx(40, abs=1)
+    assert open_rgb(made(40)).frames == 40
     data = made(1_000_000)
     spent = time.process_time()
     assert open_rgb(data).frames == MOST_FRAMES

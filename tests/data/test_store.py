@@ -818,17 +818,15 @@ def held(manifest: Manifest, tmp_path: Path) -> Iterator[Path]:
     (entry,) = (each for each in cache.iterdir() if each.is_dir())
     shutil.rmtree(entry)
     (cache / f"{entry.name}.tmp-4711-x").mkdir()
-    held_there = f"import filelock, time; filelock.FileLock({str(cache / entry.name) + '.lock'!r}).acquire()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{held_there}; print(flush=True); time.sleep(600)"], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    try:
-        yield cache
-    finally:
-        process.kill()
-        process.wait()
+    holds = f"import filelock, time; lock = filelock.FileLock({str(cache / entry.name) + '.lock'!r}); lock.acquire()"
+    line = [sys.executable, "-c", f"{holds}; print(flush=True); time.sleep(600)"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield cache
+        finally:
+            process.kill()
 
 
 def test_waiting_for_another_process_can_be_stopped_and_says_for_whom(

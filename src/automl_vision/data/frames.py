@@ -94,11 +94,14 @@ def _tiff_pages(file: IO[bytes]) -> int:
     (at,) = struct.unpack_from(order + offset, head, 8 if big else 4)
     seen: set[int] = set()
     while at and at not in seen and len(seen) < MOST_FRAMES:
-        seen.add(at)
         file.seek(at)
-        (entries,) = struct.unpack(order + number, file.read(struct.calcsize(number)))
-        file.seek(entries * entry, os.SEEK_CUR)
-        (at,) = struct.unpack(order + offset, file.read(struct.calcsize(offset)))
+        entries = file.read(struct.calcsize(number))
+        if len(entries) < struct.calcsize(number):
+            break
+        seen.add(at)
+        file.seek(struct.unpack(order + number, entries)[0] * entry, os.SEEK_CUR)
+        following = file.read(struct.calcsize(offset))
+        at = struct.unpack(order + offset, following)[0] if len(following) == struct.calcsize(offset) else 0
     return len(seen)
 
 
