@@ -15,6 +15,7 @@ EXIT_CODES = {
     "ModelFileError": 2,
     "WeightsError": 2,
     "RunError": 2,
+    "RunInUse": 75,
     "ProcessLost": 1,
     "PartialFailure": 3,
     "LeakFound": 4,

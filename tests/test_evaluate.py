@@ -65,6 +65,20 @@ def test_copies_of_one_original_are_one_piece_of_evidence(tmp_path: Path, data: 
     assert found.figures["groups"] == 9
 
 
+@pytest.mark.parametrize("ending", [".png", ".bmp"], ids=["same file", "same pixels"])
+def test_the_same_pictures_many_times_make_no_narrower_interval(tmp_path: Path, data: Path, ending: str) -> None:
+    model = model_of(tmp_path, "")
+    once = evaluate(model, data, SETTINGS).figures
+    for number, file in enumerate(sorted(data.rglob("*.png"))):
+        for copy in range(9):
+            with Image.open(file) as image:
+                image.save(file.with_name(f"q{chr(97 + number)}x{chr(97 + copy)}{ending}"))
+    often = evaluate(model, data, SETTINGS).figures
+    assert once is not None and often is not None
+    assert (often["n"], often["groups"]) == (270, once["groups"])
+    assert often["accuracy"] == pytest.approx(once["accuracy"])
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_the_set_that_the_model_was_made_from_is_called_so(tmp_path: Path, data: Path, own: bool) -> None:
     fingerprint = read_manifest(data, SETTINGS).fingerprint if own else "another"

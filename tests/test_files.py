@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,33 @@ def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
     write_json(file, [None, True, "ä"])
     assert json.loads(file.read_text(encoding="utf-8")) == [None, True, "ä"]
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_no_link_is_followed_that_others_left_for_the_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder that everybody may write to, if they guessed its name."""
+    (tmp_path / "precious").write_text("mine")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
+    names: list[str] = []
+    write_atomically(tmp_path / "seen", lambda _: names.extend(each.name for each in tmp_path.glob(f"*{UNFINISHED}")))
+    (tmp_path / names[0].replace("seen", "a", 1)).symlink_to(tmp_path / "precious")
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "a", "theirs")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    """Two processes that write one file at a time, as two that render the same report: the last one wins, whole."""
+
+    def meanwhile(handle: IO[bytes]) -> None:
+        handle.write(b"first")
+        write_text(tmp_path / "a", "second")
+
+    write_atomically(tmp_path / "a", meanwhile)
+    assert (tmp_path / "a").read_text() == "first"
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_writer_that_fails_halfway_changes_nothing(tmp_path: Path) -> None:

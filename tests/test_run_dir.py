@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import pytest
 
 from automl_vision import run_dir
 from automl_vision.config import Settings, load_settings
-from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError, RunInUse
 from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report, trials_address
 
 ABOUT = {"data": "/images", "note": "ä"}
@@ -58,6 +59,55 @@ def test_an_empty_folder_will_do_and_one_with_anything_in_it_will_not(tmp_path: 
         assert sorted(taken.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        [run_dir.LOCK],
+        [run_dir.LOCK, f"{run_dir.OWNER}.4711.tmp"],
+        [run_dir.LOCK, run_dir.OWNER, f"{run_dir.CONFIG}.4711.tmp"],
+        [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG],
+        [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG, f"{run_dir.RUN}.4711.tmp"],
+    ],
+)
+def test_what_a_process_left_that_was_killed_while_it_made_a_run_is_in_nobodys_way(
+    tmp_path: Path, left: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text("half")
+    made = RunDir.create(folder, Settings(), ABOUT)
+    assert reopened(made).about == ABOUT
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("own", [[run_dir.CONFIG], [run_dir.LOCK, run_dir.CONFIG], [run_dir.LOCK, "notes.tmp"]])
+def test_files_of_the_user_are_not_taken_for_such_leftovers(tmp_path: Path, own: list[str]) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in own:
+        (folder / name).write_text("precious")
+    with pytest.raises(RunError, match="not empty"):
+        RunDir.create(folder, Settings(), ABOUT)
+    assert {each.name: each.read_text() for each in folder.iterdir()} == dict.fromkeys(own, "precious")
+
+
+def test_two_processes_that_make_the_same_run_do_not_write_over_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, locked = tmp_path / "run", run_dir._locked
+
+    def slow(path: Path) -> Any:
+        monkeypatch.setattr(run_dir, "_locked", locked)
+        RunDir.create(path, Settings(), {"data": "/of the faster one"}).close()
+        return locked(path)
+
+    monkeypatch.setattr(run_dir, "_locked", slow)
+    with pytest.raises(RunError, match="holds a run"):
+        RunDir.create(folder, Settings(), ABOUT)
+    assert run_dir.read_about(folder) == {"data": "/of the faster one"}
+
+
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
@@ -94,7 +144,9 @@ def test_a_full_disk_is_told_from_a_closed_folder(tmp_path: Path) -> None:
     full = cannot_write(tmp_path, OSError(28, "No space left on device"))
     closed = cannot_write(tmp_path, OSError(13, "Permission denied"))
     assert (type(full), full.exit_code) == (BudgetExhausted, 5)
-    assert "--resume" in full.fix
+    assert "start it again" in full.fix  # there is nothing to go on with
+    (tmp_path / run_dir.RUN).touch()
+    assert "--resume" in cannot_write(tmp_path, OSError(28, "No space left on device")).fix
     assert (type(closed), closed.exit_code) == (RunError, 2)
 
 
@@ -134,8 +186,9 @@ def test_another_process_is_named_and_a_killed_one_frees_the_folder(run: RunDir)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=f"process {holder.pid}"):
+        with pytest.raises(RunInUse, match=f"process {holder.pid}") as caught:
             RunDir.open(run.path)
+        assert caught.value.exit_code == 75
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     RunDir.open(run.path).close()
@@ -159,9 +212,48 @@ def test_a_run_that_cannot_be_opened_is_not_left_locked(run: RunDir) -> None:
 
 
 def test_without_a_note_of_the_owner_it_is_unknown(run: RunDir) -> None:
-    (run.path / ".lock.owner").unlink()
-    with pytest.raises(RunError, match="process unknown"):
+    (run.path / run_dir.OWNER).unlink()
+    with pytest.raises(RunInUse, match="process unknown"):
         RunDir.open(run.path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"12\x1b[2J", b"9" * 10_000])
+def test_a_damaged_note_of_the_owner_is_none(run: RunDir, damage: bytes) -> None:
+    (run.path / run_dir.OWNER).write_bytes(damage)
+    with pytest.raises(RunInUse, match="process unknown"):
+        RunDir.open(run.path)
+
+
+def test_of_two_that_start_in_one_folder_the_second_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one looked before the first made the folder, and has the lock once the first is done."""
+    path, mkdir = tmp_path / "run", Path.mkdir
+
+    def first(self: Path, *args: Any, **options: Any) -> None:
+        if self == path:
+            monkeypatch.undo()
+            RunDir.create(path, Settings(), {"data": "/first"}).close()
+        mkdir(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", first)
+    with pytest.raises(RunError, match="holds a run"):
+        RunDir.create(path, Settings(), {"data": "/second"})
+    assert run_dir.read_about(path) == {"data": "/first"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders have no such modes there")
+def test_a_run_folder_is_its_users_alone_and_one_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        (tmp_path / "shared").mkdir(mode=0o755)
+        for name, mode in (("shared", 0o755), ("new/run", 0o700)):
+            RunDir.create(tmp_path / name, Settings(), ABOUT).close()
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755  # of the folders above it nothing is known
+        assert stat.S_IMODE((tmp_path / "new/run" / run_dir.CONFIG).stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -270,14 +362,15 @@ def test_time_that_makes_no_sense_is_damage(run: RunDir, seconds: str) -> None:
         reopened(run)
 
 
-@pytest.mark.parametrize("damage", ["", "[search", "search = 3", "[search]\nbudgit = '1m'"])
-def test_damaged_settings_are_named_or_are_the_defaults(run: RunDir, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["", "[search", "search = 3", "[search]\nbudgit = '1m'", "[data]\n\n[search]\ntrials = 1\n"]
+)
+def test_damaged_settings_are_named_and_never_taken_for_the_defaults(run: RunDir, damage: str) -> None:
     (run.path / run_dir.CONFIG).write_text(damage)
-    if not damage:
-        assert run.settings == Settings()
-        return
-    with pytest.raises(AutomlVisionError, match=run_dir.CONFIG):
-        _ = run.settings
+    for act in (lambda: run.settings, lambda: run.move({"machine.cluster": ""})):
+        with pytest.raises(AutomlVisionError, match=run_dir.CONFIG):
+            act()
+    assert (run.path / run_dir.CONFIG).read_text() == damage
 
 
 def test_tables_hold_nothing_that_a_spreadsheet_runs():
@@ -340,3 +433,49 @@ def test_a_run_folder_cannot_name_just_any_place_for_its_trials(tmp_path: Path) 
     with pytest.raises(RunError, match="damaged"):
         _ = run.trials
     run.close()
+
+
+# --- values of other types, in folders of others --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"note": 1},
+        {"data": 5},
+        {"data": "/d", "drawn": "x"},
+        {"data": "/d", "resize": []},
+        {"data": "/d", "found": True},
+    ],
+)
+def test_facts_of_other_types_are_named(run: RunDir, facts: Any) -> None:
+    (run.path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match=r"run\.json"):
+        _ = run.about
+
+
+@pytest.mark.parametrize(
+    "spent",
+    ['{"seconds": 1, "by_backbone": 5}', '{"seconds": 1, "by_backbone": [1]}', '{"seconds": 9' + "9" * 400 + "}"],
+)
+def test_times_of_other_types_are_named(run: RunDir, spent: str) -> None:
+    (run.path / "spent.json").write_text(spent)
+    with pytest.raises(RunError, match=r"spent\.json"):
+        reopened(run)
+
+
+def test_looks_and_galleries_of_other_types_are_named(run: RunDir) -> None:
+    (run.path / "looks.json").write_text("[1, 2]")
+    with pytest.raises(RunError, match=r"looks\.json"):
+        _ = run.looks
+    (run.path / "gallery.json").write_text('{"total": Infinity, "mistakes": [], "pairs": [], "cut_short": false}')
+    with pytest.raises(RunError, match=r"gallery\.json"):
+        run_dir.read_gallery(run.path)
+
+
+def test_what_reading_values_raises_names_their_file(tmp_path: Path) -> None:
+    for raised in (KeyError("pairs"), TypeError("no list"), OverflowError("too large"), AttributeError("items")):
+        with pytest.raises(RunError, match=r"compared\.json"), run_dir.as_written(tmp_path / "compared.json"):
+            raise raised
+    with pytest.raises(OSError), run_dir.as_written(tmp_path / "compared.json"):
+        raise OSError("the disk is broken, and not the file")

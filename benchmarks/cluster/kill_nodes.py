@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from automl_vision.search.search import MOST_LOST
 from cluster.loopback_cluster import LoopbackCluster, LoopbackNode, descendants, loopback_cluster
 from stages import ROOT
 from trust.figure import Figure, conclude, parser
@@ -152,6 +153,12 @@ def compare(before: dict[int, Record], after: dict[int, Record], tally: Tally) -
             tally.repeated += then["epochs"][: len(record["epochs"])] != record["epochs"]
 
 
+def ended_well(record: Record) -> bool:
+    """Whether a trial is done, or failed because it was lost more often than a trial may be."""
+    given_up = record["state"] == "failed" and record["notes"].get("lost", 0) > MOST_LOST
+    return given_up or record["state"] in ("complete", "stopped")
+
+
 def slots_on(node: LoopbackNode) -> bool:
     """Whether a slot is on this node."""
     for pid in descendants(node.process.pid):
@@ -262,7 +269,7 @@ class Session:
         if self.driver.code:
             tally.faults.append(f"{self.driver.run.name} ended with {self.driver.code}, see {self.driver.log}")
             return
-        open_ends = [number for number, each in after.items() if each["state"] not in ("complete", "stopped")]
+        open_ends = [number for number, each in after.items() if not ended_well(each)]
         if open_ends:
             tally.faults.append(f"trials {open_ends} of {self.driver.run.name} did not end well")
         checking = [*shlex.split(self.command[0]), "report", str(self.driver.run), "--verify"]

@@ -1,5 +1,5 @@
 """`python -m automl_vision`."""
 
-from automl_vision.cli.app import program
+from automl_vision.cli.start import program
 
 program()

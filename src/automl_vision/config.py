@@ -28,6 +28,7 @@ from automl_vision.rules import (
     NAMES,
     OPTIONAL_BURST_WINDOW,
     OPTIONAL_DURATION,
+    PATH,
     REGEX,
     REGEX_WITH_KEY,
     SEED,
@@ -315,7 +316,7 @@ class MachineSettings:
         "on GPUs was not measured yet.",
         one_of("off", "auto", "on"),
     )
-    threads: int = _setting(0, "CPU threads (0: all that this process may use).", at_least(0))
+    threads: int = _setting(0, "CPU threads (0: all that this process may use).", between(0, 4096))
     cluster: str = _setting(
         "",
         "Ray cluster on which trials run: HOST:PORT of its head, or auto for the one that this machine is a node of "
@@ -364,7 +365,7 @@ class MachineSettings:
 class OutputSettings:
     """What is left on disk."""
 
-    runs: str = _setting("runs", "Folder in which a run gets its own folder.")
+    runs: str = _setting("runs", "Folder in which a run gets its own folder.", PATH)
     name: str = _setting("", "Name of the run's folder (empty: data set and date).", FOLDER_NAME)
     fingerprint: bool = _setting(
         True,

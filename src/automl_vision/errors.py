@@ -6,7 +6,8 @@
     │   ├── DataError          2    the images or labels cannot be used
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
-    │   └── RunError           2    a run folder cannot be written, is in use, or cannot be resumed
+    │   └── RunError           2    a run folder cannot be written, or cannot be resumed
+    │       └── RunInUse      75    another process works in the run folder; try again when it has ended
     ├── ProcessLost            1    a process that trains the same model is gone; the run can be resumed
     ├── PartialFailure         3    some files failed, the rest is done
     ├── LeakFound              4    a leak was found under --fail-on-leak
@@ -66,8 +67,22 @@ class WeightsError(UsageError):
     """Pretrained weights are not on this machine and cannot be fetched."""
 
 
+class ResolutionError(UsageError):
+    """A network cannot take images of this size."""
+
+
 class RunError(UsageError):
-    """A run folder cannot be written, is in use, or cannot be resumed."""
+    """A run folder cannot be written, or cannot be resumed."""
+
+
+class RunInUse(RunError):
+    """Another process works in the run folder: nothing is wrong, and it is free when that has ended.
+
+    The exit code is EX_TEMPFAIL of sysexits.h, which batch systems can be told to queue again: a job that was started
+    once more while the one before it still tidies up.
+    """
+
+    exit_code = 75
 
 
 class ProcessLost(AutomlVisionError):

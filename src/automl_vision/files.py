@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,9 @@ def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
     A crash or a full disk at any moment leaves the former content of `path` untouched. At an address, what was written
     is put as one object: that is all or nothing, too.
 
+    Nobody can know the name of the temporary file beforehand, and it has to be a new one: where others may write to the
+    folder, too, no link that they left there is followed.
+
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
@@ -33,9 +37,10 @@ def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
         write(whole)
         put(path, whole.getvalue())
         return
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    created = unfinished.open("xb")
     try:
-        with unfinished.open("wb") as file:
+        with created as file:
             _write_through(file, write)
             file.flush()
             os.fsync(file.fileno())

@@ -47,6 +47,7 @@ from automl_vision.stages.compare import inspected_pictures, pictures_to_compare
 from automl_vision.stages.context import RunContext
 from automl_vision.stages.costs import measure_costs, time_shipped, without_slow
 from automl_vision.stages.decode import decode_and_check
+from automl_vision.stages.disk_room import require_room
 from automl_vision.stages.evaluate import Evaluation, evaluate
 from automl_vision.stages.finish import finish
 from automl_vision.stages.impact import impact_of
@@ -79,6 +80,9 @@ __all__ = [
     "verify_shards",
     "write_inspection",
 ]
+
+#: In run.json: the run was begun with `fail_on_leak`, and whoever goes on with it holds to that.
+_FAIL_ON_LEAK = "fail_on_leak"
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,9 @@ def run_search(
         data, settings, lambda text: tell(Note(text))
     )  # before the folder is made: data that cannot be used leave nothing behind
     path = out or new_run_path(data, settings)
-    run = RunDir.create(path, settings, {"data": str(absolute_place(data)), **_trials_elsewhere(settings, path)})
+    promised = {_FAIL_ON_LEAK: True} if fail_on_leak else {}
+    about = {"data": str(absolute_place(data)), **promised, **_trials_elsewhere(settings, path)}
+    run = RunDir.create(path, settings, about)
     stop = stop or StopRequest()
     try:
         return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
@@ -186,6 +192,7 @@ def resume_search(
     stop: StopRequest | None = None,
     started: float | None = None,
     moved: Mapping[str, Any] | None = None,
+    fail_on_leak: bool = False,
     ranks: Ranks = ALONE,
 ) -> Run:
     """Go on with a run that was interrupted or killed; a finished one is returned as it is.
@@ -196,15 +203,21 @@ def resume_search(
         stop: may be set at any time to end the run tidily.
         started: monotonic seconds from which this session counts; now by default.
         moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
+        fail_on_leak: as in `run_search`; a run that was begun with it keeps it.
+        ranks: the processes that train each model together, of which this is the first.
 
     Raises:
-        RunError: there is no run, another process works in it, or its data changed.
+        RunError: there is no run, or its data changed.
+        RunInUse: another process works in it.
+        LeakFound: the split that came with the data leaks.
     """
     run = RunDir.open(path)
     done = run.report
-    if done is not None and done["stop_reason"] != "interrupted":
+    with run_dir.as_written(path / run_dir.REPORT_JSON):
+        reason = "interrupted" if done is None else str(done["stop_reason"])
+    if done is not None and reason != "interrupted":
         run.close()
-        tell(Note(f"This run is complete (stopped by: {done['stop_reason']}); nothing is left to do."))
+        tell(Note(f"This run is complete (stopped by: {reason}); nothing is left to do."))
         return Run(path, done)
     run.move(moved or {})
     settings = run.settings
@@ -212,7 +225,9 @@ def resume_search(
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
     clock = Clock(begun, settings.budget_seconds + again)
     stop = stop or StopRequest()
-    return _go(RunContext(run, Path(run.about["data"]), settings, tell, stop, clock, ranks=ranks))
+    strict = fail_on_leak or bool(run.about.get(_FAIL_ON_LEAK))
+    data = Path(run.about["data"])
+    return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=strict, ranks=ranks))
 
 
 def _go(context: RunContext) -> Run:
@@ -253,9 +268,12 @@ def _stages(context: RunContext) -> Run:
             manifest = read(context)
         with context.stage("plan"):
             runtime, plan = plan_run(context, manifest)
+            require_room(context, plan, len(manifest), len(manifest.class_names))
         prepared = decode_and_check(context, manifest, plan, runtime)
         try:
             _check_leaks(context, prepared)
+            # Decoded images may have taken what there was.
+            require_room(context, plan, len(manifest), len(manifest.class_names), warn=True)
             prepared = choose_resize(context, prepared, plan, runtime)
             return Run(context.run.path, _from_data_to_report(context, prepared, plan, runtime))
         finally:
@@ -271,8 +289,8 @@ def _check_leaks(context: RunContext, prepared: Prepared) -> None:
         raise LeakFound(
             "the split that came with the data leaks",
             value=f"{len(prepared.split.leaks)} images",
-            fix=f"take out the rows marked 'aside' in {context.run.path / run_dir.SPLIT}; without --fail-on-leak "
-            "they are left out and the search goes on",
+            fix=f"take out the rows marked 'aside' in {context.run.path / run_dir.SPLIT}; a search without "
+            "--fail-on-leak leaves them out",
         )
 
 

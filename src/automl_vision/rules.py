@@ -183,6 +183,7 @@ REGEX_WITH_KEY = Rule("a regular expression with a group", _check_regex_with_key
 SIDES = must_be("sides from 16 to 4096", lambda sides: all(16 <= side <= 4096 for side in sides))
 NAMES = must_be("names that are not empty", all)
 SEED = must_be("from 0 to 4294967295", lambda value: 0 <= value <= 4_294_967_295)  # what numpy takes
+PATH = must_be("without a NUL character", lambda path: "\0" not in path)
 DEVICE = must_be(
     "auto, cpu, cuda, cuda:N or mps",
     lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name, re.ASCII) is not None,

@@ -16,6 +16,9 @@ workers/                  what processes printed that ran trials (only with seve
 looks.json                every look at the test set
 events.log                what happened when
 
+A run folder is made for its user alone (mode 0700), and its files as the umask has them: opening the folder shares the
+run. A folder that was there before keeps its mode.
+
 An inspection leaves inspect.html, split.csv, audit.csv, and evidence.csv: every pair behind the groups.
 """
 
@@ -23,8 +26,8 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -32,16 +35,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from pandas.api.types import is_numeric_dtype
 
-from automl_vision.config import Settings, dump_settings, load_settings
+from automl_vision.config import TABLES, Settings, dump_settings, load_settings
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.split import split_table
-from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError
+from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError, RunInUse
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
@@ -68,10 +72,30 @@ STUDY = "study.db"
 LOOKS = "looks.json"
 EVENTS = "events.log"
 LOCK = ".lock"
+OWNER = f"{LOCK}.owner"
 SPENT = "spent.json"
+
+#: What every file of settings that a run wrote ends with.
+_LAST_TABLE = f"[{list(TABLES)[-1]}]"
+_PROCESS = re.compile(r"[0-9]{1,20}")
 
 #: What a full disk, a quota and a limit on the size of files say.
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+#: What run.json may say of a run -> what that has to be. A folder may come from anybody.
+_FACTS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("data", "trials", "fingerprint", "content", "history"), str),
+        **dict.fromkeys(("found", "drawn", "decode_side"), int),
+        **dict.fromkeys(("resize", "plan", "limits"), dict),
+        **dict.fromkeys(("by_shards", "fail_on_leak"), bool),
+    }
+)
+#: Seconds that no run has taken.
+_MOST_SECONDS = 1e12
+#: What values of other types than were written raise in whoever reads them.
+_NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 def predictions_file(set_name: str) -> str:
@@ -89,11 +113,13 @@ class RunDir:
         self.path = path
         self._lock = lock
         self._spent_before = _seconds(path / SPENT)
-        self._turns: dict[str, float] = dict(_read_json(path / SPENT, {}).get("by_backbone", {}))
+        with as_written(path / SPENT):
+            by_backbone = _read_json(path / SPENT, {}).get("by_backbone", {})
+            self._turns = {str(name): float(seconds) for name, seconds in by_backbone.items()}
 
     @classmethod
     def create(cls, path: Path, settings: Settings, about: Mapping[str, Any]) -> RunDir:
-        """A new run.
+        """A new run. What a process left that was killed while it made one is no run yet: it is made anew.
 
         Args:
             path: folder to make; it must be missing or empty.
@@ -102,12 +128,16 @@ class RunDir:
 
         Raises:
             RunError: the folder holds something, or cannot be written.
+            RunInUse: another process makes a run there at this moment.
         """
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not _is_free(path):
                 raise _taken(path)
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(path) as lock:
+                if not _is_free(path):  # another process was faster, and has left
+                    raise _taken(path)
+                _sweep(path)
                 write_text(path / CONFIG, dump_settings(settings))
                 write_json(path / RUN, dict(about))
                 return cls(path, lock)
@@ -119,14 +149,14 @@ class RunDir:
         """A run made earlier, to go on with it.
 
         Raises:
-            RunError: there is no run, another process works in it, or the folder cannot be written.
+            RunError: there is no run, or the folder cannot be written.
+            RunInUse: another process works in it.
         """
         if not (path / RUN).is_file() or not (path / CONFIG).is_file():
             raise RunError("there is no run in this folder", value=str(path), fix="give the folder that search printed")
         try:
             with _locked(path) as lock:
-                for leftover in path.glob(f"*{UNFINISHED}"):
-                    leftover.unlink(missing_ok=True)
+                _sweep(path)
                 return cls(path, lock)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -142,8 +172,16 @@ class RunDir:
 
     @property
     def settings(self) -> Settings:
-        """The settings that the run was started with."""
-        return load_settings(self.path / CONFIG)
+        """The settings that the run was started with.
+
+        Raises:
+            ConfigError: a value is wrong.
+            RunError: the file was cut off; what is missing would be taken for what was never set.
+        """
+        settings = load_settings(self.path / CONFIG)
+        if _LAST_TABLE not in (self.path / CONFIG).read_text(encoding="utf-8").splitlines():
+            raise _damaged(self.path / CONFIG, f"{_LAST_TABLE} is missing: it was cut off")
+        return settings
 
     def move(self, settings: Mapping[str, Any]) -> None:
         """Keep other values of settings that say where a run works, by dotted name.
@@ -152,6 +190,7 @@ class RunDir:
             ConfigError: a value is wrong.
         """
         if settings:
+            _ = self.settings  # as they are, they have to be whole
             write_text(self.path / CONFIG, dump_settings(load_settings(self.path / CONFIG, settings)))
 
     @property
@@ -244,7 +283,40 @@ def read_about(path: Path) -> dict[str, Any]:
         RunError: the file is damaged.
     """
     facts: dict[str, Any] = _read_json(path / RUN, {})
+    if facts and "data" not in facts:
+        raise _damaged(path / RUN, "it does not say where the images are")
+    wrong = [name for name, kind in _FACTS.items() if name in facts and not _is(facts[name], kind)]
+    if wrong:
+        raise _damaged(path / RUN, f"{wrong[0]} is {type(facts[wrong[0]]).__name__!s}")
     return facts
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Whether a value of JSON is of this type; True is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Whoever reads a file of a run that holds other values than were written tells so, and not that this is a fault.
+
+    Raises:
+        RunError: with the file, in place of what reading its values raised.
+    """
+    try:
+        yield
+    except _NOT_AS_WRITTEN as error:
+        raise _damaged(file, f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def read_compared(path: Path) -> dict[str, Any]:
+    """What comparing pictures told in an earlier session of the run in `path`; empty before.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    told: dict[str, Any] = _read_json(path / COMPARED, {})
+    return told
 
 
 def trials_place(path: Path) -> Place:
@@ -276,6 +348,8 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
         RunError: the file is damaged.
     """
     ledger: list[dict[str, Any]] = _read_json(path / LOOKS, [])
+    if not all(isinstance(each, dict) for each in ledger):
+        raise _damaged(path / LOOKS, "it holds no list of looks")
     return ledger
 
 
@@ -294,8 +368,8 @@ def _read_json(file: Path, default: Any) -> Any:
 
 def _seconds(file: Path) -> float:
     seconds = _read_json(file, {"seconds": 0.0}).get("seconds")
-    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-        raise _damaged(file, f"seconds are {seconds!r}")
+    if not _is(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
+        raise _damaged(file, f"seconds are {str(seconds)[:100]}")
     return float(seconds)
 
 
@@ -349,7 +423,8 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
     """The error for a folder that cannot be written or a full disk."""
     value = f"{path} ({error.strerror or error})"
     if error.errno in NO_ROOM:
-        return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {how_to_resume(path)}")
+        go_on = how_to_resume(path) if (path / RUN).is_file() else "start it again"
+        return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {go_on}")
     return RunError(
         "the output folder cannot be written",
         value=value,
@@ -360,6 +435,29 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
 def how_to_resume(path: Path) -> str:
     """What to type to go on with a run, ready to be pasted into a shell."""
     return f"go on with: automl-vision search --resume {shlex.quote(str(path))}"
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run can be made here: nothing is there, or what is there before a run is, whose process is gone.
+
+    Files are made in this order: the lock, who has it, the settings, what the run works on. With the last one it is
+    a run; until then nobody could resume it, and nothing of anybody's work is in it.
+    """
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        return False
+    names = {each.name for each in path.iterdir() if not _is_unfinished(each.name)}
+    return names in ({LOCK}, {LOCK, OWNER}, {LOCK, OWNER, CONFIG}) or not any(path.iterdir())
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith((OWNER, CONFIG, RUN)) and name.endswith(UNFINISHED)
+
+
+def _sweep(path: Path) -> None:
+    for leftover in path.glob(f"*{UNFINISHED}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _taken(path: Path) -> RunError:
@@ -378,13 +476,13 @@ def _locked(path: Path) -> Iterator[FileLock]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(
+        raise RunInUse(
             "another process works in this run folder",
             value=f"{path} (process {_owner(path)})",
             fix="wait until it ends, or start a run of another name",
         ) from None
     try:
-        write_text(path / f"{LOCK}.owner", str(os.getpid()))
+        write_text(path / OWNER, str(os.getpid()))
         yield lock
     except BaseException:
         lock.release()
@@ -392,5 +490,9 @@ def _locked(path: Path) -> Iterator[FileLock]:
 
 
 def _owner(path: Path) -> str:
-    owner = path / f"{LOCK}.owner"
-    return owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+    """The number of the process that took the lock last."""
+    try:
+        said = (path / OWNER).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return "unknown"
+    return said if _PROCESS.fullmatch(said) else "unknown"

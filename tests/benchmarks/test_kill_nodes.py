@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.kill_nodes import Tally, compare, plan_of
+from cluster.kill_nodes import Tally, compare, ended_well, plan_of
 
 EPOCHS = [{"epoch": 1, "seconds": 0.5}, {"epoch": 2, "seconds": 0.25}]
 
@@ -48,3 +48,18 @@ def test_a_trial_that_waits_too_long_or_a_search_that_never_ended_misses_the_pro
     assert not Tally(nodes=1, runs=0, rescheduled=[2.0]).figure.held
     assert not Tally(nodes=1, runs=1, rescheduled=[2.0, 15.1]).figure.held
     assert not Tally(nodes=1, runs=1, rescheduled=[2.0], faults=["run0 hangs"]).figure.held
+
+
+@pytest.mark.parametrize(
+    ("state", "notes", "well"),
+    [
+        ("complete", {}, True),
+        ("stopped", {}, True),
+        ("failed", {"lost": 4}, True),
+        ("failed", {"lost": 3}, False),
+        ("failed", {}, False),
+        ("running", {"lost": 4}, False),
+    ],
+)
+def test_a_trial_ends_well_or_is_given_up_after_it_was_lost_too_often(state: str, notes: Any, well: bool) -> None:
+    assert ended_well(record(state=state, notes=notes)) is well

@@ -185,6 +185,9 @@ def test_search_fails_on_a_leak_before_it_trains(command, leaky, cache, tmp_path
     assert "Error: the split that came with the data leaks: 1 images" in result.err
     assert (out / "split.csv").exists()
     assert not (out / "trials").exists()
+    again = command("search", "--resume", out)
+    assert (again.code, again.err) == (4, result.err), "what the run was begun with holds"
+    assert not (out / "trials").exists()
 
 
 def test_inspect_fails_on_a_leak_when_asked_to(command, leaky, cache):

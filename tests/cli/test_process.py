@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,25 @@ def test_output_that_finds_no_room_is_an_error_of_two_lines_and_not_a_fault_of_o
         )
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["Error: a disk is full: No space left on device", "Fix: free some space on it"]
+
+
+INTERRUPTED = """
+import os, signal, sys, types
+class Slow(types.ModuleType):
+    def __getattr__(self, name):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AttributeError(name)
+sys.modules["typer"] = Slow("typer")
+{before}
+from automl_vision.cli.start import program
+program()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "code"), [("", -signal.SIGINT), ("signal.signal(signal.SIGINT, lambda *_: os._exit(7))", 7)]
+)
+def test_ctrl_c_while_the_command_line_is_imported_ends_it_without_a_trace(before: str, code: int) -> None:
+    program = INTERRUPTED.format(before=before)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")

@@ -141,6 +141,27 @@ def test_files_are_written_once_and_again_when_they_went(three_parts: Path, tmp_
     assert again.fingerprint == first.fingerprint
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/hostname", "../../elsewhere.png", "train/../../elsewhere.png", "train/sub/x.png", "test/000000.png", 7, [],
+     "", "train/", "train/..", "train/a\\b.png", "too few"],
+    ids=str,
+)  # fmt: skip
+def test_names_that_somebody_put_into_the_cache_are_not_believed(three_parts: Path, tmp_path: Path, name: Any) -> None:
+    """The set is unpacked again, as where an entry is damaged."""
+    first = read_manifest(three_parts, Settings())
+    file = first.root / "unpacked.json"
+    told = json.loads(file.read_text())
+    names = told["names"]["train"]
+    told["names"]["train"] = names[1:] if name == "too few" else [name, *names[1:]]
+    file.write_text(json.dumps(told))
+    lines: list[str] = []
+    again = read_manifest(three_parts, Settings(), lines.append)
+    assert len(lines) == 1 and "Unpacking" in lines[0]
+    assert content(again) == content(first)
+    assert json.loads(file.read_text())["names"]["train"] == names
+
+
 def test_a_set_that_was_saved_anew_is_read_anew(three_parts: Path, tmp_path: Path) -> None:
     before = read_manifest(three_parts, Settings())
     other = datasets.DatasetDict({name: part(rows_of(100 + 9 * n, 5)) for n, name in enumerate(PARTS)})

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from automl_vision.errors import UsageError
+from automl_vision.errors import ResolutionError, UsageError
 from automl_vision.models.backbones import (
     BACKBONES,
     backbone,
@@ -140,6 +140,12 @@ def test_every_backbone_can_be_frozen_stage_by_stage(name: str) -> None:
         assert all(not parameter.requires_grad for module in modules for parameter in module.parameters())
     assert shares == sorted(shares) and shares[0] == 0 < shares[1] and shares[3] < 1
     assert not next(iter(net.parameters())).requires_grad, "freezing begins at the input"
+
+
+@pytest.mark.parametrize(("name", "side"), [("densenet121", 16), ("convnext_tiny", 16)])
+def test_images_that_are_too_small_for_a_network_are_told(name: str, side: int) -> None:
+    with pytest.raises(ResolutionError, match="so few pixels: 16"):
+        feature_dim(create_network(backbone(name)), side)
 
 
 def test_stages_end_where_the_resolution_halves_and_blocks_are_quartered() -> None:

@@ -16,6 +16,7 @@ from histories import finetune
 from memory_source import MemorySource
 from torch import nn
 
+from automl_vision.errors import ResolutionError
 from automl_vision.models import head_choice
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.features import OutOfTime
@@ -295,6 +296,18 @@ def test_figures_that_are_not_finite_fail_the_trial(runner: TrialRunner, monkeyp
     assert states(list(runner(Assignment(fresh(), until=6)))) == [(1, "running"), (1, "failed")]
 
 
+def test_a_network_that_cannot_take_so_small_images_is_one_candidate_less(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: TrialRunner, recipe: Recipe) -> None:
+        raise ResolutionError("it cannot take images of so few pixels", value=16)
+
+    monkeypatch.setattr(TrialRunner, "classifier", refuse)
+    (failed,) = runner(Assignment(fresh(), until=6))
+    assert failed.state == "failed"
+    assert "so few pixels: 16" in failed.error
+
+
 def test_a_mistake_in_the_program_is_not_hidden(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistake(epoch: int) -> None:
         raise RuntimeError("shapes cannot be multiplied")
@@ -397,6 +410,26 @@ def test_folds_are_dealt_twice_on_few_images_and_where_there_is_time(on_features
     late, images = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS), seconds_left=lambda: 7e-4)
     monkeypatch.setattr(run_trial, "REPEATED_ROWS", N_TRAIN)
     assert late._thoroughness(images.features[:N_TRAIN])[:2] == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "folds", "rows"),
+    [
+        (None, 5, N_TRAIN),
+        (2 * 40 * 2 * 11 * N_TRAIN, 5, N_TRAIN),
+        (2 * 40 * 2 * 4 * N_TRAIN, 3, N_TRAIN),
+        (2 * 40 * 2 * 3 * 8, 2, 8),
+        (1, 2, 2),
+    ],
+)
+def test_a_probe_keeps_to_the_memory_that_there_is(
+    on_features: Any, monkeypatch: Any, free: int | None, folds: int, rows: int
+) -> None:
+    """Rows times classes: ten of each of ten thousand classes would take more than a hundred gigabytes."""
+    monkeypatch.setattr(run_trial, "available_memory", lambda: free)
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS))
+    notes = probed(runner).notes
+    assert (notes["folds"], notes["trained_on"]) == (folds, rows)
 
 
 def test_an_adopted_head_is_a_model_of_its_own(on_features: Any) -> None:

@@ -768,3 +768,29 @@ def check(files: TrialFiles, known: Known, claims: int) -> None:
     checkpoint = files.load_checkpoint(7)
     if known.checkpoint is not None:
         assert checkpoint == {"attempt": known.checkpoint}
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": "high"}, {"number": "0"}, {"attempt": None}, {"notes": []}, {"error": 5}, {"seconds": True}]
+)
+def test_a_record_with_values_of_other_types_is_set_aside(files: TrialFiles, change: dict[str, Any]) -> None:
+    files.commit(finetune(0))
+    (file,) = files.folder.glob("[0-9]*.json")
+    values = {**json.loads(file.read_text()), **change}
+    values.pop("checksum")
+    file.write_text(json.dumps({**values, "checksum": trial_files._checksum(values)}))
+    assert files.read() == ([], [file.name])
+
+
+def test_nothing_of_somebody_else_is_touched_where_a_foreign_run_says_its_trials_are(tmp_path: Path) -> None:
+    theirs = ("2024-photos.json", "thesis/draft.tmp", "notes.tmp", "000001/model.tmp", "1.json", "000002.jpg.tmp")
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    ours = ("000001.json.0a1b2c3d.tmp", "000001/best.pt.0a1b2c3d.tmp", "000001/attempt-2/checkpoint.pt.0a1b2c3d.tmp")
+    (tmp_path / "000001" / "attempt-2").mkdir()
+    for name in ours:
+        (tmp_path / name).write_text("half")
+    assert TrialFiles(tmp_path).read() == ([], [])
+    assert all((tmp_path / name).read_text() == "mine" for name in theirs)
+    assert not any((tmp_path / name).exists() for name in ours)

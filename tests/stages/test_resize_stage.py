@@ -376,7 +376,7 @@ def raising(error: BaseException) -> Any:
     ("compared", "decode", "reason"),
     [
         (raising(stage.OutOfTime()), None, "took longer than its share"),
-        (raising(WeightsError("the file is damaged")), None, "cannot be read (the file is damaged)"),
+        (raising(WeightsError("the file is damaged")), None, "cannot be used (the file is damaged)"),
         (raising(stage._CannotTell("features of the network are not finite")), None, "are not finite"),
         (raising(torch.OutOfMemoryError("out of memory")), None, "no memory to compare"),
         (won, raising(BudgetExhausted("no time")), "no time or room to decode"),

@@ -603,3 +603,23 @@ def test_a_trial_that_goes_by_shards_is_resumed_to_the_last_bit(cpu: Runtime) ->
     second.load_state(first.state())
     second.run_epoch()
     assert all(torch.equal(each, second.last_weights()[name]) for name, each in whole.last_weights().items())
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro"), [(1, None), (4, 2), (4, 1)], ids=["batches of 1", "2 and 1", "pieces of 1"]
+)
+def test_batch_norm_that_learns_goes_by_what_it_knows_where_there_is_one_image(
+    cpu: Runtime, batch: int, micro: int | None
+) -> None:
+    # It normalises after pooling, where one image is one value.
+    net = build_classifier("mobilenetv4_conv_small", 2, resolution=32)
+    recipe = dataclasses.replace(
+        RECIPE, backbone="mobilenetv4_conv_small", epochs=1, batch_size=batch, freeze_norm=False
+    )
+    working = Trainer(recipe, stripes(train=7, val=4), net, PREPROCESSING, cpu, accuracy)
+    working.micro_batch.size = micro or working.micro_batch.size
+    assert working.run_epoch().images == 7 - (batch == 1)
+    norms = [each for each in net.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    assert all(each.training for each in norms), "they learn again from the next piece"
+    changed = any(float(each.running_mean.abs().sum()) > 0 for each in norms if each.running_mean is not None)
+    assert changed is (batch > 1 and micro != 1)

@@ -21,6 +21,8 @@ from automl_vision.cli.torchrun import told_in_front
 from automl_vision.errors import AutomlVisionError, Interrupted, UsageError
 
 INTERRUPTED = Interrupted.exit_code
+#: Whoever read the output left: 128 + SIGPIPE, with which the shell and other programs say so.
+CLOSED_PIPE = 141
 #: One module of this package per command, in the order of the help page: a function of its name, or several as `app`.
 COMMANDS = (
     "search",
@@ -90,9 +92,9 @@ def program() -> NoReturn:
 
 def main() -> None:
     """Run a command; an error becomes two lines and an exit code, never a traceback."""
-    settle_process()
-    keep_compiled_code_private()
     try:
+        settle_process()
+        keep_compiled_code_private()
         code = _application(sys.argv[1:])(standalone_mode=False)
     except AutomlVisionError as error:
         _show(error)
@@ -104,7 +106,7 @@ def main() -> None:
         _stopped()
     except SystemExit:  # typer's answer to a closed pipe: the reader left, there is nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(CLOSED_PIPE)
     except OSError as error:
         _end_for_disk(error)
     except Exception as error:  # noqa: BLE001 - the last door: a fault of ours becomes two lines and exit code 1

@@ -139,6 +139,9 @@ def print_evaluation(found: Evaluation, title: str) -> None:
     if found.figures is not None:
         stdout.print(_figures({"test": found.figures, "validation": None, "baselines": []}, title))
         stdout.print(_classes(found.figures))
+        n, groups = found.figures["n"], found.figures["groups"]
+        if groups < n:
+            stdout.print(f"{n:,} images of {groups:,} originals, which is what the intervals go by.", highlight=False)
     print_drop(found)
     for sentence in _known(found.known, len(found.predictions)):
         stdout.print(sentence, highlight=False)
@@ -248,7 +251,7 @@ def _print_next(run: Run) -> None:
     trials = run.report["trials"]["total"]
     stdout.print(
         f"\n{seconds_text(total)}{of_budget}, {trials} trial{'s' * (trials != 1)}: "
-        f"{ENDINGS[run.report['stop_reason']]}.",
+        f"{ENDINGS.get(run.report['stop_reason'], safe(run.report['stop_reason']))}.",
         style="dim",
         highlight=False,
     )

@@ -97,13 +97,13 @@ def unpack(source: Source, cache_dir: Path | None, most_bytes: int | None, tell:
             _temporary[source.key] = TemporaryFolder()
         cache_dir = _temporary[source.key].path
     folder = cache_dir / source.key
-    found = _opened(folder)
+    found = _opened(folder, source)
     if found is not None:
         return found
     try:
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with held_in_turn(cache_dir, source.key, told_once(tell, "unpacks the same data set")):
-            found = _opened(folder)  # another process may have written it while this one waited
+            found = _opened(folder, source)  # another process may have written it while this one waited
             if found is None:
                 _write_beside(folder, source, tell)
                 give_up(
@@ -112,7 +112,7 @@ def unpack(source: Source, cache_dir: Path | None, most_bytes: int | None, tell:
                     spare=source.key,
                     idle_seconds=IN_USE_SECONDS,
                 )
-                found = _opened(folder)
+                found = _opened(folder, source)
     except OSError as error:
         raise _no_room(cache_dir, str(error.strerror or error)) from None
     if found is None:
@@ -126,16 +126,30 @@ def _no_room(cache_dir: Path, reason: str) -> DataError:
     )
 
 
-def _opened(folder: Path) -> Unpacked | None:
+def _opened(folder: Path, source: Source) -> Unpacked | None:
+    """What an earlier run left; None where it is damaged, or names what such a run does not write."""
     try:
         told = json.loads((folder / UNPACKED).read_text(encoding="utf-8"))
-        if told["format"] != _FORMAT:
+        names = {part: list(told["names"][part]) for part in source.parts}
+        if told["format"] != _FORMAT or not all(_are_own(names[part], part, source) for part in names):
             return None
-        names = {str(part): list(files) for part, files in told["names"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     note_use(folder, UNPACKED)
     return Unpacked(folder, names)
+
+
+def _are_own(names: Sequence[object], part: str, source: Source) -> bool:
+    """Whether there is one name for each row, all of them of files in the folder of the part and nowhere else."""
+    files = [name for name in names if name is not None]
+    return len(names) == source.parts[part].rows and all(
+        isinstance(file, str) and file.startswith(f"{part}/") and _is_a_name(file.removeprefix(f"{part}/"))
+        for file in files
+    )
+
+
+def _is_a_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _write_beside(folder: Path, source: Source, tell: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_vision.errors import UsageError
+from automl_vision.errors import ResolutionError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -153,13 +153,13 @@ def set_resolution(net: nn.Module, row: Backbone, resolution: int) -> None:
     """Tell a network whose position embedding has a fixed grid which side its inputs will have.
 
     Raises:
-        UsageError: the side is no multiple of the patches that the network cuts images into.
+        ResolutionError: the side is no multiple of the patches that the network cuts images into.
     """
     if not hasattr(net, "set_input_size"):
         return
     patch_sizes = getattr(getattr(net, "patch_embed", None), "patch_size", (1, 1))
     if any(resolution % patch for patch in patch_sizes):
-        raise UsageError(
+        raise ResolutionError(
             f"{row.name} needs a resolution that is a multiple of {patch_sizes[0]}",
             value=resolution,
             fix=f"use {max(1, round(resolution / patch_sizes[0])) * patch_sizes[0]}",
@@ -177,16 +177,31 @@ def feature_dim(net: nn.Module, resolution: int, expected: int | None = None) ->
         net: without its classifier.
         resolution: side of the input in pixels.
         expected: what D should be; None where nobody knows.
+
+    Raises:
+        ResolutionError: nothing is left of so small an image before the last layer.
     """
     import torch
+
+    from automl_vision.models.memory import is_out_of_memory
 
     if expected is not None and expected == getattr(net, "head_hidden_size", None):
         return expected
     was_training = net.training
     net.eval()
-    with torch.inference_mode():
-        shape = net(torch.zeros(1, 3, resolution, resolution)).shape
-    net.train(was_training)
+    try:
+        with torch.inference_mode():
+            shape = net(torch.zeros(1, 3, resolution, resolution)).shape
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ResolutionError(  # "output size is too small", "kernel size can't be greater than actual input size"
+            f"{type(net).__name__} cannot take images of so few pixels",
+            value=f"{resolution} ({str(error).splitlines()[0][:200]})",
+            fix="give larger --resolutions, or other --backbones",
+        ) from error
+    finally:
+        net.train(was_training)
     return int(shape[-1])
 
 

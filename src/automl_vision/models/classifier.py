@@ -65,7 +65,7 @@ def build_classifier(
         seed: random weights depend on it and nothing else; torch's global generator is left as it is.
 
     Raises:
-        UsageError: unknown backbone or head, or a resolution that the backbone cannot take.
+        UsageError: unknown backbone or head; ResolutionError: a resolution that the backbone cannot take.
         WeightsError: the weights are another network's.
     """
     row = backbone(backbone_name)

@@ -115,7 +115,7 @@ class Gallery:
                 bool(values["cut_short"]),
                 str(values.get("trouble", "")),  # runs of earlier versions lack it
             )
-        except (TypeError, LookupError, AttributeError) as error:
+        except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"it holds no gallery: {error}") from None
 
 

@@ -19,6 +19,7 @@ from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
 from automl_vision.search.run_trial import FEATURE_BATCH, PROBE_ROWS, TrialInterrupted, TrialRunner
 from automl_vision.search.trial import Trial
+from automl_vision.search.trial_check import told_as_damage
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.trial_saver import SAVING_SHARE, WITHIN_EPOCH
 from automl_vision.training.loop import Trainer
@@ -179,11 +180,14 @@ class _Keeper:
     def load(self) -> None:
         """Go on where a training of the same trial on the same rows was left, if there is one."""
         left = self.files.load_retrained()
-        if left is None or (left["trial"], left["rows"]) != (self.number, self.rows):
+        if left is None:
             return
-        if Recipe.from_dict(left["trainer"]["recipe"]) == self.trainer.recipe:
-            self.trainer.load_state(left["trainer"])
-            self.loss = left["loss"]
+        with told_as_damage(self.files.name_of_retrained):
+            if (left["trial"], left["rows"]) != (self.number, self.rows):
+                return
+            if Recipe.from_dict(left["trainer"]["recipe"]) == self.trainer.recipe:
+                self.trainer.load_state(left["trainer"])
+                self.loss = float(left["loss"])
 
 
 def _digest(on: Rows) -> str:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import SQUASH, Preprocessing
-from automl_vision.errors import WeightsError
+from automl_vision.errors import ResolutionError, WeightsError
+from automl_vision.main_memory import available_memory
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
@@ -40,6 +41,7 @@ from automl_vision.models.weights import WeightSource, load_weights
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
+from automl_vision.search.trial_check import told_as_damage
 from automl_vision.search.trial_files import HeldOut, TrialFiles, TrialReplaced
 from automl_vision.search.trial_saver import TrialSaver
 from automl_vision.training.batch_size import LearnedMemory
@@ -62,6 +64,10 @@ REPEATED_ROWS = 2_000
 PROBE_UNIT_SECONDS = 6.5e-9
 #: More rows than this change a linear head little, and their features would fill the memory.
 PROBE_ROWS = 20_000
+#: Bytes per row, class and problem (a fold, or the fit on all rows) while a probe is fitted; measured, 12 to 40.
+PROBE_BYTES = 40
+#: A probe may take this share of the memory that is free.
+PROBE_MEMORY = 0.5
 FEATURE_BATCH = 64
 #: A probe is cut down to fewer images where their features would take more than this share of the time left.
 PROBE_TIME = 0.5
@@ -206,8 +212,8 @@ class TrialRunner:
             yield latest.replace(state="paused")
         except TooLittleMemory as error:
             yield from self._failed(latest, str(error), out_of_memory=True)
-        except (TrialFailed, WeightsError) as error:
-            # Weights that cannot be had end this candidate and not the run.
+        except (TrialFailed, WeightsError, ResolutionError) as error:
+            # Weights that cannot be had, and images too small for a network, end this candidate and not the run.
             yield from self._failed(latest, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -322,26 +328,36 @@ class TrialRunner:
             self._best_probe, self._kept = probe.score, {probe.recipe.backbone: frozen}
 
     def _thoroughness(self, features: NDArray[np.float32]) -> tuple[int, int, tuple[float, ...]]:
-        """The best of `PROBE_LEVELS` for so many rows whose fit takes no more than a share of the time left."""
+        """The best of `PROBE_LEVELS` for so many rows whose fit takes no more than a share of time and memory."""
         unit = features.size * self.data.num_classes * PROBE_UNIT_SECONDS / self.runtime.threads
         fitting = [
             (folds, repeats, strengths)
             for folds, repeats, strengths in PROBE_LEVELS
             if (repeats == 1 or len(features) <= REPEATED_ROWS)
             and unit * (folds * repeats + 1) * len(strengths) <= PROBE_TIME * self.seconds_left()
+            and len(features) <= self._rows_in_memory(folds * repeats + 1)
         ]
         return fitting[0] if fitting else PROBE_LEVELS[-1]
 
+    def _rows_in_memory(self, problems: int) -> float:
+        """Rows on which so many problems can be solved at once in a share of the memory that is free."""
+        free = available_memory()
+        return math.inf if free is None else PROBE_MEMORY * free / (PROBE_BYTES * self.data.num_classes * problems)
+
     def _affordable(self, forward_seconds: float, seed: int) -> NDArray[np.int64]:
-        """Training rows whose features fit into a share of the time left: all of them, or as many of each class."""
-        labels = self.data.train_labels.numpy()
-        time_left = self.seconds_left()
+        """Training rows whose features fit into a share of the time left: all of them, or as many of each class.
+
+        Of many classes there are few each, as the memory allows, or one.
+        """
+        labels, classes = self.data.train_labels.numpy(), self.data.num_classes
+        time_left, in_memory = self.seconds_left(), self._rows_in_memory(PROBE_LEVELS[-1][0] + 1)
         affordable = min(PROBE_TIME * time_left / forward_seconds, PROBE_ROWS)
-        if len(labels) <= affordable:
+        if len(labels) <= min(affordable, in_memory):
             return np.arange(len(labels))
-        per_class = int(affordable / self.data.num_classes)
+        fewest = int(max(min(FEWEST_PER_CLASS, in_memory / classes), 1))
+        per_class = int(min(affordable, in_memory) / classes)
         order = np.random.default_rng(seed).permutation(len(labels))
-        kept = [order[labels[order] == label][: max(per_class, FEWEST_PER_CLASS)] for label in np.unique(labels)]
+        kept = [order[labels[order] == label][: max(per_class, fewest)] for label in np.unique(labels)]
         return np.sort(np.concatenate(kept))
 
     def _symmetries(self, net: Classifier, recipe: Recipe, frozen: _Frozen, strength: float) -> dict[str, Any]:
@@ -525,10 +541,13 @@ class TrialRunner:
             self.ranks,
         )
         checkpoint = self.files.load_checkpoint(trial.number)
-        if checkpoint is None or Recipe.from_dict(checkpoint["trial"]["recipe"]) != recipe:
+        with told_as_damage(self.files.name_of_checkpoint(trial.number)):
+            other = checkpoint is None or Trial.from_dict(checkpoint["trial"]).recipe != recipe
+        if checkpoint is None or other:
             # A checkpoint of another recipe is what a trial left whose record was lost, and its number with it.
             return trial.replace(state="running", epochs=(), score=None, loss=None), trainer
-        trainer.load_state(checkpoint["trainer"])
+        with told_as_damage(self.files.name_of_checkpoint(trial.number)):
+            trainer.load_state(checkpoint["trainer"])
         known = Trial.from_dict(checkpoint["trial"])
         notes = {**known.notes, **kept_notes(trial)}
         return known.replace(state="running", attempt=trial.attempt, notes=notes), trainer

@@ -43,8 +43,9 @@ from automl_vision.tensor_file import load_tensors, save_tensors
 
 #: Probabilities of training images that are kept at most (80 MB): 20,000 images of 1,000 classes.
 MOST_HELD_OUT = 20_000_000
-_HELD_OUT, _CHECKPOINT, _BEST, _PREDICTED = "held_out.pt", "checkpoint.pt", "best.pt", "predicted.pt"
-_RETRAINED = "refit.pt"
+#: Names of the files, as above.
+HELD_OUT, CHECKPOINT, BEST, PREDICTED = "held_out.pt", "checkpoint.pt", "best.pt", "predicted.pt"
+RETRAINED = "refit.pt"
 _ATTEMPT = "attempt-"
 #: What a result notes of the epoch it is of, where it is of one: fields of `Trial`.
 _FIGURES = ("score", "loss")
@@ -55,6 +56,13 @@ _WHY_FENCED = (
 )
 #: The record of an attempt, also one that was set aside.
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.attempt-(\d+))?\.json(?:\.corrupt)?")
+#: What is set aside where it cannot be read: records, and copies of them that somebody made.
+_LIKE_A_RECORD = re.compile(r"\d{6,}(?:\D.*)?\.json", re.DOTALL)
+#: What a process that was killed amid writing leaves: records and the fence, and files of trials.
+_OWN_UNFINISHED = re.compile(
+    rf"(?:\d{{6,}}(?:\.{_ATTEMPT}\d+)?\.json|{re.escape(_FENCE)}|{re.escape(HELD_OUT)}"
+    rf"|\d{{6,}}/(?:{_ATTEMPT}\d+/)?[a-z_]+\.pt)(?:\.[0-9a-z]+)?{re.escape(UNFINISHED)}"
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,8 @@ class TrialFiles:
         trials: dict[int, Trial] = {}
         damaged: list[str] = []
         for file in sorted(self.folder.glob("[0-9]*.json"), key=_by_attempt):
+            if not _LIKE_A_RECORD.fullmatch(file.name):
+                continue  # somebody else's
             trial = _read_record(file)
             if trial is not None:
                 trials[trial.number] = trial
@@ -191,11 +201,15 @@ class TrialFiles:
         Raises:
             TrialReplaced: a newer attempt was claimed.
         """
-        self._save(number, attempt, _CHECKPOINT, dict(state))
+        self._save(number, attempt, CHECKPOINT, dict(state))
 
     def load_checkpoint(self, number: int) -> dict[str, Any] | None:
         """The last checkpoint of a trial, or None where there is none that can be read."""
-        return next((state for state in map(_load, self._files(number, _CHECKPOINT)) if state is not None), None)
+        return next((state for state in map(_load, self._files(number, CHECKPOINT)) if state is not None), None)
+
+    def name_of_checkpoint(self, number: int) -> Place:
+        """Where that is; where the first attempt would keep it if there is none."""
+        return next(self._files(number, CHECKPOINT), self._folder(number) / CHECKPOINT)
 
     def save_result(
         self,
@@ -221,23 +235,23 @@ class TrialFiles:
         """
         own = {} if figures is None else dict(zip(_FIGURES, figures, strict=True))
         content = {"weights": dict(weights), "probabilities": torch.from_numpy(probabilities)}
-        self._save(number, attempt, _BEST, {**content, **own})
-        self._save(number, attempt, _PREDICTED, {"predicted": torch.from_numpy(probabilities.argmax(axis=1)), **own})
+        self._save(number, attempt, BEST, {**content, **own})
+        self._save(number, attempt, PREDICTED, {"predicted": torch.from_numpy(probabilities.argmax(axis=1)), **own})
 
     def load_result(self, number: int) -> Result | None:
         """The best epoch of a trial as its record has it, or None where its weights were given up or cannot be read."""
         trial = self._newest_record(number)
         place = self._place_of_result(number, trial)
-        content = _load(place / _BEST) if place is not None else None
-        return _result_of(content) if content is not None and _is_told_of(content, trial) else None
+        content = _load(place / BEST) if place is not None else None
+        return result_of(content) if content is not None and _is_told_of(content, trial) else None
 
     def load_predicted(self, number: int) -> NDArray[np.int64] | None:
         """(N_val) class that the best epoch of a trial gives each image, or None where that cannot be read."""
         trial = self._newest_record(number)
         place = self._place_of_result(number, trial)
-        content = _load(place / _PREDICTED) if place is not None else None
+        content = _load(place / PREDICTED) if place is not None else None
         if content is not None and _is_told_of(content, trial):
-            predicted = _array(content.get("predicted"), 1, _WHOLE)
+            predicted = predicted_of(content)
             if predicted is not None:
                 return predicted
         result = self.load_result(number)  # a run of an earlier version, or one that was killed in between
@@ -256,15 +270,20 @@ class TrialFiles:
 
     def save_retrained(self, state: Mapping[str, Any]) -> None:
         """Keep how far training the chosen recipe once more has come: tensors and plain types only."""
-        save_tensors(self.folder / _RETRAINED, dict(state))
+        save_tensors(self.folder / RETRAINED, dict(state))
 
     def load_retrained(self) -> dict[str, Any] | None:
         """What was kept of that, or None where there is nothing that can be read."""
-        return _load(self.folder / _RETRAINED)
+        return _load(self.folder / RETRAINED)
+
+    @property
+    def name_of_retrained(self) -> Place:
+        """Where that is."""
+        return self.folder / RETRAINED
 
     def drop_retrained(self) -> None:
         """It is done, and needed no more."""
-        (self.folder / _RETRAINED).unlink(missing_ok=True)
+        (self.folder / RETRAINED).unlink(missing_ok=True)
 
     def keep_held_out(self, held_out: HeldOut, *, attempt: int = 1) -> None:
         """Keep what a probe says of training images, unless a better probe's is there, or it is too large.
@@ -284,9 +303,9 @@ class TrialFiles:
             "probabilities": torch.from_numpy(held_out.probabilities),
         }
         if not self.fenced:
-            save_tensors(self.folder / _HELD_OUT, content)
+            save_tensors(self.folder / HELD_OUT, content)
             return
-        self._save(held_out.trial, attempt, _HELD_OUT, content)
+        self._save(held_out.trial, attempt, HELD_OUT, content)
         self._drop_worse_held_out()
 
     def load_held_out(self) -> HeldOut | None:
@@ -308,8 +327,8 @@ class TrialFiles:
         checkpoints = kept_files(trials).checkpoints
         present = files_below(self.folder)  # asked once: an object store takes its time for each question
         for trial in trials:
-            self._keep_newest(trial.number, _CHECKPOINT, 1 if trial.number in checkpoints else 0, present)
-            self._keep_newest(trial.number, _BEST, 1 if trial.number in weights else 0, present)
+            self._keep_newest(trial.number, CHECKPOINT, 1 if trial.number in checkpoints else 0, present)
+            self._keep_newest(trial.number, BEST, 1 if trial.number in weights else 0, present)
 
     def discard(self, number: int) -> None:
         """Remove the files of a trial, but not its records."""
@@ -376,8 +395,8 @@ class TrialFiles:
         return next((place for place in places if _holds_result(place, trial)), None)
 
     def _held_out_files(self) -> list[Place]:
-        own = [file for name in (f"[0-9]*/{_HELD_OUT}", f"[0-9]*/*/{_HELD_OUT}") for file in self.folder.glob(name)]
-        return [self.folder / _HELD_OUT, *own]
+        own = [file for name in (f"[0-9]*/{HELD_OUT}", f"[0-9]*/*/{HELD_OUT}") for file in self.folder.glob(name)]
+        return [self.folder / HELD_OUT, *own]
 
     def _drop_worse_held_out(self) -> None:
         """All but the best, whichever of two probes that end at once comes first: each sees at least its own."""
@@ -406,7 +425,9 @@ class TrialFiles:
         if not is_folder(self.folder):
             return  # objects are put whole
         for leftover in self.folder.rglob(f"*{UNFINISHED}"):
-            leftover.unlink(missing_ok=True)
+            # A run of somebody else's may name any folder of ours as the place of its trials.
+            if _OWN_UNFINISHED.fullmatch(leftover.relative_to(self.folder).as_posix()):
+                leftover.unlink(missing_ok=True)
 
 
 def _record_name(number: int, attempt: int = 1) -> str:
@@ -465,7 +486,7 @@ def _load(file: Place) -> dict[str, Any] | None:
 
 def _holds_result(place: Place, trial: Trial | None) -> bool:
     """Whether an attempt saved a result, unless one can see that it is not what the record tells of."""
-    file = next((place / name for name in (_PREDICTED, _BEST) if (place / name).is_file()), None)
+    file = next((place / name for name in (PREDICTED, BEST) if (place / name).is_file()), None)
     content = _load(file) if file is not None else None
     return file is not None and (content is None or _is_told_of(content, trial))
 
@@ -478,7 +499,8 @@ def _is_told_of(content: Mapping[str, Any], trial: Trial | None) -> bool:
     return all(isinstance(figure, float) for figure in figures) and figures == [trial.score, trial.loss]
 
 
-def _result_of(content: Mapping[str, Any]) -> Result | None:
+def result_of(content: Mapping[str, Any]) -> Result | None:
+    """The result that a file holds, None where it holds something else."""
     weights, probabilities = content.get("weights"), _array(content.get("probabilities"), 2, _REAL)
     if probabilities is None or not isinstance(weights, dict):
         return None
@@ -488,8 +510,11 @@ def _result_of(content: Mapping[str, Any]) -> Result | None:
 
 def _load_held_out(file: Place) -> HeldOut | None:
     content = _load(file)
-    if content is None:
-        return None
+    return held_out_of(content) if content is not None else None
+
+
+def held_out_of(content: Mapping[str, Any]) -> HeldOut | None:
+    """What a probe says of training images, as a file holds it, None where it holds something else."""
     trial, score = content.get("trial"), content.get("score")
     rows, probabilities = _array(content.get("rows"), 1, _WHOLE), _array(content.get("probabilities"), 2, _REAL)
     if not (isinstance(trial, int) and isinstance(score, float) and math.isfinite(score)):
@@ -497,6 +522,11 @@ def _load_held_out(file: Place) -> HeldOut | None:
     if rows is None or probabilities is None or len(rows) != len(probabilities):
         return None
     return HeldOut(trial, score, rows, probabilities)
+
+
+def predicted_of(content: Mapping[str, Any]) -> NDArray[np.int64] | None:
+    """The classes that a file holds, None where it holds something else."""
+    return _array(content.get("predicted"), 1, _WHOLE)
 
 
 def _array(value: object, dimensions: int, kinds: Collection[torch.dtype]) -> NDArray[Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,9 +48,10 @@ def compared_pictures(context: RunContext, manifest: Manifest, facts: Facts, run
         Interrupted: the user stopped it.
     """
     kept, key = context.run.path / run_dir.COMPARED, {"method": METHOD, "files": _digest(facts)}
-    before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    before = run_dir.read_compared(context.run.path)
     if key.items() <= before.items():
-        return replace(facts, compared=Compared.from_dict(before))
+        with run_dir.as_written(kept):
+            return replace(facts, compared=Compared.from_dict(before))
     left = context.clock.remaining
     seconds = left if math.isinf(left) else COMPARE_SHARE * max(left, 0.0)
 

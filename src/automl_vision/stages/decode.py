@@ -131,7 +131,8 @@ def _resize(context: RunContext) -> str:
         begun_without = {"chosen": SQUASH, "reason": "the run began before there was a choice"}
         begun = {"chosen": "" if asked == AUTO else asked, "reason": "the settings ask for it"}
         context.run.add_about(resize=begun_without if "content" in about else begun)
-    return str(context.run.about["resize"]["chosen"] or SQUASH)
+    with run_dir.as_written(context.run.path / run_dir.RUN):
+        return str(context.run.about["resize"]["chosen"] or SQUASH)
 
 
 def _require_same_images(context: RunContext, prepared: Prepared) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from automl_vision.config import Settings
 from automl_vision.data.fingerprint import Fingerprint, How, Mark
-from automl_vision.data.lineage.groups import declared_groups
+from automl_vision.data.lineage.groups import connected, declared_groups
+from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import read_manifest
 from automl_vision.errors import AutomlVisionError, DataError, RunError
@@ -89,7 +90,7 @@ def evaluate(
     predictions = Predictions(
         paths=tuple(manifest.paths[row] for row in rows),
         labels=labels[manifest.labels[rows]],
-        groups=declared_groups(manifest, settings.data)[rows],
+        groups=_groups(manifest, settings, said)[rows],
         probabilities=np.stack([_probabilities(said[row]) for row in rows]),
         class_names=loaded.class_names,
     )
@@ -122,11 +123,24 @@ def _report_beside(model: Path) -> dict[str, Any] | None:
 
 def _predicted(model: Model, manifest: Manifest, tell: Tell) -> list[Prediction]:
     said: dict[int, Prediction] = {}
-    order, marked = manifest.reading_order.tolist(), model.bundle.fingerprint is not None
-    for row, each in zip(order, model.stream(map(manifest.file, order), marked=marked), strict=True):
+    order = manifest.reading_order.tolist()
+    for row, each in zip(order, model.stream(map(manifest.file, order), marked=True), strict=True):
         said[row] = each
         tell(Progress(len(said), len(manifest)))
     return [said[row] for row in range(len(manifest))]
+
+
+def _groups(manifest: Manifest, settings: Settings, said: Sequence[Prediction]) -> NDArray[np.int64]:
+    """(N) what counts as one piece of evidence: declared groups, and images of the same pixels or picture hash."""
+    declared = declared_groups(manifest, settings.data)
+    links = [Link(int(first), row, "group", "declared") for row, first in enumerate(declared) if first != row]
+    for name in ("digest", "hash"):
+        first_of: dict[int, int] = {}
+        for row, each in enumerate(said):
+            value = None if each.mark is None else getattr(each.mark, name)
+            if value is not None and (first := first_of.setdefault(value, row)) != row:
+                links.append(Link(first, row, name, f"same {name}"))
+    return connected(len(manifest), links)
 
 
 def _probabilities(prediction: Prediction) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from automl_vision import run_dir
 from automl_vision.config import Settings
 from automl_vision.data.decode import shorter_side
 from automl_vision.data.manifest import Manifest, scattered_rows
@@ -94,17 +95,19 @@ def _limited(context: RunContext, plan: Plan, manifest: Manifest, runtime: Runti
     if found is None:
         plan, notes = within_limits(plan, room, runtime, may_shrink=not context.settings.search.resolutions)
         return replace(plan, notes=(*plan.notes, *notes))
-    return replace(
-        plan,
-        sides={name: tuple(sides) for name, sides in found["sides"].items()},
-        latencies={(name, side): timed for name, side, timed in found["latencies"]},
-    )
+    with run_dir.as_written(context.run.path / run_dir.RUN):
+        return replace(
+            plan,
+            sides={name: tuple(sides) for name, sides in found["sides"].items()},
+            latencies={(name, side): timed for name, side, timed in found["latencies"]},
+        )
 
 
 def _as_planned(context: RunContext) -> Settings:
     """The settings, with what an earlier session of the run planned in place of what is left to the plan."""
     kept = context.run.about.get("plan", {})
-    return replace(context.settings, search=replace(context.settings.search, **kept))
+    with run_dir.as_written(context.run.path / run_dir.RUN):
+        return replace(context.settings, search=replace(context.settings.search, **kept))
 
 
 def make_plan(manifest: Manifest, settings: Settings, runtime: Runtime, *, offline: bool = False) -> Plan:

@@ -22,7 +22,7 @@ from torch import nn
 from automl_vision.data.preparation import Prepared, decode, decode_seconds, files_to_decode
 from automl_vision.data.preprocess import MIDDLE, SQUASH, Preprocessing
 from automl_vision.data.store import ImageStore, store_of_files
-from automl_vision.errors import BudgetExhausted, DataError, WeightsError
+from automl_vision.errors import BudgetExhausted, DataError, ResolutionError, WeightsError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import build_classifier, placed
@@ -155,8 +155,8 @@ def _tried(scene: _Scene) -> Prepared:
         if not is_out_of_memory(error):
             raise
         return _settled(scene, SQUASH, "there was no memory to compare it with the middle")
-    except WeightsError as error:
-        return _settled(scene, SQUASH, f"the weights of {scene.plan.backbones[0]} cannot be read ({error.what})")
+    except (WeightsError, ResolutionError) as error:
+        return _settled(scene, SQUASH, f"{scene.plan.backbones[0]} cannot be used ({error.what})")
     if not found["better"]:
         return _settled(scene, SQUASH, "the middle is not better by more than a standard error", compared=found)
     try:

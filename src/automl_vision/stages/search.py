@@ -32,6 +32,7 @@ from automl_vision.search.run_trial import Assignment, TrialInterrupted, TrialRu
 from automl_vision.search.samplers import sampler_for
 from automl_vision.search.search import Search, SearchEnded, SearchTask
 from automl_vision.search.trial import Trial
+from automl_vision.search.trial_check import Expected, set_aside_unsound
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.turns import Shares, TurnBegan, Turns
 from automl_vision.stages.context import RunContext
@@ -96,6 +97,8 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
     history, damaged = files.read()
     for name in damaged:
         context.note(f"The record trials/{name} is damaged; it was set aside and what it told is lost.", warning=True)
+    for told in set_aside_unsound(files, history, _expected(prepared)) if history else ():
+        context.note(f"trials/{told} cannot be used; it was set aside, and what needs it is done again.", warning=True)
     time_left = _TimeLeft(context, prepared, history, impact_images(context, prepared))
     shares, task = shares_of(context), _task(context, prepared, plan)
     until = shares.left if shares is not None else time_left
@@ -112,6 +115,11 @@ def search_trials(context: RunContext, prepared: Prepared, plan: Plan, runtime: 
         keeper = _Keeper(context, prepared, runner, task, chooser, shares, _history(context, runner, history))
         keeper.copies = _copies(context, history)
         return _followed(context, search, keeper, time_left)
+
+
+def _expected(prepared: Prepared) -> Expected:
+    manifest, val = prepared.manifest, prepared.split.rows("val")
+    return Expected(len(manifest), len(val), len(manifest.class_names))
 
 
 def _search(

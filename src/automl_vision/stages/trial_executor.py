@@ -11,7 +11,7 @@ import torch
 
 from automl_vision import run_dir
 from automl_vision.data.preparation import Prepared, cache_folder
-from automl_vision.errors import WeightsError
+from automl_vision.errors import ResolutionError, WeightsError
 from automl_vision.executors import EXECUTORS, Executor, Workplace
 from automl_vision.models.backbones import backbone
 from automl_vision.models.memory import is_out_of_memory
@@ -64,7 +64,7 @@ def slots_of(
             return bytes_of_a_trial(untouched, dearest, plan.resolutions[0], dict(fixed))
         except TrialInterrupted:
             return None  # the search ends before it begins
-        except (TrialFailed, WeightsError, RuntimeError, MemoryError) as error:
+        except (TrialFailed, WeightsError, ResolutionError, RuntimeError, MemoryError) as error:
             reason = _why_not_tried(error)
         context.note(
             f"One trial at a time runs on each GPU: how much one takes could not be tried: {reason}.", warning=True
@@ -75,9 +75,9 @@ def slots_of(
     return gpu_slots(gpus, machine.max_parallel, machine.gpus_per_trial, runner.runtime.threads, needed)
 
 
-def _why_not_tried(error: TrialFailed | WeightsError | RuntimeError | MemoryError) -> str:
+def _why_not_tried(error: TrialFailed | WeightsError | ResolutionError | RuntimeError | MemoryError) -> str:
     """Why a step could not be tried, for people; what is no fault of a candidate is raised again."""
-    if isinstance(error, TrialFailed | WeightsError):
+    if isinstance(error, TrialFailed | WeightsError | ResolutionError):
         return str(error).splitlines()[0].rstrip(".")
     if not is_out_of_memory(error):
         raise error

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from automl_vision.training.recipe import Recipe
 from automl_vision.training.sampling import SAMPLINGS, in_blocks
 from automl_vision.training.schedule import SCHEDULES
 from automl_vision.training.shared_statistics import Piece, SharedStatistics, pieces
+from automl_vision.training.state_check import misfit
 
 __all__ = ["EpochResult", "TooLittleMemory", "Trainer", "TrainingData", "TrialFailed"]
 
@@ -315,10 +316,9 @@ class Trainer:
         """Go on from what `state` gave, for the same recipe and data.
 
         Raises:
-            ValueError: the state is of another recipe.
+            ValueError: the state is of another recipe, or holds what `state` does not give; nothing was taken from it.
         """
-        if Recipe.from_dict(state["recipe"]) != self.recipe:
-            raise ValueError("this state belongs to another recipe")
+        self._require_fitting(state)
         self.epoch, self.finished = state["epoch"], state["finished"]
         self._so_far = EpochSoFar.nothing(self.runtime.device)
         if "so_far" in state:  # older ones are of whole epochs
@@ -331,6 +331,19 @@ class Trainer:
         self.micro_batch.size = min(self.micro_batch.size, state["micro_batch"])
         self._validation_seconds = state["validation_seconds"]
         self._scores.load_state(state)
+
+    def _require_fitting(self, state: dict[str, Any]) -> None:
+        """A state comes from a file, and whoever wrote that may have written anything."""
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        images, classes = len(self.data.val_rows), self.data.num_classes
+        try:
+            if Recipe.from_dict(state["recipe"]) != self.recipe:
+                raise ValueError("this state belongs to another recipe")
+            wrong = misfit(state, self.state(), parameters, images, classes, get_args(Finished))
+        except (LookupError, TypeError, AttributeError, OverflowError) as error:
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            raise ValueError(f"this state does not fit: {wrong[:200]}")
 
     @property
     def _learning_rate(self) -> float:
@@ -513,7 +526,7 @@ class Trainer:
         seed_globals("forward", self.recipe.seed, self.epoch + 1, step, *own)
         total = torch.zeros((), device=self.runtime.device)
         for piece, wanted, share in self._pieces(images, targets, size, whole):
-            with self._statistics(counts=share > 0):
+            with self._statistics(counts=share > 0), self._norms_for(len(piece)):
                 loss = self._loss(piece, wanted) * share
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             total += loss.detach()
@@ -527,9 +540,24 @@ class Trainer:
     def _statistics(self, *, counts: bool) -> AbstractContextManager[object]:
         return SharedStatistics(self.ranks, counts=counts) if self._shares_statistics else nullcontext()
 
+    @contextmanager
+    def _norms_for(self, images: int) -> Iterator[None]:
+        """From one image batch norm learns nothing, and torch refuses if it is one value: it goes by what it knows."""
+        alone = images == 1 and not self._shares_statistics
+        learning = [
+            each for each in self.classifier.modules() if alone and isinstance(each, _BatchNorm) and each.training
+        ]
+        for module in learning:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in learning:
+                module.train()
+
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = self._inputs(images)
-        scores = self._compiled(inputs) if self.forward.takes(inputs) else self._eager(inputs)
+        scores = self._compiled(inputs) if len(images) > 1 and self.forward.takes(inputs) else self._eager(inputs)
         return LOSSES[self.recipe.loss](scores.float(), targets, self.recipe.label_smoothing, self._shares)
 
     def _compiled(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ _LEADING = _any_of(SURE_OPERATIONS + LIKELY_OPERATIONS)
 #: "90deg" and "new30degFlipLR", as in the Kaggle set of plant diseases.
 _DEGREES = r"(?:new)?\d{1,3}(?:deg|degrees?)(?:flip(?:lr|tb|ud|h|v)?)?"
 _ANY = rf"(?:{_any_of(SURE_OPERATIONS + LIKELY_OPERATIONS + TRAILING_OPERATIONS)}|{_DEGREES})"
-#: Words are read whole, in one way: "deg" is in both lists and "rot90" may be "rot" and 90, and a long name of such words
+#: Words are read whole, in one way: "deg" is in both lists, "rot90" may be "rot" and 90, and a long name of such words
 #: that is no name of a copy would be read in every combination of ways before that is known.
 _END = r"(?=[_\-. ]|\Z)"
 _TAIL = rf"(?>{_SEP}(?:{_ANY}\d{{0,4}}|{_MORE}){_END})*"

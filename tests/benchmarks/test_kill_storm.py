@@ -1,4 +1,4 @@
-"""The check notices what it is there for: lost trials, epochs trained twice, a second look, a model that is no use."""
+"""The check notices what it is there for: lost trials, epochs trained twice, another outcome, a second look, ..."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-import kill_resume
+from trust import kill_storm
+from trust.kill_storm import Tally
 
 # Stands in for the command line: four trials of two epochs, one record per epoch; `fault` says what it does wrong.
 STAND_IN = """
@@ -27,10 +28,13 @@ trials = run / "trials"
 trials.mkdir(parents=True, exist_ok=True)
 if not resumed:
     (run / "run.json").write_text(json.dumps({"data": given["--data"]}))
+if resumed and fault == "refuses":
+    sys.exit("there is no run in this folder")
 if resumed and fault == "loses":
     (trials / "000000.json").unlink(missing_ok=True)
+time.sleep(0.3 if resumed and fault == "slow" else 0)
 with (run / "events.log").open("a") as log:
-    log.write("now stage search\\n")
+    log.write("now stage search for it\\n")
 start = time.time()
 for number in range(4):
     file = trials / f"{number:06d}.json"
@@ -40,7 +44,8 @@ for number in range(4):
         record = json.loads(file.read_text())
     for epoch in range(len(record["epochs"]) + 1, 3):
         time.sleep(0.05)
-        record["epochs"].append({"epoch": epoch, "seconds": time.time()})
+        score = resumed if fault == "differs" else 1
+        record["epochs"].append({"epoch": epoch, "seconds": time.time(), "score": score})
         record["state"] = "complete" if epoch == 2 else "paused"
         unfinished = file.with_suffix(".part")
         unfinished.write_text(json.dumps(record))
@@ -54,7 +59,7 @@ if resumed and fault == "loses":
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Any:
-    """Run the benchmark on the stand-in with a fault; its exit code and its figures."""
+    """Run the benchmark on the stand-in with a fault; its exit code and what it found."""
     program, out, images = tmp_path / "stand_in.py", tmp_path / "out.json", tmp_path / "images"
     program.write_text(STAND_IN)
     images.mkdir()
@@ -63,7 +68,8 @@ def measured(tmp_path: Path) -> Any:
     def measure(fault: str) -> tuple[int, dict[str, Any]]:
         command = shlex.join([sys.executable, str(program), fault])
         options = ["--data", str(images), "--kills", "5", "--longest", "0.5", "--options", "", "--json", str(out)]
-        code = kill_resume.main([*options, "--command", command, "--device", "cpu", "--seed", "1"])
+        options += ["--restart-seconds", "0.25"] if fault == "slow" else []
+        code = kill_storm.main([*options, "--command", command, "--seed", "1"])
         return code, json.loads(out.read_text())
 
     return measure
@@ -71,20 +77,26 @@ def measured(tmp_path: Path) -> Any:
 
 def test_a_search_that_goes_on_where_it_was_is_sound(measured: Any, capsys: pytest.CaptureFixture[str]) -> None:
     code, told = measured("none")
-    assert (code, told["kills"], told["lost"], told["repeated"], told["faults"]) == (0, 5, 0, 0, [])
-    assert told["trials"] == 4 * told["runs"] > 0
-    assert sum(told["hit"].values()) == 5
-    trials = f"5 kills in {told['runs']} runs of {told['trials']} trials: 0 lost, 0 repeated; all sound"
-    assert capsys.readouterr().out.strip() == trials
+    found = told["figures"]
+    assert (code, told["faults"], found["kills"]) == (0, [], 5)
+    assert (found["lost"], found["repeated"], found["differing"], found["faults"]) == (0, 0, 0, [])
+    assert found["trials"] == 4 * found["runs"] > 0
+    assert sum(found["hit"].values()) == 5
+    assert found["restarts"]
+    line = f"R1 R3 held: 5 kills in {found['runs']} runs of {found['trials']} trials: 0 lost, 0 repeated, 0 of "
+    assert capsys.readouterr().out.splitlines()[-1].startswith(line)
 
 
 @pytest.mark.parametrize(
     ("fault", "noticed"),
     [
-        ("loses", lambda told: told["lost"] > 0),
-        ("repeats", lambda told: told["lost"] + told["repeated"] > 0),
-        ("twins", lambda told: told["repeated"] >= 3),
-        ("looks", lambda told: told["faults"] == ["2 looks at the test set"]),
+        ("loses", lambda told: told["figures"]["lost"] > 0),
+        ("repeats", lambda told: told["figures"]["lost"] + told["figures"]["repeated"] > 0),
+        ("twins", lambda told: told["figures"]["repeated"] >= 3),
+        ("differs", lambda told: told["figures"]["differing"] > 0),
+        ("refuses", lambda told: "ended with 1: there is no run" in told["faults"][0]),
+        ("slow", lambda told: "restarts took longer than 0.25 s" in told["faults"][0]),
+        ("looks", lambda told: "2 looks at the test set" in told["faults"][0]),
         ("unverified", lambda told: "does not follow from the predictions" in told["faults"][0]),
         ("useless", lambda told: "does not predict" in told["faults"][0]),
     ],
@@ -92,4 +104,24 @@ def test_a_search_that_goes_on_where_it_was_is_sound(measured: Any, capsys: pyte
 def test_every_fault_is_noticed(measured: Any, fault: str, noticed: Any) -> None:
     code, told = measured(fault)
     assert code == 1
+    assert not told["held"]
     assert noticed(told), told
+
+
+def test_what_a_kill_may_cost_is_an_epoch_or_seconds() -> None:
+    def held(epochs: int, seconds: float) -> bool:
+        return Tally(kills=1, epochs_lost=[epochs], seconds_lost=[seconds]).figure(1, 10.0, 10.0).held
+
+    assert [held(1, 99.0), held(5, 9.0), held(2, 11.0)] == [True, True, False]
+    assert not Tally(kills=1).figure(2, 10.0, 10.0).held, "fewer kills than asked for"
+
+
+def test_what_is_lost_is_what_was_told_and_is_not_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "000001.json").write_text("{}")
+    tally = Tally()
+    lines = ["stage search", "trial 1 running epoch 3 score 1.0", "trial 1 running epoch 4 score 1.0", "trial 1 runn"]
+    kill_storm._count_costs(tmp_path, lines, {1: {"epochs": [{}, {}]}}, tally)
+    kill_storm._count_costs(tmp_path, [*lines, "stage costs"], {1: {"epochs": []}}, tally)
+    kill_storm._count_costs(tmp_path, [*lines, "trial 1 complete epoch 6 "], {1: {"epochs": []}}, tally)
+    assert tally.epochs_lost == [2]
