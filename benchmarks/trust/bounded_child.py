@@ -7,6 +7,7 @@ or spends too long on one piece, that piece is named and another child goes on w
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import struct
@@ -94,15 +95,16 @@ def _status_bytes(field: str) -> int:
 
 
 def told_by_children(
-    line: Sequence[str], numbers: range, folder: Path, bounds: Bounds
+    line: Sequence[str], numbers: range, folder: Path, bounds: Bounds, until: float = math.inf
 ) -> tuple[list[dict[str, Any]], list[Lost]]:
-    """Have all pieces done; what the children told of those that came to an end, and the others.
+    """Have all pieces done; what the children told of those that came to an end, and those that were lost.
 
     Args:
         line: the child's command; the first number and the one behind the last, and the folder, are put behind it.
         numbers: of the pieces, one after the other.
         folder: where the child writes; it is there and empty.
         bounds: for each piece.
+        until: monotonic seconds at which the rest is left.
 
     Raises:
         SystemExit: a child ends before it begins, so that nothing is measured.
@@ -110,32 +112,32 @@ def told_by_children(
     lost: list[Lost] = []
     first = numbers.start
     (folder / _TOLD).touch()
-    while first < numbers.stop:
-        culprit = _run_one(line, range(first, numbers.stop), folder, bounds)
+    while first < numbers.stop and time.monotonic() < until:
+        culprit = _run_one(line, range(first, numbers.stop), folder, bounds, until)
         if culprit is None:
             break
         lost.append(culprit)
         print(f"  {culprit.kind} of {culprit.number}: {culprit.detail}", file=sys.stderr, flush=True)
         first = culprit.number + 1
-    lines = (folder / _TOLD).read_text("utf-8").splitlines()
-    return [json.loads(each) for each in lines], lost
+    lines = (folder / _TOLD).read_text("utf-8").splitlines(keepends=True)
+    return [json.loads(each) for each in lines if each.endswith("\n")], lost
 
 
-def _run_one(line: Sequence[str], numbers: range, folder: Path, bounds: Bounds) -> Lost | None:
-    """The piece at which the child was lost; None where it came to its end."""
+def _run_one(line: Sequence[str], numbers: range, folder: Path, bounds: Bounds, until: float) -> Lost | None:
+    """The piece at which the child was lost; None where it came to its end, or its time was over."""
     (folder / _AT).write_bytes(struct.pack("<q", _NOTHING_YET))
     words = [*line, str(numbers.start), str(numbers.stop), str(folder)]
     with (folder / _SAID).open("wb") as said:
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     try:
-        hang = _watch(child, folder / _AT, bounds)
+        hang = _watch(child, folder / _AT, bounds, until)
     finally:
         child.kill()
         child.wait()
     at = _number_in(folder / _AT)
     if hang is not None:
         return hang
-    if child.returncode == 0:
+    if child.returncode == 0 or time.monotonic() >= until:
         return None
     if at == _NOTHING_YET:
         text = (folder / _SAID).read_text("utf-8", "replace")[-2000:]
@@ -143,10 +145,10 @@ def _run_one(line: Sequence[str], numbers: range, folder: Path, bounds: Bounds) 
     return Lost(at, "crash", f"exit code {child.returncode}")
 
 
-def _watch(child: subprocess.Popen[bytes], at: Path, bounds: Bounds) -> Lost | None:
-    """Return when the child ended, or spent too much on one piece."""
+def _watch(child: subprocess.Popen[bytes], at: Path, bounds: Bounds, until: float) -> Lost | None:
+    """Return when the child ended, spent too much on one piece, or its time is over."""
     number, cpu, wall = _NOTHING_YET, 0.0, time.monotonic()
-    while child.poll() is None:
+    while child.poll() is None and time.monotonic() < until:
         now = _number_in(at)
         if now != number:
             number, cpu, wall = now, _cpu_seconds(child.pid), time.monotonic()

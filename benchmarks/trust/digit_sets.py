@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +72,14 @@ def search(data: Path, out: Path, options: Sequence[str] = (), before: Sequence[
     return run_timed([*before, find_command(), *words], _PATIENCE)
 
 
-def right(model: Path, judged: Path, out: Path) -> list[bool]:
+def right(model: Path, judged: Path, out: Path, named: Mapping[str, str] | None = None) -> list[bool]:
     """Whether the model is right about each image of class folders, in the order of their paths.
+
+    Args:
+        model: its file.
+        judged: the folder.
+        out: where the predictions are written.
+        named: class of the model -> its folder, where they differ.
 
     Raises:
         RuntimeError: an image is not answered.
@@ -83,7 +89,8 @@ def right(model: Path, judged: Path, out: Path) -> list[bool]:
     if ended.code != 0:
         raise RuntimeError(f"predict ended with {ended.code}: {ended.err[-500:]}")
     rows = sorted((json.loads(line) for line in out.read_text("utf-8").splitlines()), key=lambda row: row["path"])
-    return [row["label"] == Path(row["path"]).parent.name for row in rows]
+    folders = named or {}
+    return [folders.get(row["label"], row["label"]) == Path(row["path"]).parent.name for row in rows]
 
 
 def points_lost(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:

@@ -4,7 +4,8 @@
 
 `scan` is what `inspect` and `search` do with a file, `predict` what that command and `Model.predict` do, `serve` what
 the server does with an upload before and after its queue. The network behind them is left out: it sees squares of
-8-bit pixels, whatever the file was. All of them have to say the same, and to see the same pixels to the last bit.
+8-bit pixels, whatever the file was; so are the threads that all of them decode in. All have to say the same, and to see
+the same pixels to the last bit.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from automl_vision.data.survey import find_files, look_into
-from automl_vision.errors import IMAGE_FAULTS
-from automl_vision.prediction import ImageModel, Prediction
+from automl_vision.data.survey import _find, look_into
+from automl_vision.errors import IMAGE_FAULTS, ImageReadError
+from automl_vision.prediction import ImageModel
 from automl_vision.serving.app import _header_fault
 from automl_vision.serving.limits import Limits
 from automl_vision.serving.uploads import Upload
@@ -36,20 +37,17 @@ OK = "ok"
 Seen = tuple[str, NDArray[np.uint8] | None]
 
 
-class SquaresKept(ImageModel):
-    """A model that says nothing, and keeps what its network would have been given."""
-
-    seen: NDArray[np.uint8] | None = None
+class SquaresOnly(ImageModel):
+    """A model without a network."""
 
     def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Even ones."""
-        self.seen = squares[_SIDE][0]
         return np.full((len(squares[_SIDE]), len(self.class_names)), 1 / len(self.class_names))
 
 
 def scan(path: Path, decode_side: int) -> Seen:
     """What the survey of a data set says of a file, and its square."""
-    (found,) = find_files([path], 1)
+    found = _find(path)
     if not found.digest:
         return found.kind, None
     fact, made = look_into(path, found.digest, (_SIDE,), decode_side)
@@ -71,15 +69,11 @@ def serve(path: Path, decode_side: int) -> Seen:
 
 
 def _predicted(source: Path | bytes, decode_side: int) -> Seen:
-    model = SquaresKept(("a", "b"), (_SIDE,), 1, decode_side)
-    (row,) = model.stream([source])
-    return _kind(row), model.seen
-
-
-def _kind(row: Prediction) -> str:
-    if "memory" in row.error:
-        return "no memory"
-    return OK if row.status == OK else row.error.partition(":")[0]
+    """What a thread of a model makes of a source, as `predict`, `evaluate` and `serve` have it."""
+    opened = SquaresOnly(("a", "b"), (_SIDE,), 1, decode_side)._prepare(source, marked=True)
+    if isinstance(opened, ImageReadError):
+        return "no memory" if "memory" in opened.detail else opened.kind, None
+    return OK, opened.squares[_SIDE]
 
 
 DOORS: dict[str, Callable[[Path, int], Seen]] = {"scan": scan, "predict": predict, "serve": serve}

@@ -15,11 +15,14 @@ from __future__ import annotations
 import csv
 import http.client
 import json
+import math
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,11 +103,12 @@ class Tally:
         """What is concluded of them."""
         over = [f"{each} MB of memory" for name, each in self._memory().items() if self._beyond(name) > MOST_MB]
         unseen = files - sum(self.said.values()) - self.crashes - self.hangs - self.foreign
-        missing = [f"{unseen} files of which nothing was told"] if unseen > 0 else []
+        missing = [f"{unseen:,} files of which nothing was told"] if unseen > 0 else []
         faults = (*self.faults[:_FAULTS_SHOWN], *over, *missing)
         text = (
-            f"{files:,} files of {kinds} seeds, {through:,} of them through the commands: {self.crashes} crashes, "
-            f"{self.hangs} over 5 s, {self.foreign} foreign errors, {len(self.faults)} faults in all; "
+            f"{files - max(unseen, 0):,} files of {kinds} seeds, {through:,} of them through the commands: "
+            f"{self.crashes} crashes, {self.hangs} over 5 s, {self.foreign} foreign errors, "
+            f"{len(self.faults)} faults in all; "
             f"{self.said['ok']:,} could be read; slowest {self.slowest:.2f} s of processor time; "
             f"peak memory in MB: {', '.join(self._memory().values())}"
         )
@@ -249,16 +253,24 @@ def make_model(path: Path) -> Path:
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 
-def storm(files: int, through: int, seed: int, folder: Path) -> Figure:
+def storm(files: int, through: int, seed: int, folder: Path, children: int = 1, minutes: float = math.inf) -> Figure:
     """All files through the doors, and the first ones that came to an end there through the commands."""
+    until = time.monotonic() + 60 * minutes
     kinds, bounds, tally = seeds(), Bounds(), Tally()
     child = [sys.executable, str(Path(__file__).with_name("image_doors.py")), str(seed)]
-    work = folder / "child"
-    work.mkdir()
-    told, lost = told_by_children(child, range(files), work, bounds)
-    tally.add(told, bounds)
-    tally.add_lost(lost, bounds)
-    said = {line["number"]: line["said"] for line in told if "said" in line}
+
+    def send(part: int) -> tuple[list[dict[str, Any]], list[Lost]]:
+        work = folder / f"child-{part}"
+        work.mkdir()
+        numbers = range(files * part // children, files * (part + 1) // children)
+        return told_by_children(child, numbers, work, bounds, until)
+
+    said: dict[int, str] = {}
+    with ThreadPoolExecutor(children) as pool:
+        for told, lost in pool.map(send, range(children)):
+            tally.add(told, bounds)
+            tally.add_lost(lost, bounds)
+            said |= {line["number"]: line["said"] for line in told if "said" in line}
     some = {number: said[number] for number in sorted(said)[:through]}
     if some:
         model, alone = make_model(folder / "model.pt"), Tally()
@@ -281,9 +293,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(__doc__)
     options.add_argument("--files", type=int, default=100_000, help="through the doors")
     options.add_argument("--commands", type=int, default=2_000, help="of them, through inspect, predict and serve")
+    options.add_argument("--children", type=int, default=1, help="child processes side by side")
+    options.add_argument("--minutes", type=float, default=math.inf, help="for the doors; what is left then is missing")
     given = options.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mutated-images-") as folder:
-        return conclude(storm(given.files, given.commands, given.seed, Path(folder)), given.json)
+        figure = storm(given.files, given.commands, given.seed, Path(folder), given.children, given.minutes)
+        return conclude(figure, given.json)
 
 
 if __name__ == "__main__":

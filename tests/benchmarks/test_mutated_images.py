@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,19 @@ def test_what_ends_or_holds_up_a_child_is_named_and_the_rest_is_done(tmp_path: P
 def test_a_child_that_does_not_begin_measures_nothing(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="did not begin"):
         told_by_children([sys.executable, "-c", "raise SystemExit(3)"], range(2), tmp_path, Bounds())
+
+
+def test_what_is_not_done_in_time_is_missing(tmp_path: Path) -> None:
+    until = time.monotonic() + 0.5
+    told, lost = told_by_children(
+        [sys.executable, "-c", "import time; time.sleep(60)"], range(3), tmp_path, Bounds(), until
+    )
+    assert (told, lost) == ([], [])
+    assert time.monotonic() < until + 10
+    figure = Tally().figure(3, 1, 0)
+    assert not figure.held
+    assert figure.text.startswith("0 files of 1 seeds")
+    assert figure.faults == ("3 files of which nothing was told",)
 
 
 def line(**more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 #: Pixels that are decoded of one image at most, and at once of all that are large.
 MAX_PIXELS = 64_000_000
 #: Images of up to so many pixels need not ask for room.
-SMALL_PIXELS = 4_000_000
+SMALL_PIXELS = 16_000_000
 
 
 class PixelRoom:
