@@ -203,7 +203,7 @@ def test_shards_of_shards_hold_the_same(images: Path, original: Path, tmp_path: 
 def test_data_that_cannot_be_trained_on_are_not_sharded(tmp_path: Path) -> None:
     data = pictures(tmp_path / "images", per_class=1)
     with pytest.raises(DataError, match="too few originals"):
-        sharded(data, tmp_path / "shards")
+        sharded(data, tmp_path / "shards", data__max_unreadable=0.5)
     assert not (tmp_path / "shards").exists()
 
 
