@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -39,13 +39,12 @@ class Ended:
     peak_mb: float = 0.0
 
 
-def run_timed(command: Sequence[str], kill_after: float, look: Callable[[int, float], object] | None = None) -> Ended:
+def run_timed(command: Sequence[str], kill_after: float) -> Ended:
     """Run a command to its end, or kill its process group (SIGKILL: nothing can be tidied up).
 
     Args:
         command: program and arguments.
         kill_after: seconds after which it is killed; may be infinite.
-        look: called again and again while it runs, with its process id and the seconds since its start.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.monotonic()
@@ -58,8 +57,6 @@ def run_timed(command: Sequence[str], kill_after: float, look: Callable[[int, fl
             number, status, usage = os.wait4(process.pid, os.WNOHANG)
             if number:
                 break
-            if look is not None and not killed:
-                look(process.pid, time.monotonic() - start)
             if not killed and time.monotonic() - start >= kill_after:
                 os.killpg(process.pid, signal.SIGKILL)
                 killed = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import lzma
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,18 @@ import numpy as np
 import pytest
 
 from automl_vision import load
-from automl_vision.bundle import VERSION, load_bundle
+from automl_vision.bundle import VERSION, load_bundle, save_bundle
+from automl_vision.config import Settings
 from automl_vision.errors import RunError
+from automl_vision.events import Event, Note
+from automl_vision.exporting import trial_model
+from automl_vision.exporting.export import Order, export
 from automl_vision.exporting.pictures import find_material
 from automl_vision.exporting.trial_model import write_trial_model
-from automl_vision.pipeline import render_again, resume_search, verify_run
+from automl_vision.pipeline import evaluate, render_again, resume_search, verify_run
 from automl_vision.report.predictions import Predictions
+from automl_vision.run_dir import RunDir
+from automl_vision.stages import rendering
 from make_smoke_data import make_smoke_data
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -143,6 +151,11 @@ def test_a_report_that_somebody_changed_is_told_so_or_rendered(run: Path, place:
             act(run)
 
 
+COSTS = {
+    "shipped": {"parameters": 1e6, "size_mb": 1.0, "latency": {"p50_ms": 1.0, "p95_ms": 2.0, "passes": 3}},
+    "device": "cpu</p><script>alert(2)</script>",
+    "threads": "[click](javascript:alert(1))",
+}
 ACTS = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
 
@@ -207,3 +220,113 @@ def test_its_model_says_of_its_test_images_what_it_said(run: Path, tmp_path: Pat
     said = load(run / "model.pt", device="cpu").predict_proba([tmp_path / "shapes" / path for path in recorded.paths])
     assert len(said) == 6
     assert np.abs(said - recorded.probabilities).max() < 1e-5
+
+
+FORGED: dict[tuple[str | int, ...], Any] = {
+    ("test", "accuracy", "high"): 0.99,
+    ("validation", "accuracy", "value"): 0.99,
+    ("gap", "test"): 0.99,
+    ("calibration", "test", "after", "ece"): 0.001,
+    ("abstention", "by_threshold", "test", "right", 0): 6,
+    ("abstention", "curve", 0, "accuracy"): 1.0,
+    ("baselines", 0, "accuracy", "value"): 0.01,
+    ("baselines", 2, "accuracy", "value"): 0.99,
+    ("warnings",): [],
+    ("checklist", 0, "why"): "all is well",
+}
+
+
+@pytest.mark.parametrize("place", FORGED, ids=lambda each: ".".join(map(str, each)))
+def test_whatever_follows_from_its_predictions_is_verified(run: Path, place: tuple[str | int, ...]) -> None:
+    changed(run, place, FORGED[place])
+    found = verify_run(run)
+    assert any(line.startswith(str(place[0])) for line in found), found
+
+
+def changed(run: Path, place: tuple[str | int, ...], value: Any) -> None:
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    inner = report
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (run / "report.json").write_text(json.dumps(report), encoding="utf-8")
+
+
+def of_another(run: Path) -> None:
+    """The model file is that of another trial, as a run leaves it that went on and was killed."""
+    bundle = load_bundle(run / "model.pt")
+    kept = {name: value for name, value in bundle.provenance.items() if name != "test"}
+    save_bundle(replace(bundle, provenance=kept), run / "model.pt")
+
+
+def test_a_model_that_its_report_is_not_of_has_none_of_its_figures(run: Path) -> None:
+    card = export(Order(run / "model.pt", "huggingface")).path / "README.md"
+    assert "Figures on the test set" in card.read_text(encoding="utf-8")
+    of_another(run)
+    assert verify_run(run) == ["model.pt: the report is not of this model"]
+    export(Order(run / "model.pt", "huggingface", force=True))
+    text = card.read_text(encoding="utf-8")
+    assert "no figures here" in text
+    assert "model-index" not in text
+
+
+def test_every_look_of_the_ledger_is_in_the_page_and_the_cards(run: Path, tmp_path: Path) -> None:
+    make_smoke_data(tmp_path / "shapes")
+    for number in (2, 3):
+        look = evaluate(run / "model.pt", tmp_path / "shapes", Settings()).known["look"]
+        assert (look["number"], look["unwritten"]) == (number, "")
+    export(Order(run / "model.pt", "huggingface"))
+    for card in ("README.md", "huggingface/README.md"):
+        assert "The set was opened 3 times." in (run / card).read_text(encoding="utf-8")
+    assert "looked at 3 times" in (run / "report.html").read_text(encoding="utf-8")
+    (run / "README.md").unlink()
+    render_again(run)
+    assert "The set was opened 3 times." in (run / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_rendered_costs_no_entry_in_the_ledger(run: Path, tmp_path: Path) -> None:
+    make_smoke_data(tmp_path / "shapes")
+    changed(run, ("data",), None)
+    told: list[Event] = []
+    look = evaluate(run / "model.pt", tmp_path / "shapes", Settings(), tell=told.append).known["look"]
+    assert look["unwritten"] == ""
+    assert len(json.loads((run / "looks.json").read_text(encoding="utf-8"))) == 2
+    assert any(isinstance(each, Note) and "do not tell of this look" in each.text for each in told)
+
+
+def test_no_text_of_a_foreign_report_acts_in_an_exported_card(run: Path) -> None:
+    changed(run, ("created",), f"now\n\n{ACTS} [click](javascript:alert(1)) https://a.b www.a.b")
+    changed(run, ("costs",), COSTS)
+    changed(run, ("model", "resolution"), ACTS)
+    text = (export(Order(run / "model.pt", "huggingface")).path / "README.md").read_text(encoding="utf-8")
+    body = text.split("---\n", 2)[2]
+    assert "alert" in body
+    for sign in ("<img", "<script", "[click](", "https://a.b", "www.a.b", "\n\n<"):
+        assert sign not in body.replace("\\<", "").replace("\\[", ""), sign
+    changed(run, ("model", "temperature"), None)
+    with pytest.raises(RunError, match="not as a search leaves it"):
+        export(Order(run / "model.pt", "huggingface", force=True))
+
+
+def test_a_run_that_cannot_be_written_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _text: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(run / "report.html"))
+
+    monkeypatch.setattr(rendering, "write_text", full)
+    with pytest.raises(RunError, match="cannot be written"):
+        render_again(run)
+
+
+def test_a_trial_is_written_while_nobody_sweeps_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (number,) = (int(file.parent.name) for file in run.glob("trials/*/best.pt"))
+    seen: list[str] = []
+
+    def save(bundle: Any, path: Path) -> None:
+        with pytest.raises(RunError, match="another process"):
+            RunDir.open(run)
+        seen.append(path.name)
+        save_bundle(bundle, path)
+
+    monkeypatch.setattr(trial_model, "save_bundle", save)
+    write_trial_model(run, number)
+    assert seen == [f"model-trial-{number}.pt"]

@@ -68,3 +68,9 @@ def test_inputs_show_one_part_of_an_image() -> None:
     two = (middles[0], Input("b", 48))
     with pytest.raises(ValueError, match="resized in different ways"):
         ModelDescription.from_json(ModelDescription(("a", "b"), two, 1.0).to_json())
+
+
+@pytest.mark.parametrize(("key", "value"), [("temperature", 10**400), ("class_bias", [-(10**400), 0])])
+def test_a_number_beyond_all_floats_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match="must be a number"):
+        ModelDescription.from_json(json.dumps({**whole(), key: value}))

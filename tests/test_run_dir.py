@@ -435,6 +435,44 @@ def test_a_run_folder_cannot_name_just_any_place_for_its_trials(tmp_path: Path) 
     run.close()
 
 
+def test_discarding_spares_a_folder_that_was_there_before_and_a_run_made_earlier(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o750)
+    run = RunDir.create(mine, Settings(), ABOUT)
+    (mine / "split.csv").write_text("path\n")
+    run.discard()
+    run.close()
+    assert [each.name for each in mine.iterdir()] == []
+    assert mine.stat().st_mode & 0o777 == 0o750
+    RunDir.create(mine, Settings(), ABOUT).close()
+    resumed = RunDir.open(mine)
+    resumed.discard()
+    resumed.close()
+    assert (mine / run_dir.RUN).exists()
+
+
+def test_a_report_goes_aside_before_its_model_does(run: RunDir) -> None:
+    run.put_report_aside()
+    assert not list(run.path.glob("interrupted*"))
+    run.record_look("interrupted", 3)
+    belongs = {"report.json", "report.html", "README.md", "predictions_test.csv"}
+    for name in (*belongs, "model.pt", "split.csv"):
+        (run.path / name).write_text(name)
+    run.put_report_aside()
+    aside = run.path / "interrupted-1"
+    assert {each.name for each in aside.iterdir()} == belongs
+    assert {"model.pt", "split.csv", "looks.json"} <= {each.name for each in run.path.iterdir()}
+    assert not belongs & {each.name for each in run.path.iterdir()}
+
+
+def test_what_is_written_in_a_run_is_not_swept_meanwhile(run: RunDir) -> None:
+    run.close()
+    with run_dir.held(run.path), pytest.raises(RunError, match="another process"):
+        RunDir.open(run.path)
+    with run_dir.held(run.path.parent):  # where there is no run
+        RunDir.open(run.path).close()
+
+
 # --- values of other types, in folders of others --------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -166,6 +167,6 @@ def _text(name: str, value: object) -> str:
 
 def _number(name: str, value: object, above: float) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not above < value < math.inf:  # type: ignore[operator] # a number
+    if not number or not (above < value and abs(value) <= sys.float_info.max):  # type: ignore[operator] # a number
         raise ValueError(f"{name} must be a number above {above:g}, got {value!r:.80}")
     return float(value)  # type: ignore[arg-type] # a number

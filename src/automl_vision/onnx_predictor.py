@@ -1,7 +1,8 @@
 """Predictions with an exported `model.onnx`: onnxruntime, Pillow and numpy, and no torch.
 
 The file's bytes are checked by a digest that lies among its metadata, its description is checked as a foreign one, and
-so are the shapes that the graph declares. An ONNX graph computes and cannot do anything else.
+so are the operators of the graph and the shapes that it declares. A digest is no signature: what a file does is bounded
+by its operators, which compute each tensor once (`onnx_operators`), and whatever the runtime says of it is text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.extras import require
 from automl_vision.model_description import KEY, OUTPUT, Input, ModelDescription
+from automl_vision.onnx_operators import check_operators
 from automl_vision.prediction import ImageModel
 from automl_vision.runtime import available_threads
 
@@ -32,6 +34,8 @@ NO_DIGEST = "0" * 64
 LARGEST_FILE = 2 << 30  # bytes: what the format itself can hold
 #: Key and value of the digest as the format writes them: the key, then field 2 with 64 bytes.
 _WRITTEN_DIGEST = re.compile(DIGEST_KEY.encode() + rb"\x12\x40([0-9a-f]{64})")
+#: How far the probabilities of an image may be from 1 in all: what float32 loses, and no more.
+_ROUNDING = 1e-3
 _AGAIN = "export it again, or copy it again from where it was made"
 
 
@@ -60,12 +64,21 @@ class OnnxModel(ImageModel):
             each.name: np.ascontiguousarray(squares[each.size].transpose(0, 3, 1, 2))
             for each in self.description.inputs
         }
-        given = np.asarray(self._session.run([OUTPUT], feeds)[0], dtype=np.float64)
+        given = self._run(feeds)
         count = len(next(iter(feeds.values())))
         if given.shape != (count, len(self.class_names)) or not (given >= 0).all() or not np.isfinite(given).all():
             raise ModelFileError("the model does not give probabilities", value=f"shape {given.shape}", fix=_AGAIN)
-        # A float32 sum is off by its rounding.
-        return np.asarray(given / given.sum(axis=1, keepdims=True))
+        sums = given.sum(axis=1, keepdims=True)
+        if np.abs(sums - 1).max() > _ROUNDING:
+            value = f"they add up to {float(sums.min()):g} to {float(sums.max()):g}"
+            raise ModelFileError("the model does not give probabilities", value=value, fix=_AGAIN)
+        return np.asarray(given / sums)
+
+    def _run(self, feeds: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.float64]:
+        try:
+            return np.asarray(self._session.run([OUTPUT], dict(feeds))[0], dtype=np.float64)
+        except Exception as error:  # onnxruntime has a class for each reason, and none for all of them
+            raise ModelFileError("the model cannot be run", value=_one_line(error), fix=_AGAIN) from error
 
 
 def load_onnx(path: str | Path, *, device: str = "auto") -> OnnxModel:
@@ -86,6 +99,7 @@ def load_onnx(path: str | Path, *, device: str = "auto") -> OnnxModel:
     data = _read(file)
     try:
         _check_digest(data)
+        check_operators(data)
         session = _session(data)
         description = ModelDescription.from_json(session.get_modelmeta().custom_metadata_map.get(KEY, ""))
         _check_graph(session, description)
@@ -141,12 +155,16 @@ def _session(data: bytes) -> onnxruntime.InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_threads()
-    options.log_severity_level = 3  # errors only: what matters is raised
+    options.log_severity_level = 4  # what matters is raised; its log would put names of nodes on a terminal as they are
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the cores alone
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each reason, and none for all of them
-        raise ValueError(" ".join(str(error).split())[:200]) from error
+        raise ValueError(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _check_graph(session: onnxruntime.InferenceSession, description: ModelDescription) -> None:

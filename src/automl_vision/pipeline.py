@@ -9,15 +9,13 @@ Nothing is printed here: what happens is told to a listener, and the result is r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import UndefinedError
-
 from automl_vision import run_dir
+from automl_vision.bundle import load_bundle
 from automl_vision.config import Settings, load_settings, setting_names
 from automl_vision.data.hub_name import is_hub_name
 from automl_vision.data.preparation import Prepared, decode, prepare_to_look, read_manifest
@@ -26,17 +24,17 @@ from automl_vision.data.shards.plan import ShardSize
 from automl_vision.data.shards.read import open_source
 from automl_vision.data.shards.verify import Verified
 from automl_vision.data.shards.verify import verify as compare_shards
-from automl_vision.errors import DataError, LeakFound, ProcessLost, RunError, TakenAway, UsageError
+from automl_vision.errors import DataError, LeakFound, ProcessLost, TakenAway, UsageError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.files import write_text
 from automl_vision.place import check_place, place_of
 from automl_vision.predictor import Model, load
+from automl_vision.report.belonging import report_is_of
+from automl_vision.report.damage import told_as_damage
 from automl_vision.report.evidence import evidence_table
-from automl_vision.report.html import render_html
 from automl_vision.report.inspection_page import render_inspection
-from automl_vision.report.plots import draw_plots
 from automl_vision.report.predictions import Predictions
-from automl_vision.report.report import verify, with_ledger
+from automl_vision.report.report import verify
 from automl_vision.run_dir import RunDir, cannot_write, trials_address
 from automl_vision.run_path import new_run_path
 from automl_vision.runtime import Clock, Runtime, make_runtime
@@ -53,6 +51,7 @@ from automl_vision.stages.finish import finish
 from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
 from automl_vision.stages.read import read
+from automl_vision.stages.rendering import render_run, report_of, write_rendered
 from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
 from automl_vision.stages.search import objective_of, search_trials, with_turns
@@ -169,11 +168,7 @@ def run_search(
     about = {"data": str(absolute_place(data)), **promised, **_trials_elsewhere(settings, path)}
     run = RunDir.create(path, settings, about)
     stop = stop or StopRequest()
-    try:
-        return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
-    except UsageError:
-        run.discard()
-        raise
+    return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
 
 
 def _trials_elsewhere(settings: Settings, path: Path) -> dict[str, str]:
@@ -238,6 +233,9 @@ def _go(context: RunContext) -> Run:
             run = _stages(replace(context, tell=tracking.tell, cluster=cluster))
             tracking.finish(run.report, context.clock.remaining)
             return run
+    except UsageError:
+        context.run.discard()
+        raise
     except TakenAway:
         context.run.note_spent(context.clock.elapsed)
         raise
@@ -422,50 +420,39 @@ def write_inspection(prepared: Prepared, data: Path, settings: Settings, out: Pa
 
 
 def render_again(path: Path) -> Path:
-    """Render report.html of a run from its report.json, with looks at the test set that came after it.
+    """Render report.html and README.md of a run from its report.json, with looks at the test set that came after it.
 
     Raises:
-        RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
+        RunError: there is no run with a report in this folder, the report is not as a search leaves it, another process
+            works there, or the folder cannot be written.
     """
-    report, gallery = _report_of(path), run_dir.read_gallery(path)
-    with _told_as_damage(path):
-        told = with_ledger(report, run_dir.read_looks(path))
-        page = render_html(told, draw_plots(told), gallery)
-    write_text(path / run_dir.REPORT_HTML, page)
+    files = render_run(path)
+    try:
+        with run_dir.held(path):
+            write_rendered(path, files)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     return path / run_dir.REPORT_HTML
 
 
 def verify_run(path: Path) -> list[str]:
-    """Differences between the test figures in report.json and those that follow from predictions_test.csv.
+    """Differences between what report.json says and what follows from the predictions that lie beside it.
 
     Raises:
         RunError: there is no run with a report in this folder, or the report is not as a search leaves it.
         DataError: the predictions cannot be read.
     """
-    report, predictions = _report_of(path), Predictions.from_csv(path / run_dir.predictions_file("test"))
-    with _told_as_damage(path):
-        return verify(report, predictions)
+    report = report_of(path)
+    files = {name: path / run_dir.predictions_file(name) for name in ("test", "val", "augmented_val")}
+    test, validation = (Predictions.from_csv(files[name]) for name in ("test", "val"))
+    augmented = Predictions.from_csv(files["augmented_val"]) if files["augmented_val"].exists() else None
+    with told_as_damage(path / run_dir.REPORT_JSON):
+        return [*verify(report, test, validation, augmented), *_model_of_another(path, report)]
 
 
-#: What a report raises whose values are of other types than those that a search writes, or are not there.
-_NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, UndefinedError)
-
-
-@contextmanager
-def _told_as_damage(path: Path) -> Iterator[None]:
-    """Whoever changed a report is told so, and not that this program has a fault."""
-    try:
-        yield
-    except _NOT_AS_WRITTEN as error:
-        raise RunError(
-            "report.json is not as a search leaves it",
-            value=f"{path / run_dir.REPORT_JSON} ({type(error).__name__}: {error})",
-            fix="restore the run folder from a copy",
-        ) from error
-
-
-def _report_of(path: Path) -> dict[str, Any]:
-    report = run_dir.read_report(path)
-    if report is None:
-        raise RunError("there is no report in this folder", value=str(path), fix="give the folder of a finished run")
-    return report
+def _model_of_another(path: Path, report: Mapping[str, Any]) -> list[str]:
+    """One line where the model file beside a report is not the model that it is of."""
+    model = path / run_dir.MODEL
+    if not model.is_file() or report_is_of(report, load_bundle(model).provenance):
+        return []
+    return [f"{run_dir.MODEL}: the report is not of this model"]

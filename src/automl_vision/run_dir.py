@@ -14,6 +14,7 @@ trials/ trials.csv        every trial
 study.db                  the same for optuna-dashboard
 workers/                  what processes printed that ran trials (only with several at a time)
 looks.json                every look at the test set
+interrupted-N/            report, card and predictions of a session that was interrupted after N looks
 events.log                what happened when
 
 A run folder is made for its user alone (mode 0700), and its files as the umask has them: opening the folder shares the
@@ -32,7 +33,7 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -70,6 +71,7 @@ WORKERS = "workers"
 TRIALS_CSV = "trials.csv"
 STUDY = "study.db"
 LOOKS = "looks.json"
+INTERRUPTED = "interrupted"
 EVENTS = "events.log"
 LOCK = ".lock"
 OWNER = f"{LOCK}.owner"
@@ -103,14 +105,25 @@ def predictions_file(set_name: str) -> str:
     return f"predictions_{set_name}.csv"
 
 
+#: What a report consists of, and follows from. The first is what the others are looked for by.
+_REPORT_FILES = (
+    REPORT_JSON,
+    REPORT_HTML,
+    MODEL_CARD,
+    GALLERY,
+    *(predictions_file(name) for name in ("test", "val", "augmented_val")),
+)
+
+
 class RunDir:
     """The folder of one run, held by one process at a time.
 
     Use `create` or `open`; both take the lock, which the kernel frees when the process ends, however it ends.
     """
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, lock: FileLock, *, is_new: bool = False, made_folder: bool = False) -> None:
         self.path = path
+        self._is_new, self._made_folder = is_new, made_folder
         self._lock = lock
         self._spent_before = _seconds(path / SPENT)
         with as_written(path / SPENT):
@@ -133,6 +146,7 @@ class RunDir:
         try:
             if not _is_free(path):
                 raise _taken(path)
+            made = not path.exists()
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(path) as lock:
                 if not _is_free(path):  # another process was faster, and has left
@@ -140,7 +154,7 @@ class RunDir:
                 _sweep(path)
                 write_text(path / CONFIG, dump_settings(settings))
                 write_json(path / RUN, dict(about))
-                return cls(path, lock)
+                return cls(path, lock, is_new=True, made_folder=made)
         except OSError as error:
             raise cannot_write(path, error) from None
 
@@ -166,9 +180,21 @@ class RunDir:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove the folder again, unless trials were begun: a run that could not start leaves nothing behind."""
-        if not (self.path / TRIALS).exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what a new run wrote, unless trials were begun: one that could not start leaves nothing behind.
+
+        Called while the folder is held, so that it is nobody else's. A folder that was there before stays, emptied: its
+        mode, its group or a disk that is mounted there are its owner's.
+        """
+        if not self._is_new or (self.path / TRIALS).exists():
+            return
+        for each in self.path.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
+        if self._made_folder:
+            with suppress(OSError):  # another process has begun there
+                self.path.rmdir()
 
     @property
     def settings(self) -> Settings:
@@ -247,10 +273,42 @@ class RunDir:
         write_json(self.path / LOOKS, looks)
         return looks
 
+    def put_report_aside(self) -> None:
+        """Move the report of an interrupted session, and what belongs to it, to a folder of its own.
+
+        Called before model.pt is replaced: figures beside a model are of that model, or there are none; also after a
+        kill.
+        """
+        left = [self.path / name for name in _REPORT_FILES if (self.path / name).exists()]
+        if left:
+            aside = self.path / f"{INTERRUPTED}-{len(self.looks)}"
+            aside.mkdir(exist_ok=True)
+            for file in left:
+                file.replace(aside / file.name)
+
     def log(self, line: str) -> None:
         """Append one line to the event log."""
         with (self.path / EVENTS).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{now()} {line}\n")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the run in `path`, where there is one, while something is written there.
+
+    Whoever opens a run sweeps files that are half written.
+
+    Raises:
+        RunError: another process works in it, or the folder cannot be written.
+    """
+    if not (path / RUN).is_file():
+        yield
+        return
+    run = RunDir.open(path)
+    try:
+        yield
+    finally:
+        run.close()
 
 
 def read_report(path: Path) -> dict[str, Any] | None:

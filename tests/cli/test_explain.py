@@ -146,3 +146,14 @@ def test_names_are_safe(stem: str, name: str) -> None:
     assert safe == name or (stem.startswith("\x1b") and set(safe) <= set("_31m"))
     assert len(f"{safe}-999999.png".encode()) < 255
     assert not safe.startswith(".")
+
+
+def test_they_do_not_go_where_a_pattern_finds_them_either(model: Path, pictures: Path, command: Command) -> None:
+    image = next((pictures / "a").glob("*"))
+    for named, folder in (
+        (f"{pictures}/a/*", pictures / "a"),
+        (f"{pictures}/**/*.png", pictures / "maps"),
+        (str(image), pictures / "a" / ".." / "a"),
+    ):
+        assert_mistake(command("predict", model, named, "--explain", folder), 2, "--explain")
+    assert not (pictures / "maps").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -405,3 +406,42 @@ def test_doctor(command, monkeypatch, reachable):
     shown = command("doctor")
     assert shown.code == 0
     assert "efficientnet_lite0" in shown.out
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_predictions_do_not_replace_what_is_read(copied, command, tmp_path, form):
+    image = tmp_path / "images" / "x.png"
+    image.parent.mkdir()
+    shutil.copy(copied.data / "circle" / "0001.png", image)
+    (tmp_path / "list.csv").write_text(f"image\n{image}\n")
+    (tmp_path / "link.csv").symlink_to(image)
+    before = {file: file.read_bytes() for file in (copied.model, image, tmp_path / "list.csv")}
+    for named, out in (
+        (image, copied.model),
+        (image, image),
+        (image.parent, image),
+        (image.parent, tmp_path / "link.csv"),
+        (tmp_path / "list.csv", tmp_path / "list.csv"),
+        (tmp_path / "list.csv", image),
+    ):
+        result = command("predict", copied.model, named, "--format", form, "--out", out)
+        assert_mistake(result, 2, "this would replace")
+    for out in (copied.model, image):
+        result = command("evaluate", copied.model, "--data", copied.data, "--quiet", "--out", out)
+        assert_mistake(result, 2, "this would replace")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_predictions_are_there_when_they_are_whole(finished, command, tmp_path, monkeypatch):
+    out = tmp_path / "predictions.csv"
+    out.write_text("former")
+
+    def broken(*_):
+        yield "half a line"
+        raise OSError(errno.ENOSPC, "No space left on device", str(out))
+
+    monkeypatch.setattr("automl_vision.cli.predict._csv_lines", broken)
+    image = finished.data / "circle" / "0001.png"
+    assert command("predict", finished.model, image, "--format", "csv", "--out", out).code != 0
+    assert out.read_text() == "former"
+    assert [each.name for each in tmp_path.iterdir()] == [out.name]

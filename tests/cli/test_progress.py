@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -104,3 +105,13 @@ def test_text_of_foreign_origin():
 )
 def test_seconds_for_people(seconds, text):
     assert seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize("reason", ["\x1b]0;pwned\x07", "[/]", 7])
+def test_what_a_record_says_of_a_head_acts_nowhere(reason, capsys):
+    recipe = dataclasses.replace(trial(0).recipe, kind="head")
+    found = trial(0).replace(recipe=recipe, state="failed", notes={"head_search": {"reason": reason}})
+    PlainLines().tell(TrialChanged(found, None, 1.0))
+    said = capsys.readouterr().err
+    assert "trial 0" in said
+    assert "\x1b" not in said

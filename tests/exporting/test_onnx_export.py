@@ -15,7 +15,8 @@ import pytest
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.exporting.export import Exported
 from automl_vision.exporting.to_onnx import OPSET
-from automl_vision.model_description import KEY, ModelDescription
+from automl_vision.model_description import KEY, Input, ModelDescription
+from automl_vision.onnx_operators import OPERATORS, check_operators
 from automl_vision.onnx_predictor import DIGEST_KEY, NO_DIGEST, digest_of, load_onnx, with_digest
 from automl_vision.predictor import Model
 
@@ -195,3 +196,139 @@ def test_predicting_loads_no_torch(path: Path, models: dict[str, Model], picture
     assert loaded == "[]"
     expected = models["several"].predict_proba(pictures[-1])[0]
     assert list(json.loads(said)["probabilities"].values()) == pytest.approx(list(expected), abs=1e-4)
+
+
+# --- files of foreign origin ----------------------------------------------------------------------------------------
+
+SIDE = 32
+PICTURE = Path(__file__).parents[1] / "golden" / "picture.png"
+
+
+def foreign(place: Path, *nodes: Any, **constants: list[int]) -> Path:
+    """A file with a digest and a description in order, whose graph makes `out` (batch) of `mean` (batch) by these nodes
+    and gives it as the probability of both classes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    described = ModelDescription(("a", "b"), (Input("images", SIDE),), 1.0)
+    values = {"axes": [1, 2, 3], "one": [1], **constants}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["numbers", "axes"], ["mean"], keepdims=0),
+            *nodes,
+            helper.make_node("Unsqueeze", ["out", "one"], ["column"]),
+            helper.make_node("Concat", ["column", "column"], ["probabilities"], axis=1),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(np.array(value, dtype=np.int64), name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    helper.set_model_props(model, {KEY: described.to_json(), DIGEST_KEY: NO_DIGEST})
+    place.write_bytes(with_digest(model.SerializeToString()))
+    return place
+
+
+def node(operator: str, inputs: list[str], name: str = "", **attributes: Any) -> Any:
+    from onnx import helper
+
+    return helper.make_node(operator, inputs, ["out"], name=name, **attributes)
+
+
+def test_a_file_of_halves_is_used(tmp_path: Path) -> None:
+    """So that what is refused below is refused for what it does."""
+    same = [onnx.helper.make_node("Sub", ["mean", "mean"], ["none"]), onnx.helper.make_node("Exp", ["none"], ["whole"])]
+    both = onnx.helper.make_node("Add", ["whole", "whole"], ["two"])
+    said = load_onnx(foreign(tmp_path / "m.onnx", *same, both, node("Div", ["whole", "two"]))).predict_proba([PICTURE])
+    assert said.tolist() == [[0.5, 0.5]]
+
+
+def test_what_adds_up_to_nothing_is_no_probability(tmp_path: Path) -> None:
+    model = load_onnx(foreign(tmp_path / "m.onnx", node("Sub", ["mean", "mean"])))
+    with pytest.raises(ModelFileError, match="add up to 0"):
+        model.predict_proba([PICTURE])
+
+
+def test_a_graph_that_fails_is_a_fault_of_the_file_and_writes_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = "\x1b]0;pwned\x07"
+    model = load_onnx(foreign(tmp_path / "m.onnx", node("Reshape", ["mean", "shape"], name), shape=[-1, 7]))
+    with pytest.raises(ModelFileError, match="cannot be run"):
+        model.predict_proba([PICTURE])
+    assert "pwned" not in "".join(capfd.readouterr())
+
+
+def looping() -> Any:
+    from onnx import TensorProto, helper
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Abs", ["so_far"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("so_far", TensorProto.FLOAT, ["batch"]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["batch"]),
+        ],
+    )
+    return node("Loop", ["turns", "", "mean"], body=body)
+
+
+def hidden() -> Any:
+    """A harmless operator with a graph in it."""
+    loop = looping()
+    loop.op_type = "Abs"
+    return loop
+
+
+REFUSED = {
+    "loop": (looping, "has a graph in a graph|operator"),
+    "graph in a graph": (hidden, "has a graph in a graph"),
+    "chance": (lambda: node("RandomNormalLike", ["mean"]), "operator b'RandomNormalLike'"),
+    "another domain": (lambda: node("Gelu", ["mean"], domain="com.microsoft"), "operators of b'com.microsoft'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_classifier_needs_is_refused_before_it_is_read(tmp_path: Path, case: str) -> None:
+    make, said = REFUSED[case]
+    file = foreign(tmp_path / "m.onnx", make(), turns=[2**62])
+    with pytest.raises(ModelFileError, match=said):
+        load_onnx(file)
+
+
+def test_functions_of_its_own_and_bytes_of_nothing_are_refused(proto: Any) -> None:
+    from onnx import helper
+
+    data = proto.SerializeToString()
+    check_operators(data)
+    function = helper.make_function("own", "F", [], [], [], [helper.make_opsetid("", OPSET)])
+    added = onnx.ModelProto()
+    added.CopyFrom(proto)
+    added.functions.append(function)
+    for wrong in (added.SerializeToString(), data[:-1], data + b"\x03", data + b"\xff" * 12, data + b"\x00\x00"):
+        with pytest.raises(ValueError, match=r"it has functions|no ONNX model"):
+            check_operators(wrong)
+
+
+REFUSED_OPERATORS = {
+    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("If", "Loop", "Scan", "SequenceMap"),
+    *("Optional", "OptionalGetElement", "OptionalHasElement"),
+    *("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"),
+    *("SequenceLength", "SplitToSequence"),
+    *("ImageDecoder", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
+    *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
+}
+
+
+def test_every_operator_of_the_format_is_judged() -> None:
+    """What torch's exporter may write for some backbone is allowed, so that no export is refused later."""
+    known = {each.name for each in onnx.defs.get_all_schemas_with_history() if each.domain == ""}
+    of_opset = {name for name in known if onnx.defs.has(name, OPSET, "")}
+    assert of_opset == {name for name in of_opset if (name in OPERATORS) != (name in REFUSED_OPERATORS)}

@@ -14,6 +14,7 @@ from automl_vision.report.intervals import (
     compare,
     difference_interval,
     group_weights,
+    grouped_share,
     metric_intervals,
     paired_proportions,
     sign_test,
@@ -241,3 +242,36 @@ def test_paired_proportions_keep_their_promise(shares):
     bounds = np.array([paired_proportions(*counts) for counts in drawn.tolist()])
     truth = shares[1] - shares[2]
     assert 0.93 < ((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])).mean() <= 0.99
+
+
+# --- shares of images that come in groups ---------------------------------------------------------------------------
+
+
+def test_a_share_of_images_each_on_its_own_is_wilsons():
+    hits = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+    rows = np.array([1.0, 1.0, 1.0, 1.0, 0.0])  # the last one gave no answer
+    assert grouped_share(hits, rows) == wilson(3, 4)
+    assert grouped_share(np.zeros(0), np.zeros(0)) == (0.0, 1.0)
+
+
+def test_where_all_images_of_a_group_are_alike_the_groups_count():
+    low, high = grouped_share(np.full(10, 20.0), np.full(10, 20.0))
+    assert (low, high) == pytest.approx(wilson(10, 10), abs=1e-12)
+    low, high = grouped_share(np.array([3.0]), np.array([4.0]))
+    assert low < 0.25 < 0.95 < high
+
+
+@pytest.mark.parametrize(("groups", "within"), [(30, 1.0), (100, 0.5), (100, 0.0)])
+def test_it_holds_the_truth_about_as_often_as_it_says(groups, within):
+    """Patients of 20 images; a share of them is right or wrong as a whole."""
+    rng = np.random.default_rng(0)
+    held, naive = 0, 0
+    for _ in range(400):
+        alike = rng.random(groups) < within
+        rows = np.full(groups, 20.0)
+        hits = np.where(alike, rows * (rng.random(groups) < 0.8), rng.binomial(20, 0.8, groups))
+        for_groups, for_images = grouped_share(hits, rows), wilson(hits.sum(), rows.sum())
+        held += for_groups[0] <= 0.8 <= for_groups[1]
+        naive += for_images[0] <= 0.8 <= for_images[1]
+    assert held / 400 > 0.92
+    assert within == 0 or naive / 400 < 0.6

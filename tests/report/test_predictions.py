@@ -141,3 +141,14 @@ def test_shapes_that_disagree_are_refused():
 def test_a_label_outside_the_classes_is_refused(label):
     with pytest.raises(ValueError, match="labels"):
         Predictions(("a",), np.array([label]), np.array([0]), np.ones((1, 2)), ("x", "y"))
+
+
+def test_the_file_is_utf8_whatever_names_are(tmp_path):
+    """Bytes of a file name that are no text, and half a pair of surrogates, which a crafted model file may name."""
+    names = ["a", "\ud800", "b;=1"]
+    before = made(names, n=2, paths=[b"caf\xe9.jpg".decode("utf-8", "surrogateescape"), "x;=1.jpg"])
+    before.to_csv(tmp_path / "p.csv")
+    assert list(pd.read_csv(tmp_path / "p.csv")["path"]) == ["caf\\udce9.jpg", "x;'=1.jpg"]
+    after = Predictions.from_csv(tmp_path / "p.csv")
+    assert (after.paths, after.class_names) == (before.paths, before.class_names)
+    assert (after.probabilities == before.probabilities).all()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_vision.report.abstention import abstention
 from automl_vision.report.intervals import wilson
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.thresholds import CLASSES, FIXED, START, THRESHOLDS, by_threshold, fixed_rows, slider_start
@@ -65,3 +66,31 @@ def test_rows_without_a_script(predict):
 def test_the_slider_begins_where_validation_reaches_its_target(threshold, start):
     assert slider_start({"abstention": {"targets": [{"target": START, "threshold": threshold}]}}) == start
     assert slider_start({"abstention": None}) == 0
+
+
+def test_copies_of_one_image_make_no_narrower_interval():
+    rng = np.random.default_rng(1)
+    probabilities = rng.dirichlet(np.full(3, 0.3), 60).round(2)
+    labels = rng.integers(0, 3, 60)
+    once = predictions_of(labels, probabilities)
+    names = tuple(str(row) for row in range(600))
+    often = Predictions(
+        names, labels.repeat(10), np.arange(60).repeat(10), probabilities.repeat(10, axis=0), once.class_names
+    )
+    plain, copied = by_threshold(once, once)["test"], by_threshold(often, often)["test"]
+    widths = [
+        (high - low, below - above)
+        for low, high, above, below in zip(plain["low"], plain["high"], copied["low"], copied["high"], strict=True)
+        if low is not None
+    ]
+    assert all(copies > 0.9 * single for single, copies in widths)
+
+
+def test_thresholds_that_are_named_go_by_groups_as_well():
+    labels = np.arange(40) % 2
+    probabilities = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
+    groups = np.arange(40) // 10
+    names = tuple(str(row) for row in range(40))
+    test = Predictions(names, labels, groups, probabilities, ("a", "b"))
+    counted = abstention(test, test)["targets"][0]["test"]
+    assert (counted["low"], counted["high"]) == pytest.approx(wilson(4, 4))

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from automl_vision.bundle import Bundle, load_bundle
-from automl_vision.serving.about import about
+from automl_vision.predictor import Prediction
+from automl_vision.report.shift import _checked
+from automl_vision.serving.about import _interval, about
+from automl_vision.serving.answers import row_of
 from automl_vision.serving.limits import Limits
 from automl_vision.serving.pages import coded, percent
 
@@ -65,3 +69,16 @@ def test_it_goes_by_the_name_of_its_run_or_its_file(bundle: Bundle, path: str, n
 def test_words_between_backticks_are_code_and_nothing_else_is() -> None:
     assert coded("a `b<i>` <i> `c") == "a <code>b&lt;i&gt;</code> &lt;i&gt; `c"
     assert percent(0.8734) == "87.3 %"
+
+
+def test_of_equal_classes_the_first_is_the_label_and_leads() -> None:
+    chances = np.array([0.4, 0.4, 0.2])
+    row = row_of("x", Prediction("", "ok", "a", 0.4, chances), ("a", "b", "c"), 0.0, 2)
+    assert row.probabilities == {"a": 0.4, "b": 0.4}
+    assert list(row.probabilities) == [row.label, "b"]
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("inf"), -1])
+def test_a_figure_of_no_share_is_no_figure(value: float) -> None:
+    assert _interval({"value": value, "low": 0.1, "high": 0.9}) is None
+    assert _checked({"value": value, "low": 0.1, "high": 0.9}) is None

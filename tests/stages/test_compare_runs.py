@@ -138,3 +138,18 @@ def test_a_baseline_is_printed_beside(made, tmp_path):
     (tmp_path / "b.csv").write_text("dataset,accuracy\npets,50\n")
     (row,) = compare_runs([made("a")], tmp_path / "b.csv")["runs"]
     assert row["baseline"]["accuracy"]["difference"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("figure", "part"), [("macro_f1", "value"), ("macro_f1", "low"), ("accuracy", "high")])
+def test_a_figure_or_an_interval_that_somebody_changed_is_refused(made, figure, part):
+    folder = made("a")
+    changed(folder, lambda report: report["test"][figure].update({part: 0.999}))
+    with pytest.raises(RunError, match="does not follow"):
+        read_finished(folder)
+
+
+def test_a_number_beyond_all_floats_is_told(made):
+    folder = made("a")
+    changed(folder, lambda report: report["test"]["accuracy"].update(value=10**400))
+    with pytest.raises(RunError, match="no share"):
+        read_finished(folder)

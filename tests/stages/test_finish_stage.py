@@ -103,6 +103,7 @@ class Run:
             settings=settings,
             stop=StopRequest(),
             run=SimpleNamespace(looks=[]),
+            data_fingerprint="f",
         )
 
     def add(self, seed: int, recipe: Recipe = RECIPE, *, head: float = 1.0, **fields: Any) -> Trial:

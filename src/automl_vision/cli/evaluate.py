@@ -62,7 +62,7 @@ def evaluate(
     require_model(model)
     require_data(data)
     for file in filter(None, (out, page)):
-        require_replaceable(file)
+        require_replaceable(file, (model, data))
 
     with loading():
         from automl_vision.cli.progress import listener

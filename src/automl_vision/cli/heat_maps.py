@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -30,11 +30,33 @@ def require_explainable(model: Path, folder: Path, images: Sequence[str]) -> Non
         )
     inside = [name for name in images if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve())]
     if inside:
-        raise UsageError(
-            "heat maps in a folder of images would be taken for images next time",
-            value=f"--explain {folder} in {inside[0]}",
-            fix="choose a folder beside it",
-        )
+        raise _among_images(folder, inside[0])
+
+
+def require_apart(folder: Path, named: Sequence[str], images: Iterable[Path]) -> None:
+    """Raise UsageError where heat maps would lie beside an image, or where a pattern would find them.
+
+    Args:
+        folder: of the heat maps.
+        named: as the user named the images.
+        images: what was found by that.
+    """
+    own = folder.resolve()
+    for name in named:
+        start, deep, _ = name.partition("**")
+        if deep and not Path(name).exists() and own.is_relative_to(Path(start).resolve()):
+            raise _among_images(folder, name)
+    for parent in {each.parent for each in images}:
+        if parent.resolve() == own:
+            raise _among_images(folder, str(parent))
+
+
+def _among_images(folder: Path, place: str) -> UsageError:
+    return UsageError(
+        "heat maps in a folder of images would be taken for images next time",
+        value=f"--explain {folder} in {place}",
+        fix="choose a folder beside it",
+    )
 
 
 class HeatMapFolder:

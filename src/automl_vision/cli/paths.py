@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from automl_vision.data.hub_name import is_hub_name, parse_hub_name
+from automl_vision.data.readers.scan import is_image_name
 from automl_vision.data.shards.address import is_url, parse_address
 from automl_vision.errors import UsageError
 from automl_vision.extras import require
@@ -45,10 +47,38 @@ def require_baseline(file: Path) -> None:
     _require(file, "there is no baseline at this path", "check the path given to --baseline")
 
 
-def require_replaceable(out: Path) -> None:
-    """Raise UsageError where there is something that is no file: what is written whole would take its place."""
-    if out.exists() and not out.is_file():
+def require_replaceable(out: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raise UsageError where what is written would take the place of something that is no file, or of an input.
+
+    Args:
+        out: the file.
+        inputs: what is read; also under another name, or through a link.
+    """
+    if not out.exists():
+        return
+    if not out.is_file():
         raise UsageError("the output must be a file", value=out, fix="name a new file, or one that may be replaced")
+    require_no_input(out, inputs)
+    if is_image_name(out.name):
+        raise UsageError("this would replace an image", value=out, fix="choose another --out")
+
+
+def require_no_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise UsageError where the file that is there already is one of these."""
+    try:
+        own = out.stat()
+    except OSError:  # there is none, or whoever writes it will say why that cannot be
+        return
+    for each in inputs:
+        if _is_file(each, own):
+            raise UsageError("this would replace a file that is read", value=out, fix="choose another --out")
+
+
+def _is_file(path: Path, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), wanted)
+    except (OSError, ValueError):  # a name among the inputs that leads nowhere, or can lead nowhere
+        return False
 
 
 def write_or_refuse(out: Path, write: Callable[[], object]) -> None:

@@ -6,17 +6,17 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automl_vision.cli.heat_maps import HeatMapFolder, require_explainable
-from automl_vision.cli.paths import require_model, write_or_refuse
+from automl_vision.cli.heat_maps import HeatMapFolder, require_apart, require_explainable
+from automl_vision.cli.paths import require_model, require_no_input, write_or_refuse
 from automl_vision.cli.prediction_rows import (
     Columns,
     best_places,
@@ -30,6 +30,7 @@ from automl_vision.cli.prediction_rows import (
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.errors import PartialFailure, UsageError
+from automl_vision.files import write_atomically
 from automl_vision.spreadsheet import disarmed
 from automl_vision.visible import visible
 
@@ -106,11 +107,17 @@ def predict(
         require_parquet_file(out)
     if explain is not None:
         require_explainable(model, explain, images)
+    if out is not None:
+        require_no_input(out, (model, *map(Path, images)))
 
     with loading():
         from automl_vision.data.listing import list_images
 
         loaded = _load(model, device)
+    if out is not None and out.exists():
+        require_no_input(out, list_images(images))
+    if explain is not None:
+        require_apart(explain, images, list_images(images))
     paths = list_images(images)
     first = next(paths, None)
     if first is None:
@@ -182,12 +189,21 @@ def _write(predictions: Iterable[Prediction], columns: Columns, form: Format, ou
             typer.echo(shown(line))
         return
 
-    def write() -> None:
-        with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines(predictions, columns))
+    def write(file: IO[bytes]) -> None:
+        for line in lines(predictions, columns):
+            file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
-    write_or_refuse(out, write)
+    write_or_refuse(out, lambda: _write_whole(out, write))
     stderr.print(f"Wrote {safe(str(out))}", highlight=False)
+
+
+def _write_whole(out: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file once all is written; into a pipe or a device it goes as it comes."""
+    if out.exists() and not out.is_file():
+        with out.open("wb") as file:
+            write(file)
+        return
+    write_atomically(out.resolve(), write)
 
 
 def _json_lines(predictions: Iterable[Prediction], columns: Columns) -> Iterator[str]:

@@ -190,7 +190,7 @@ def recipe_text(trial: Trial) -> str:
         return f"{safe(recipe.backbone)} at {recipe.resolution} px, linear probe"
     if recipe.kind == "head":
         said = trial.notes.get("head_search", {}).get("reason", f"another head ({trial.origin})")
-        return f"{safe(recipe.backbone)} at {recipe.resolution} px, {said}"
+        return f"{safe(recipe.backbone)} at {recipe.resolution} px, {safe(str(said))}"
     optimizer = f"{recipe.optimizer} {recipe.learning_rate:.1e}"
     return f"{safe(recipe.backbone)} at {recipe.resolution} px, {optimizer}, {recipe.augment}"
 

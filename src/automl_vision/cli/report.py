@@ -11,13 +11,21 @@ from automl_vision.cli.paths import require_baseline, require_run, write_or_refu
 from automl_vision.cli.terminal import safe, stderr, stdout
 from automl_vision.errors import AutomlVisionError, UsageError
 
+#: What `--verify` says, and no more than it did.
+VERIFIED = (
+    "All figures on test and validation images in report.json follow from the saved predictions, bit for bit, and its "
+    "warnings and checklist from its figures. Not compared: the linear probe, costs and checks of the data, whose "
+    "predictions are not kept, and the pages, which automl-vision report RUN makes anew."
+)
+
 
 def report(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several.", show_default=False)
     ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compute every test figure again from the saved predictions, and compare.")
+        bool,
+        typer.Option("--verify", help="Compute every figure that has saved predictions again from them, and compare."),
     ] = False,
     baseline: Annotated[
         Path | None,
@@ -97,4 +105,4 @@ def _verify(run: Path) -> None:
             value=f"{len(differences)} differences",
             fix="one of the two files was changed; trust neither",
         )
-    stdout.print("Every test figure follows from predictions_test.csv, bit for bit.")
+    stdout.print(VERIFIED, highlight=False, soft_wrap=True)

@@ -32,7 +32,10 @@ from automl_vision.extras import require
 from automl_vision.model_description import ModelDescription
 from automl_vision.prediction import ImageModel
 from automl_vision.predictor import Model
-from automl_vision.run_dir import read_report
+from automl_vision.report.belonging import report_is_of
+from automl_vision.report.damage import told_as_damage
+from automl_vision.report.report import with_ledger
+from automl_vision.run_dir import REPORT_JSON, read_looks, read_report
 from automl_vision.runtime import Runtime, available_threads
 
 INT8 = "onnx"  # the format that can be written in 8 bits
@@ -234,8 +237,14 @@ def _require_labelled(material: Material) -> None:
 
 
 def _report(model: Path, bundle: Bundle) -> Mapping[str, Any] | None:
+    """report.json of the run, with every look of its ledger; None where there is none of this very model."""
     run, _ = run_of(model, bundle)
-    return None if run is None else read_report(run)
+    report = None if run is None else read_report(run)
+    if run is None or report is None or not report_is_of(report, bundle.provenance):
+        return None
+    looks = read_looks(run)
+    with told_as_damage(run / REPORT_JSON):
+        return with_ledger(report, looks)
 
 
 # --- its place ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from automl_vision.config import Settings, load_settings
 from automl_vision.data.files import Place
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.preparation import read_manifest
-from automl_vision.errors import DataError, UsageError
+from automl_vision.errors import DataError, RunError, UsageError
+from automl_vision.report.belonging import run_is_of
 from automl_vision.spreadsheet import rearmed
 
 #: Images that both forms of the model are asked about, and that ranges for 8 bits are read off.
@@ -94,10 +95,17 @@ def run_of(model: Path, bundle: Bundle) -> tuple[Path | None, str]:
         about = json.loads((folder / run_dir.RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None, f"there is no run in {folder}"
-    made_from = bundle.provenance.get("data_fingerprint")
-    if not isinstance(about, dict) or made_from is None or about.get("fingerprint") != made_from:
+    if not isinstance(about, dict) or not run_is_of(about, _report_in(folder), bundle.provenance):
         return None, f"the model is not of the run in {folder}"
     return folder, ""
+
+
+def _report_in(run: Path) -> dict[str, Any] | None:
+    """report.json; one that is damaged counts as none."""
+    try:
+        return run_dir.read_report(run)
+    except RunError:
+        return None
 
 
 def _of_run(run: Path, bundle: Bundle) -> Material:

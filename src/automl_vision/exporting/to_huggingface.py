@@ -28,6 +28,7 @@ from automl_vision.models.backbones import backbone, load_folder, save_folder, w
 from automl_vision.models.heads import LINEAR
 from automl_vision.prediction import ImageModel
 from automl_vision.report.card_front import card_front
+from automl_vision.report.damage import told_as_damage
 from automl_vision.report.model_card import model_card, plain
 from automl_vision.report.untested_card import untested_card
 from automl_vision.runtime import available_threads
@@ -145,10 +146,11 @@ def _pretrained_cfg(bundle: Bundle) -> dict[str, Any]:
 def _card(bundle: Bundle, description: ModelDescription, report: Mapping[str, Any] | None) -> str:
     use = _use(bundle, description)
     if bundle.provenance.get("tested") is False:  # the figures of the run are those of another model
-        report, body = None, untested_card(bundle, "model.pt", use)
-    else:
-        body = model_card(report, use) if report is not None else _short_card(bundle, use)
-    return card_front("timm", ("timm",), report) + body
+        return card_front("timm", ("timm",)) + untested_card(bundle, "model.pt", use)
+    if report is None:
+        return card_front("timm", ("timm",)) + _short_card(bundle, use)
+    with told_as_damage(Path("report.json")):
+        return card_front("timm", ("timm",), report) + model_card(report, use)
 
 
 def _short_card(bundle: Bundle, use: Sequence[str]) -> str:

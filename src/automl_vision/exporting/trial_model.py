@@ -17,7 +17,7 @@ from automl_vision.calibration import fit_temperature, logarithm
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import RunError, UsageError
 from automl_vision.exporting.export import Exported, Order, export
-from automl_vision.files import UNFINISHED, write_text
+from automl_vision.files import write_text
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.untested_card import untested_card
@@ -66,8 +66,9 @@ def write_trial_model(run: Path, number: int, out: Path | None = None, *, force:
             )
     bundle = trial_bundle(run, number)
     try:
-        save_bundle(bundle, path)
-        write_text(card, untested_card(bundle, path.name))
+        with run_dir.held(path.parent):
+            save_bundle(bundle, path)
+            write_text(card, untested_card(bundle, path.name))
     except OSError as error:
         value = f"{path} ({error.strerror or error})"
         raise UsageError("the output cannot be written", value=value, fix="choose another --out") from None
@@ -95,12 +96,14 @@ def export_trial(order: Order, number: int, tell: Callable[[str], None] = lambda
         raise UsageError(
             "this would replace the model of the run or its card", value=str(out), fix="choose another --out"
         )
-    # It has to lie in the run folder, where the images are found that it is checked with.
-    unfinished = run / f"model-trial-{number}.pt.{os.getpid()}{UNFINISHED}"
+    # It has to lie in the run folder, where the images are found that it is checked with, and under no name that is
+    # swept by whoever opens the run meanwhile.
+    unfinished = run / f".model-trial-{number}.{os.getpid()}.pt"
     bundle = trial_bundle(run, number)
     try:
         try:
-            save_bundle(bundle, unfinished)
+            with run_dir.held(run):
+                save_bundle(bundle, unfinished)
         except OSError as error:
             raise run_dir.cannot_write(run, error) from None
         return export(replace(order, model=unfinished, out=out), tell)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_vision.report.intervals import wilson
+from automl_vision.report.intervals import grouped_share
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.thresholds import by_threshold
 
@@ -25,8 +25,8 @@ def abstention(validation: Predictions, test: Predictions) -> dict[str, Any]:
 
     Returns:
         `curve`: list of {threshold, coverage, accuracy}, from all images to few; `targets`: list of {target, threshold,
-        validation, test}, the last two {n, coverage, accuracy, low, high} with Wilson's interval of the accuracy, and
-        None where no threshold reaches the target; `by_threshold`: see `thresholds.by_threshold`.
+        validation, test}, the last two {n, coverage, accuracy, low, high} with the interval of the accuracy by groups,
+        and None where no threshold reaches the target; `by_threshold`: see `thresholds.by_threshold`.
     """
     return {
         "curve": [_point(validation, _threshold_for(validation, coverage)) for coverage in COVERAGES],
@@ -76,7 +76,9 @@ def _lowest(predictions: Predictions, target: float) -> float | None:
 def _counted(predictions: Predictions, threshold: float) -> dict[str, Any]:
     answered = predictions.probabilities.max(axis=1) >= threshold
     n = int(answered.sum())
-    right = int((predictions.predicted == predictions.labels)[answered].sum())
-    low, high = wilson(right, n)
+    correct = (predictions.predicted == predictions.labels)[answered].astype(np.float64)
+    right = int(correct.sum())
+    _, member = np.unique(predictions.groups[answered], return_inverse=True)
+    low, high = grouped_share(np.bincount(member, weights=correct), np.bincount(member).astype(np.float64))
     coverage = n / len(predictions) if len(predictions) else 0.0
     return {"n": n, "coverage": coverage, "accuracy": right / n if n else None, "low": low, "high": high}

@@ -172,11 +172,13 @@ def _two_labels(seen: _Seen) -> Iterator[str]:
 
 
 def _small_test_set(seen: _Seen) -> Iterator[str]:
-    n = seen.count("test")
-    low, high = wilson(n / 2, n)
+    rows = seen.prepared.split.rows("test")
+    n, groups = len(rows), len(np.unique(seen.prepared.groups(rows)))
+    low, high = wilson(groups / 2, groups)
     if n and (high - low) / 2 > HALF_WIDTH_LIMIT:
         half = points((high - low) / 2)
-        yield f"The test set is small: on {images(n)} an accuracy is known to ± {half} points at worst."
+        of = f" of {groups:,} originals" if groups < n else ""
+        yield f"The test set is small: on {images(n)}{of} an accuracy is known to ± {half} points at worst."
 
 
 def _rare_in_test(seen: _Seen) -> Iterator[str]:

@@ -25,6 +25,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from automl_vision.metrics import (
     METRICS,
@@ -87,6 +88,38 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     share = successes / n
     low, high = _score_bounds(np.array([share]), np.array([n], dtype=np.float64), confidence)
     return (0.0 if successes <= 0 else float(low[0])), (1.0 if successes >= n else float(high[0]))
+
+
+def grouped_share(hits: Floats, rows: Floats, confidence: float = 0.95) -> Interval:
+    """Score interval of sum(hits) / sum(rows) where rows of one group are one piece of evidence.
+
+    The variance of the ratio is that of the sums of its groups, linearised (Cochran, Sampling Techniques, 3rd edition
+    1977, chapter 6), and goes into Wilson's interval as an effective sample size with Student's quantile for as many
+    groups (Korn and Graubard 1998). Where all groups agree there is no variance to see, and each counts as one. Where a
+    few groups are wrong as a whole and a test set may by chance have none of them, no interval can know.
+
+    Args:
+        hits: (G) right answers of each group.
+        rows: (G) answers of each group; groups without any do not count. With one row each it is `wilson`.
+    """
+    hits, rows = hits[rows > 0], rows[rows > 0]
+    n, groups = float(rows.sum()), len(rows)
+    if groups == n:
+        return wilson(float(hits.sum()), n, confidence)
+    share = float(hits.sum()) / n
+    off = hits - share * rows
+    error = (
+        math.sqrt(groups / (groups - 1) * float((off**2).sum())) / n * _few(groups, confidence) if groups > 1 else 0.0
+    )
+    spread = Spread(bias=np.zeros(1), error=np.array([error]))
+    low, high = score_interval(np.array([share]), spread, np.array([n]), np.array([float(groups)]), confidence)
+    return float(low[0]), float(high[0])
+
+
+def _few(groups: int, confidence: float) -> float:
+    """By how much a standard error from so few groups has to be larger: Student's quantile over the normal one."""
+    tail = (1 + confidence) / 2
+    return float(student.ppf(tail, groups - 1)) / NormalDist().inv_cdf(tail)
 
 
 def cluster_bootstrap(

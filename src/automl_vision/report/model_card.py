@@ -24,18 +24,19 @@ USE = ("```", "automl-vision predict model.pt IMAGE", "```")
 def model_card(report: Report, use: Sequence[str] = USE) -> str:
     """Markdown from the content of report.json, with how to use the file beside it."""
     test, model, data = report["test"], report["model"], report["data"]
+    created = plain(str(report["created"]))
     accuracy, f1 = test["accuracy"], test["macro_f1"]
     counts = {name: sum(data["class_counts"][name]) for name in ("train", "val")}
     return "\n".join(
         [
             f"# {plain(report['name'])}",
             "",
-            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {report['created']}.",
+            f"An image classifier of {len(test['classes'])} classes, found by automl-vision on {created}.",
             "",
             "## Model",
             "",
             f"- backbone: {plain(model['backbone'])}, {model['parameters']:,} parameters",
-            f"- input: {model['resolution']} px",
+            f"- input: {plain(str(model['resolution']))} px",
             f"- classes: {_classes(test['classes'])}",
             f"- probabilities are calibrated (temperature {model['temperature']:.3f}{_fitted_when(report)})",
             "",
@@ -76,7 +77,7 @@ def _once_more(report: Report) -> str:
 
 
 def _costs(report: Report) -> list[str]:
-    known = shipped_line(report)
+    known = plain(shipped_line(report))
     return ["## Costs", "", known, ""] if known else []
 
 
@@ -102,4 +103,5 @@ def _times(count: int) -> str:
 def plain(text: str) -> str:
     """Foreign text on one line, with nothing in it that Markdown or HTML would act on."""
     one_line = "".join(character if character.isprintable() else "�" for character in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)
+    marked = re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)
+    return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", r"\\\1\2", marked)  # forges link bare addresses

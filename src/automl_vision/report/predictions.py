@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from automl_vision.files import write_atomically
 from automl_vision.spreadsheet import disarmed, rearmed
 
 COLUMNS = ("path", "label", "predicted", "correct", "probability", "group")
+
+#: What is no text in a name, as it is written.
+_ESCAPE = re.compile(r"\\u(d[89a-f][0-9a-f]{2})")
 
 #: Before the class name in the header of a column of probabilities.
 CLASS_PREFIX = "p:"
@@ -65,14 +69,15 @@ class Predictions:
     def to_csv(self, file: Path) -> None:
         """Write one row per image; `from_csv` gives back an equal value, to the last bit.
 
-        Text that a spreadsheet would take for a formula gets a leading `'`, which reading takes off.
+        Text that a spreadsheet would take for a formula gets a leading `'`, which reading takes off. Bytes of a name
+        that are no text are written as escapes (`\\udce9`), as in split.csv: the file is UTF-8 whatever the names are.
 
         Raises:
             OSError: the file cannot be written. What was there before is then still there.
         """
         text = io.StringIO()
         csv.writer(text, quoting=self._quoting(), lineterminator="\n").writerows(self._cells())
-        data = text.getvalue().encode("utf-8", "surrogateescape")
+        data = text.getvalue().encode("utf-8", "backslashreplace")
         write_atomically(file, lambda stream: stream.write(data))
 
     @classmethod
@@ -83,8 +88,8 @@ class Predictions:
             DataError: the file cannot be read or is not a table of predictions; the message names the line.
         """
         try:
-            with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                rows = list(csv.reader(stream, strict=True))
+            with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:  # as 0.1.0 wrote it
+                rows = [[_unescaped(cell) for cell in row] for row in csv.reader(stream, strict=True)]
         except (OSError, csv.Error) as error:
             raise DataError("cannot read the predictions", value=f"{file} ({error})", fix="check the path") from None
         class_names = _class_names(file, rows[0] if rows else [])
@@ -99,7 +104,7 @@ class Predictions:
         )
 
     def _cells(self) -> Iterator[list[str | int | float]]:
-        yield [*COLUMNS, *(CLASS_PREFIX + name for name in self.class_names)]
+        yield [*COLUMNS, *(disarmed(CLASS_PREFIX + name) for name in self.class_names)]
         names = [disarmed(name) for name in self.class_names]
         values = zip(self.paths, self.labels.tolist(), self.predicted.tolist(), self.groups.tolist(), strict=True)
         for row, (path, label, said, group) in zip(self.probabilities, values, strict=True):
@@ -113,6 +118,10 @@ class Predictions:
         return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
+def _unescaped(cell: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), cell)
+
+
 def _class_names(file: Path, header: Sequence[str]) -> tuple[str, ...]:
     count = len(COLUMNS)
     classes = header[count:]
@@ -122,7 +131,7 @@ def _class_names(file: Path, header: Sequence[str]) -> tuple[str, ...]:
             value=f"{file}, header {', '.join(header[:8])!r}",
             fix=f"its columns must be {', '.join(COLUMNS)}, then one p:CLASS per class",
         )
-    return tuple(name.removeprefix(CLASS_PREFIX) for name in classes)
+    return tuple(rearmed(name).removeprefix(CLASS_PREFIX) for name in classes)
 
 
 def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]) -> tuple[str, int, int, list[float]]:

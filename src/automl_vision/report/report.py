@@ -1,7 +1,7 @@
 """The content of `report.json`: a pure function of what a run measured.
 
-Everything under `test` follows from the saved predictions and the seed alone, so `verify` can recompute it to
-the last bit. Nothing here draws, writes or reads a clock.
+Figures on test and validation images follow from the saved predictions, the seed and the temperature alone, so `verify`
+can recompute them to the last bit. Nothing here draws, writes or reads a clock.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_vision import __version__
 from automl_vision.calibration import apply_temperature
 from automl_vision.metrics import CALIBRATION_BINS, METRICS, confidence_bins, confusion, ratio, tally
 from automl_vision.report.abstention import abstention
@@ -195,10 +196,48 @@ def test_section(predictions: Predictions, seed: int) -> Section:
 test_section.__test__ = False  # type: ignore[attr-defined]  # the name is the contract; pytest must not collect it
 
 
-def verify(report: Mapping[str, Any], predictions: Predictions) -> list[str]:
-    """Recompute `test` from the saved predictions; one line per figure that differs by as much as one bit."""
-    fresh = test_section(predictions, int(report["seed"]))
-    return list(_differences("test", report["test"], fresh))
+def verify(
+    report: Mapping[str, Any],
+    test: Predictions,
+    validation: Predictions | None = None,
+    augmented_validation: Predictions | None = None,
+) -> list[str]:
+    """Recompute what follows from the saved predictions; one line per figure that differs by as much as one bit.
+
+    With `validation` that is all but figures whose predictions are not saved: of the linear probe, and whatever is
+    no figure on test or validation images. Warnings and checklist are drawn again from the report, where this version
+    wrote it: another one has other words. What reports of earlier versions lack is passed over.
+    """
+    fresh: dict[str, Any] = {"test": test_section(test, int(report["seed"]))}
+    if validation is not None:
+        fresh |= _following(report, test, validation, augmented_validation)
+    lines = [line for key in fresh if key == "test" or report.get(key) for line in _compared(report, fresh, key)]
+    if validation is None or report.get("environment", {}).get("automl-vision") != __version__:
+        return lines
+    drawn = _judged({**report, **{key: fresh[key] for key in fresh if report.get(key)}})
+    return lines + [line for key in ("warnings", "checklist") for line in _compared(report, drawn, key)]
+
+
+def _compared(report: Mapping[str, Any], fresh: Mapping[str, Any], key: str) -> list[str]:
+    return _differences(key, report[key], fresh[key])
+
+
+def _following(
+    report: Mapping[str, Any], test: Predictions, validation: Predictions, augmented: Predictions | None
+) -> dict[str, Any]:
+    """What follows from the predictions beside `test`, as `build_report` has it."""
+    seed, objective = int(report["seed"]), report["objective"]
+    ours, theirs = metrics_section(validation, seed), test_section(test, seed)
+    inputs = ReportInputs("", "", test, validation, objective, seed=seed, data=report["data"])
+    known = {row["name"]: row for row in _baselines(inputs, theirs)}
+    return {
+        "validation": ours,
+        "augmented_validation": metrics_section(augmented, seed) if augmented is not None else None,
+        "calibration": calibration_section(validation, test, report["model"].get("temperature", 1.0)),
+        "abstention": abstention(validation, test),
+        "gap": gap(objective, ours, theirs),
+        "baselines": [known.get(row["name"], row) for row in report["baselines"]],
+    }
 
 
 def calibration_section(validation: Predictions, test: Predictions, temperature: float) -> Section:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from automl_vision.report.belonging import report_is_of
 from automl_vision.report.intervals import difference_interval
 from automl_vision.report.warnings import percent, points
 
@@ -61,7 +62,7 @@ def own_figures(provenance: Mapping[str, Any], report: Mapping[str, Any] | None)
     """
     kept = provenance.get("test")
     own = _own(MODEL_FILE, kept, _by_class(kept))
-    if own is None or own.recall or report is None or not _is_of(report, provenance):
+    if own is None or own.recall or report is None or not report_is_of(report, provenance):
         return own
     return _own(RUN_REPORT, report["test"], _listed(report["test"])) or own
 
@@ -167,15 +168,6 @@ def _listing(names: Sequence[str]) -> str:
 # --- figures of unknown origin --------------------------------------------------------------------------------------
 
 
-def _is_of(report: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
-    """Whether a report is of the model: the same data, and to the last bit the figures that the file has."""
-    kept, test, made = provenance.get("test"), report.get("test"), report.get("environment")
-    if not (isinstance(kept, Mapping) and isinstance(test, Mapping) and isinstance(made, Mapping)):
-        return False
-    same = all(kept.get(name) == test.get(name) for name in ("n", "accuracy", "macro_f1"))
-    return same and made.get("data_fingerprint") == provenance.get("data_fingerprint")
-
-
 def _own(source: str, test: object, by_class: Mapping[str, object]) -> OwnFigures | None:
     if not isinstance(test, Mapping) or type(test.get("n")) is not int or test["n"] < 1:
         return None
@@ -210,7 +202,9 @@ def _checked(figure: object) -> Interval | None:
         return None
     values = [figure.get(key) for key in ("value", "low", "high")]
     shares = [
-        float(each) for each in values if isinstance(each, int | float) and math.isfinite(each) and 0 <= each <= 1
+        float(each)
+        for each in values
+        if isinstance(each, int | float) and 0 <= each <= 1  # neither nan nor infinity is
     ]
     if len(shares) < 3 or not shares[1] <= shares[0] <= shares[2]:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_vision.report.intervals import wilson
+from automl_vision.report.intervals import grouped_share
 from automl_vision.report.predictions import Predictions
 
 Floats = NDArray[np.float64]
@@ -32,8 +32,8 @@ def by_threshold(validation: Predictions, test: Predictions) -> dict[str, Any]:
 
     Returns:
         `thresholds` (T); `validation` and `test`, each {`n`: images, `answered` (T), `right` (T), `low` (T), `high`
-        (T): Wilson's 95 % interval of the accuracy of what is answered, None where nothing is; `per_class`: None above
-        `CLASSES`, else `n` (C) images of each class, `answered` (T, C) and `right` (T, C)}.
+        (T): 95 % interval of the accuracy of what is answered, by groups as every figure, None where nothing is;
+        `per_class`: None above `CLASSES`, else `n` (C) images of each class, `answered` (T, C) and `right` (T, C)}.
     """
     return {
         "thresholds": list(THRESHOLDS),
@@ -49,8 +49,7 @@ def _counts(predictions: Predictions) -> dict[str, Any]:
     classes = len(predictions.class_names)
     answered = _passing(at, predictions.labels, classes)
     correct = _passing(at[right], predictions.labels[right], classes)
-    totals = zip(correct.sum(axis=1).tolist(), answered.sum(axis=1).tolist(), strict=True)
-    bounds = [wilson(hits, n) if n else (None, None) for hits, n in totals]
+    bounds = _bounds(predictions.groups, at, right)
     return {
         "n": len(predictions),
         "answered": answered.sum(axis=1).tolist(),
@@ -59,6 +58,21 @@ def _counts(predictions: Predictions) -> dict[str, Any]:
         "high": [_short(high) for _, high in bounds],
         "per_class": _per_class(predictions, answered, correct) if classes <= CLASSES else None,
     }
+
+
+def _bounds(
+    groups: NDArray[np.int64], at: NDArray[np.int64], right: NDArray[np.bool_]
+) -> list[tuple[float | None, float | None]]:
+    """(T) interval of the accuracy of what is answered; images of one group are one piece of evidence."""
+    names, member = np.unique(groups, return_inverse=True)
+    answered, correct = np.zeros(len(names)), np.zeros(len(names))
+    bounds: list[tuple[float | None, float | None]] = []
+    for k in reversed(range(len(THRESHOLDS))):  # lower thresholds let more pass
+        passing = at == k
+        np.add.at(answered, member[passing], 1.0)
+        np.add.at(correct, member[passing], right[passing].astype(np.float64))
+        bounds.append(grouped_share(correct, answered) if answered.any() else (None, None))
+    return bounds[::-1]
 
 
 def _passing(at: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,6 +99,6 @@ def _interval(figure: object) -> dict[str, float] | None:
     if not isinstance(figure, Mapping):
         return None
     values = [figure.get(key) for key in _INTERVAL]
-    if not all(isinstance(each, float | int) and math.isfinite(each) and 0 <= each <= 1 for each in values):
+    if not all(isinstance(each, float | int) and 0 <= each <= 1 for each in values):
         return None
     return {key: float(value) for key, value in zip(_INTERVAL, values, strict=True) if value is not None}

@@ -151,7 +151,7 @@ def row_of(name: str, prediction: Prediction, class_names: Sequence[str], thresh
     if prediction.probabilities is None:
         kind, _, detail = prediction.error.partition(": ")
         return failed_row(name, image_fault(ImageReadError(kind, detail)))
-    order = prediction.probabilities.argsort(kind="stable")[::-1][:top]
+    order = (-prediction.probabilities).argsort(kind="stable")[:top]  # of equals the first, as the label is
     sure = prediction.probability is not None and prediction.probability >= threshold
     return Row(
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,17 @@ from typing import Any
 from automl_vision import run_dir
 from automl_vision.errors import RunError, UsageError
 from automl_vision.files import write_json, write_text
-from automl_vision.metrics import METRICS
 from automl_vision.report.baseline_figures import read_baseline
 from automl_vision.report.comparison import FinishedRun, build_comparison
 from automl_vision.report.comparison_page import comparison_csv, render_comparison
 from automl_vision.report.predictions import Predictions
+from automl_vision.report.report import metrics_section
 
 COMPARISON_HTML = "comparison.html"
 COMPARISON_JSON = "comparison.json"
 COMPARISON_CSV = "comparison.csv"
 
-#: How far the accuracy in report.json may be from that of the predictions; both are made of the same counts.
+#: How far a figure in report.json may be from that of the predictions; both are made of the same counts.
 _ROUNDING = 1e-9
 
 
@@ -68,8 +67,7 @@ def read_finished(path: Path) -> FinishedRun:
             value=f"{path} ({type(error).__name__}: {error})",
             fix="give the folder of a finished run, as search left it",
         ) from None
-    said, follows = run.figures["accuracy"]["value"], METRICS["accuracy"].function(test.labels, test.probabilities)
-    if report["test"].get("n") != len(test) or said is None or follows is None or abs(said - follows) > _ROUNDING:
+    if report["test"].get("n") != len(test) or not _follow(run):
         raise RunError(
             "the report does not follow from the predictions",
             value=str(path),
@@ -110,6 +108,23 @@ def _finished(path: Path, report: Mapping[str, Any], test: Predictions) -> Finis
     )
 
 
+def _follow(run: FinishedRun) -> bool:
+    """Whether the figures and their intervals are those of the predictions."""
+    test = run.test
+    section = metrics_section(test, run.seed) if len(test) else {}
+    return all(
+        _same(said[each], section.get(name, {}).get(each))
+        for name, said in run.figures.items()
+        for each in ("value", "low", "high")
+    )
+
+
+def _same(said: float | None, follows: float | None) -> bool:
+    if said is None or follows is None:
+        return said is follows
+    return abs(said - follows) <= _ROUNDING
+
+
 def _figure(found: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: _share(found[name]) for name in ("value", "low", "high")}
 
@@ -123,7 +138,7 @@ def _seed(value: Any) -> int:
 def _share(value: Any) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{value!r} is no share")
     return float(value)
 

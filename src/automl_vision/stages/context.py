@@ -75,6 +75,11 @@ class RunContext:
         self.tell(Note(text, "warning" if warning else "info"))
 
     @property
+    def data_fingerprint(self) -> str:
+        """Of the images that were found, by which a model is known to be of this run: a budget may use fewer."""
+        return str(self.run.about["fingerprint"])
+
+    @property
     def how_to_resume(self) -> str:
         """The command that goes on with this run."""
         return how_to_resume(self.run.path)

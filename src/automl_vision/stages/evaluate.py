@@ -22,10 +22,12 @@ from automl_vision.data.preparation import read_manifest
 from automl_vision.errors import AutomlVisionError, DataError, RunError
 from automl_vision.events import Note, Progress, StageStarted, Tell, silent
 from automl_vision.predictor import Model, Prediction, load
+from automl_vision.report.belonging import run_is_of
 from automl_vision.report.predictions import Predictions
 from automl_vision.report.report import metrics_section, test_section
 from automl_vision.report.shift import drop_section, own_figures
-from automl_vision.run_dir import RunDir, read_report
+from automl_vision.run_dir import REPORT_JSON, RunDir, read_report
+from automl_vision.stages.rendering import render_run, write_rendered
 
 #: Figures that are given for all images and for the new ones.
 COMPARED_FIGURES = ("n", "accuracy", "macro_f1")
@@ -103,7 +105,7 @@ def evaluate(
         return Evaluation(section, known, predictions, failed, drop_section(own, section), missing)
     marks = [mark for row in rows if (mark := said[row].mark) is not None]
     where = _where(fingerprint, marks)
-    look = _look(model, loaded, sum(name == "test" for name, _ in where))
+    look = _look(model, loaded, sum(name == "test" for name, _ in where), tell)
     known = _known(predictions, where, marks, settings.machine.seed) | {"look": look}
     counted = predictions if include_seen else _of(predictions, _new(where))
     known["excluded"] = len(predictions) - len(counted)
@@ -231,7 +233,7 @@ def _of(predictions: Predictions, kept: NDArray[np.bool_]) -> Predictions:
 # --- the ledger -----------------------------------------------------------------------------------------------------
 
 
-def _look(model: Path, loaded: Model, images: int) -> dict[str, Any] | None:
+def _look(model: Path, loaded: Model, images: int, tell: Tell) -> dict[str, Any] | None:
     """Which look at the model's own test images this is, written to the ledger of its run; None where it is none.
 
     {`number`, `images`, `unwritten`: why it is not in the ledger, empty where it is}
@@ -241,20 +243,32 @@ def _look(model: Path, loaded: Model, images: int) -> dict[str, Any] | None:
     told = loaded.bundle.provenance.get("looks")
     before = told if isinstance(told, list) else []
     try:
-        ledger = _ledger_with_look(model.resolve(), before, loaded.bundle.provenance, images)
+        ledger = _ledger_with_look(model.resolve(), before, loaded.bundle.provenance, images, tell)
     except (AutomlVisionError, OSError) as error:  # the look was taken all the same, and the user is told
         return {"number": len(before) + 1, "images": images, "unwritten": str(error).split("\n", 1)[0]}
     return {"number": len(ledger), "images": images, "unwritten": ""}
 
 
 def _ledger_with_look(
-    model: Path, before: list[Any], provenance: Mapping[str, Any], images: int
+    model: Path, before: list[Any], provenance: Mapping[str, Any], images: int, tell: Tell
 ) -> list[dict[str, Any]]:
     run = RunDir.open(model.parent)
     try:
-        same_data = run.about.get("fingerprint") == provenance.get("data_fingerprint")
-        if not same_data or run.looks[: len(before)] != before:
+        if not run_is_of(run.about, _report_beside(model), provenance) or run.looks[: len(before)] != before:
             raise RunError("the model is of another run", value=str(model), fix="leave it in the folder of its run")
-        return run.record_look("evaluate, with images of the test set", images)
+        ledger = run.record_look("evaluate, with images of the test set", images)
+        _tell_in_pages(run.path, tell)
+        return ledger
     finally:
         run.close()
+
+
+def _tell_in_pages(run: Path, tell: Tell) -> None:
+    """Have the report and the model card of the run say how often the set was opened, where there are any."""
+    if not (run / REPORT_JSON).exists():
+        return
+    try:
+        write_rendered(run, render_run(run))
+    except (AutomlVisionError, OSError) as error:  # the ledger has the look, which is what counts
+        reason = str(error).split("\n", 1)[0]
+        tell(Note(f"The pages of the run do not tell of this look yet: {reason}. See automl-vision report.", "warning"))

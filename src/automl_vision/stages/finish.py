@@ -116,7 +116,7 @@ def _bundle(draft: Draft, trial: Trial, runner: TrialRunner, prepared: Prepared,
         fingerprint=prepared.fingerprint if context.settings.output.fingerprint else None,
         provenance={
             "created": run_dir.now(),
-            "data_fingerprint": prepared.manifest.fingerprint,
+            "data_fingerprint": context.data_fingerprint,
             "trial": trial.number,
             "recipe": trial.recipe.to_dict(),
             "objective": runner.objective,

@@ -15,11 +15,9 @@ from automl_vision.data.preparation import Prepared
 from automl_vision.data.store import SealedRowError
 from automl_vision.errors import AutomlVisionError
 from automl_vision.files import write_json, write_text
-from automl_vision.report.card_front import card_front
 from automl_vision.report.gallery import Gallery
 from automl_vision.report.html import render_html
 from automl_vision.report.label_errors import suspects_csv
-from automl_vision.report.model_card import model_card
 from automl_vision.report.plots import draw_plots
 from automl_vision.report.report import ReportInputs, build_report
 from automl_vision.report.sections import (
@@ -41,6 +39,7 @@ from automl_vision.stages.costs import Measured
 from automl_vision.stages.costs_section import costs_section, kept_for_export
 from automl_vision.stages.finish import Finished
 from automl_vision.stages.gallery import make_gallery
+from automl_vision.stages.rendering import card_of_run
 from automl_vision.stages.reserve import report_seconds
 from automl_vision.stages.search import Searched
 from automl_vision.stages.test import Looked
@@ -83,7 +82,7 @@ def write_report(
     gallery = _gallery(context, lambda: make_gallery(context, prepared, finished, looked, reserve=reserve))
     write_json(folder / run_dir.GALLERY, gallery.to_dict(), indent=None)
     write_text(folder / run_dir.REPORT_HTML, render_html(report, plots, gallery))
-    write_text(folder / run_dir.MODEL_CARD, card_front("automl-vision", report=report) + model_card(report))
+    write_text(folder / run_dir.MODEL_CARD, card_of_run(report))
     write_json(folder / run_dir.REPORT_JSON, report)
     searched.runner.files.prune(
         searched.search.trials,
@@ -141,7 +140,7 @@ def _inputs(
         model=_model_section(finished),
         environment={
             **environment(searched.runner.runtime),
-            "data_fingerprint": prepared.manifest.fingerprint,
+            "data_fingerprint": context.data_fingerprint,
             "seed": context.settings.machine.seed,
         },
         troubles=tuple(context.troubles),

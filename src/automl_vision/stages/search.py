@@ -298,6 +298,7 @@ class _Keeper:
         result = self.runner.files.load_result(best.number)
         if result is not None:
             bundle = bundle_of(best, result, self.runner, self.prepared, self.context)
+            self.context.run.put_report_aside()
             save_bundle(bundle, self.context.run.path / run_dir.MODEL)
         self.shipped = best
 

@@ -49,6 +49,7 @@ def look(context: RunContext, prepared: Prepared, searched: Searched, finished: 
     """Open the test set."""
     test, val = prepared.split.rows("test"), prepared.split.rows("val")
     augmented = prepared.split.augmented_val
+    context.run.put_report_aside()
     looks = context.run.record_look(_reason(searched.stop_reason, len(context.run.looks)), len(test))
     if len(looks) > 1:
         context.note(f"This is look {len(looks)} at the test set; the report lists every look.", warning=True)

@@ -182,7 +182,7 @@ def _epochs_on_disk(folder: Path) -> dict[int, int]:
         try:
             number, epochs = int(file.name.partition(".")[0]), json.loads(file.read_text(encoding="utf-8"))["epochs"]
             found[number] = max(len(epochs), found.get(number, 0))  # a trial has a record for each attempt
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # the search sets a damaged record aside, and says so
     return found
 
@@ -190,7 +190,7 @@ def _epochs_on_disk(folder: Path) -> dict[int, int]:
 def _remembered(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
