@@ -146,5 +146,5 @@ IMAGE_FAULTS: dict[str, str] = {
     "empty": "the file has no bytes: copy it again from its source",
     "not_an_image": "the content is no JPEG, PNG, WebP, BMP, TIFF or GIF: convert or remove it",
     "truncated": "the file ends early or is damaged: copy it again from its source",
-    "too_large": "the image is over the pixel or byte limit: scale it down",
+    "too_large": "over the pixel or byte limit, or over the free memory: scale it down, or free memory and run again",
 }

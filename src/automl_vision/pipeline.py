@@ -337,7 +337,14 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     plan = make_plan(manifest, settings, runtime, offline=True)
     tell(StageStarted("decode", f"{len(manifest):,} images"))
     sizes = stored_sizes(plan.resolutions)
-    store, facts = decode(manifest, settings, sizes, runtime.threads, lambda n, of: tell(Progress(n, of)))
+    store, facts = decode(
+        manifest,
+        settings,
+        sizes,
+        runtime.threads,
+        lambda n, of: tell(Progress(n, of)),
+        tell=lambda text: tell(Note(text)),
+    )
     for text in store.notes:
         tell(Note(text, "warning"))
     if pictures_to_compare(manifest, settings):

@@ -162,7 +162,7 @@ def test_shards_behind_a_url_are_fetched_into_the_window_of_the_machine(server: 
     )
     ours, theirs = both(scene, tmp_path)
     fetched = json.loads((tmp_path / "site" / SITE).read_text())["shards"]["whereabouts"]["fetched"]
-    assert fetched["window"] == str(tmp_path / "cache" / "shards")
+    assert fetched["window"] == str(tmp_path / "cache" / "images" / "fetched-shards")
     assert (fetched["most_bytes"], fetched["allow_private"]) == (3 * 10**6, True)
     server.asked.clear()
     see_the_same(ours, theirs)
@@ -219,7 +219,7 @@ def test_trials_of_two_workers_are_those_of_one_process(
     ours = here(scene, tmp_path / "ours", (PROBED, 0), *((trial, 4) for trial in TUNED))
     for number in range(3):
         same(ours, theirs.files, number)
-    assert bool(list((tmp_path / "cache" / "shards").glob("*.tar"))) == by_url
+    assert bool(list((tmp_path / "cache" / "images" / "fetched-shards").glob("*.tar"))) == by_url
 
 
 @pytest.mark.parametrize(
