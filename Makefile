@@ -1,8 +1,8 @@
 # Everything runs through uv, which makes the environment on first use. `make check` is what CI checks before the tests.
-# Files of tests side by side, one for each core.
-SIDE_BY_SIDE := -n auto --dist loadfile
+# Files of tests side by side, those that take longest first.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint types imports security check audit release test-fast test clean
+.PHONY: help setup format lint types imports security check audit release test-fast test trust-smoke trust trust-full clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,15 @@ test-fast: ## tests without whole searches
 
 test: ## all tests
 	uv run pytest $(SIDE_BY_SIDE)
+
+trust-smoke: ## every promise of docs/trust.md in little, in minutes; part of CI
+	uv run python benchmarks/trust/suite.py --size smoke --at-once 2
+
+trust: ## the same in a quarter of an hour
+	uv run python benchmarks/trust/suite.py --size selection --at-once 2
+
+trust-full: ## the same with the whole counts, in hours
+	uv run python benchmarks/trust/suite.py --size full --json trust.json
 
 clean: ## remove caches and builds (runs/ stays)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -32,7 +32,7 @@ _SIDE = 96
 
 
 def rows(options: argparse.Namespace) -> dict[str, Any]:
-    """CPU seconds of reading, auditing and dealing, and the peak of the process in MB."""
+    """CPU seconds of reading, auditing and dealing, and the peak of the process in MB, after reading and at the end."""
     from automl_vision.config import Settings
     from automl_vision.data.audit import audit
     from automl_vision.data.readers import read
@@ -40,11 +40,13 @@ def rows(options: argparse.Namespace) -> dict[str, Any]:
 
     settings, told = Settings(), {}
     manifest, told["read"] = _timed(lambda: read(options.data, settings.data))
+    peak = _peak_mb()
     facts = made_up_facts(manifest.paths)
     found, told["audit"] = _timed(lambda: audit(manifest, facts, settings.data))
     dealt, told["split"] = _timed(lambda: split(manifest, facts, found, settings.split, seed=0))
     sets = {name: len(dealt.rows(name)) for name in ("train", "val", "test", "aside")}
-    return {"rows": len(manifest), **told, "all": round(sum(told.values()), 2), "peak_mb": _peak_mb(), "sets": sets}
+    told["all"] = round(sum(told.values()), 2)
+    return {"rows": len(manifest), **told, "peak_mb_reading": peak, "peak_mb": _peak_mb(), "sets": sets}
 
 
 def made_up_facts(paths: Sequence[str]) -> Any:
@@ -123,6 +125,12 @@ def make_empty_files(folder: Path, count: int) -> None:
         os.close(os.open(folder / f"class_{label:03d}" / name, os.O_CREAT | os.O_WRONLY))
 
 
+def listed_rows(data: Path, count: int) -> dict[str, Any]:
+    """What `rows` tells of so many empty files, which are made in a folder that is not there yet."""
+    make_empty_files(data, count)
+    return _in_process("rows", "--data", data)
+
+
 def make_small_pictures(folder: Path, count: int) -> None:
     """Class folders of small pictures of smooth noise, no two alike."""
     from PIL import Image
@@ -157,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         if options.part == "rows":
-            make_empty_files(data, options.count)
-            print(json.dumps(_in_process("rows", "--data", data)))
+            print(json.dumps(listed_rows(data, options.count)))
             return
         for count in options.counts:
             make_small_pictures(data / str(count), count)

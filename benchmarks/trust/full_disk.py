@@ -42,6 +42,8 @@ FULL = 5
 MB = 1_000_000
 #: What the file system has where there is to be room.
 _ROOM = 2_000 * MB
+#: How often a file system that grows is asked to be as large as it is.
+_TRIES = 200
 #: Room for not even what says that there is a run.
 _NEXT_TO_NOTHING = 8192
 #: Trials of a search, and their epochs: enough for records and checkpoints to be lost.
@@ -97,7 +99,8 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        _mount(folder, _ROOM)
+        if not _mount(folder, _ROOM):
+            raise RuntimeError(f"nothing can be mounted at {folder}")
 
     @property
     def used(self) -> int:
@@ -106,8 +109,11 @@ class Disk:
         return (state.f_blocks - state.f_bfree) * state.f_frsize
 
     def hold(self, size: int) -> None:
-        """Have room for so many bytes, and never for less than there are."""
-        _mount(self.folder, max(size, self.used + os.sysconf("SC_PAGE_SIZE")), again=True)
+        """Have room for so many bytes, and never for less than there are; somebody may be writing meanwhile."""
+        for _ in range(_TRIES):
+            if _mount(self.folder, max(size, self.used + os.sysconf("SC_PAGE_SIZE")), again=True):
+                return
+        raise RuntimeError(f"{self.folder} cannot be made smaller while it grows")
 
     def limits(self, _size: int) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
         """What a session does first: nothing, since the disk itself is small."""
@@ -120,8 +126,8 @@ class Disk:
             shutil.rmtree(each) if each.is_dir() else each.unlink()
 
     def close(self) -> None:
-        """Unmount it."""
-        subprocess.run(["umount", str(self.folder)], check=True)
+        """Unmount it, also where somebody still has a file of it open."""
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
 
 class Limit(Disk):
@@ -154,9 +160,11 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def _mount(folder: Path, size: int, *, again: bool = False) -> None:
+def _mount(folder: Path, size: int, *, again: bool = False) -> bool:
+    """Whether the system does it: it makes no file system smaller than what is in it."""
     options = f"{'remount,' if again else ''}size={size}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True, capture_output=True)
+    line = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(line, capture_output=True, check=False).returncode == 0
 
 
 def in_own_namespace() -> bool:
@@ -228,7 +236,7 @@ def one(search: TinySearch, disk: Disk, run: Path, size: int, begins_small: bool
 
 
 def _first_words(said: str) -> str:
-    return said.partition("Error:")[2].strip().partition(":")[0][:60] or "nothing"
+    return said.partition("Error:")[2].strip().partition("\n")[0].partition(":")[0][:60] or "nothing"
 
 
 def sizes(count: int, peak: int, chance: random.Random) -> Iterator[tuple[int, bool]]:
@@ -251,7 +259,7 @@ def measure(search: TinySearch, disk: Disk, count: int, seed: int) -> Tally:
             break
         disk.empty()
         one(search, disk, run, size, begins_small, tally)
-        print(f"{tally.full} of {count}: {size / MB:.2f} MB", file=sys.stderr, flush=True)
+        print(f"{tally.full} of {count}: {size / MB:.2f} MB, {len(tally.faults)} faults", file=sys.stderr, flush=True)
     disk.empty()
     return tally
 
@@ -277,12 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where the promise was missed."""
     options = parser(__doc__)
     options.add_argument("--sizes", type=int, default=30, help="searches that have to meet a full disk")
+    options.add_argument("--data", type=Path, help="images (default: sixty that are drawn)")
     options.add_argument("--command", help="the program to measure (default: this package)")
     options.add_argument("--no-mount", action="store_true", help="limit the size of files instead")
     given = options.parse_args(arguments)
     mounts = not given.no_mount and (arguments is not None or in_own_namespace())
     with tempfile.TemporaryDirectory() as scratch:
-        found = tiny_search(Path(scratch), OPTIONS, given.command)
+        found = tiny_search(Path(scratch), OPTIONS, given.command, given.data)
         search = LoggedElsewhere(found.options, found.command, Path(scratch))
         disk = (Disk if mounts else Limit)(Path(scratch) / "disk")
         try:

@@ -151,7 +151,7 @@ def _session(arguments: list[str], log: str, first: Callable[..., object] | None
         os.dup2(out, stream)
     from automl_vision.cli import app, search
 
-    search.PROCESS_START = time.monotonic()
+    vars(search)["PROCESS_START"] = time.monotonic()  # budgets count from the first import
     sys.argv = ["automl-vision", *arguments]
     if first is not None:
         first(*of_first)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -180,3 +182,9 @@ def _model(content: Mapping[str, Any]) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Median and largest."""
+    known = [each for each in values if not math.isnan(each)]
+    return f"{statistics.median(known):.{digits}f} (most {max(known):.{digits}f})" if known else "(none)"

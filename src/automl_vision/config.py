@@ -114,6 +114,12 @@ class DataSettings:
     )
     max_samples: int = _setting(0, "Use at most this many images, stratified, whole groups (0: all).", at_least(0))
     skip_bad_rows: bool = _setting(False, "Quarantine rows of a table that name a missing file or no label.")
+    max_unreadable: float = _setting(
+        0.2,
+        "Stop, with a list, where more than this share of the images cannot be read: what is left may be another set "
+        "than you mean.",
+        between(0.0, 1.0),
+    )
     allow_outside: bool = _setting(False, "Accept paths in a table that lead out of the table's folder.")
     drop_small_classes: bool = _setting(False, "Leave out classes with too few originals to split, and say so.")
     check_shards: str = _setting(

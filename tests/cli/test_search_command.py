@@ -203,6 +203,28 @@ def test_broken_images_are_named_and_left_out(quick, command, tmp_path):
     assert findings == {"circle/empty.png": "empty", "square/text.jpg": "not_an_image"}
 
 
+def test_a_search_of_mostly_broken_images_stops_with_the_list(quick, command, tmp_path):
+    make_smoke_data(tmp_path / "data")
+    for number in range(20):
+        (tmp_path / "data" / "circle" / f"broken_{number}.jpg").write_bytes(b"<html>404</html>")
+    out = tmp_path / "run"
+    result = command("search", "--data", tmp_path / "data", *quick, *BY_NAMES, "--out", out)
+    assert result.code == 2
+    assert_harmless(result)
+    for words in (
+        "20 of 41 (49%; at most 20%)",
+        "20 not_an_image",
+        "an HTML page",
+        "and 10 more",
+        "--max-unreadable 0.49",
+    ):
+        assert words in " ".join(result.err.split())
+    assert not out.exists(), "a run that could not start leaves nothing behind"
+    shown = command("inspect", "--data", tmp_path / "data", *BY_NAMES, "--no-cache", "--out", tmp_path / "shown")
+    assert shown.code == 2
+    assert sum(row["kind"] == "not_an_image" for row in rows(tmp_path / "shown" / "audit.csv")) == 20
+
+
 def test_plain_lines_tell_what_happens_and_what_to_type_next(smoke, quick, command, tmp_path):
     out = tmp_path / "it's my run"
     result = command("search", "--data", smoke, *quick, "--out", out)

@@ -7,6 +7,8 @@ import math
 import os
 import struct
 import threading
+import time
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +22,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from automl_vision.data.decode import dimensions, draft_scale, open_rgb, signature_of
+from automl_vision.data import decode
+from automl_vision.data.decode import (
+    MAX_PIXELS,
+    dimensions,
+    draft_scale,
+    jpeg_scale,
+    jpeg_scales,
+    open_rgb,
+    signature_of,
+)
 from automl_vision.data.files import MAX_BYTES
+from automl_vision.data.pixel_room import PixelRoom
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
 
@@ -565,3 +577,135 @@ def test_dimensions_refuse_what_has_none_or_too_many() -> None:
         with pytest.raises(ImageReadError) as caught:
             dimensions(data)
         assert caught.value.kind == kind
+
+
+# --- large images ---------------------------------------------------------------------------------------------------
+
+
+def exif_orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def photograph(width: int, height: int) -> bytes:
+    return encoded(scene(width, height), "JPEG", quality=95)
+
+
+@pytest.fixture
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A limit of 10,000 pixels, which files of a test are soon above."""
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(decode, "MAX_READ_PIXELS", 40_000)
+    return 10_000
+
+
+@given(SIDES, SIDES, SIDES | st.just(0))
+def test_a_jpeg_over_the_limit_is_divided_until_it_fits(width: int, height: int, least: int) -> None:
+    scale = jpeg_scale(width, height, least)
+    assert jpeg_scales(np.array([width]), np.array([height]), least).tolist() == [scale]
+    left = -(-width // scale) * -(-height // scale)
+    before = -(-width * 2 // scale) * -(-height * 2 // scale)
+    assert left <= MAX_PIXELS or scale == 8
+    assert scale == draft_scale(width, height, least) or before > MAX_PIXELS, "and not further"
+
+
+@pytest.mark.parametrize(("size", "side", "scale"), [((120, 80), 0, 1), ((160, 100), 0, 2), ((160, 100), 12, 8)])
+def test_a_jpeg_over_the_limit_is_decoded_at_a_fraction(
+    small_limit: int, size: tuple[int, int], side: int, scale: int
+) -> None:
+    data = photograph(*size)
+    decoded = open_rgb(data, side)
+    assert (decoded.width, decoded.height, decoded.scale) == (*size, scale)
+    assert decoded.pixels.shape == (-(-size[1] // scale), -(-size[0] // scale), 3)
+    shrunk = np.asarray(scene(*size).resize(decoded.pixels.shape[1::-1], Image.Resampling.BOX))
+    assert np.abs(shrunk.astype(int) - decoded.pixels).mean() < 3
+    assert np.prod(dimensions(data)) <= small_limit, "what a server may take is what it would decode"
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(open_rgb(image, side).pixels, decoded.pixels)
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "options", "said"),
+    [
+        ("PNG", (160, 100), {}, "160 x 100 pixels"),
+        ("JPEG", (300, 200), {}, "300 x 200 pixels"),  # over what is read of one
+        ("JPEG", (160, 100), {"progressive": True}, "in several scans"),
+    ],
+)
+def test_what_no_fraction_helps_is_refused(
+    small_limit: int, form: str, size: tuple[int, int], options: dict[str, object], said: str
+) -> None:
+    data = encoded(scene(*size), form, **options)
+    for look in (open_rgb, dimensions):
+        with pytest.raises(ImageReadError, match=said) as caught:
+            look(data)
+        assert caught.value.kind == "too_large"
+
+
+def test_a_sequential_jpeg_in_several_scans_is_refused_too(small_limit: int) -> None:
+    data = photograph(160, 100)
+    at = data.index(b"\xff\xda")
+    alone = data[: at + 2] + b"\x00\x08\x01\x01\x00\x00\x3f\x00" + data[at + 14 :]  # its first scan: one component
+    with pytest.raises(ImageReadError, match="in several scans"):
+        open_rgb(alone)
+
+
+def test_a_photograph_that_pillow_alone_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = photograph(400, 240)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)  # it warns above, and refuses twice as many
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
+    assert open_rgb(data).pixels.shape == (240, 400, 3)
+    assert Image.MAX_IMAGE_PIXELS == 40_000, "whoever else uses Pillow in this process keeps the limit"
+    assert kind_of(encoded(scene(400, 240), "PNG")) == "too_large"
+    assert kind_of(data[: len(data) // 2]) == "truncated"
+
+
+BANDED = {
+    **RAMPS,
+    **{mode: encoded(image, form) for mode, (image, form, _) in MODES.items()},
+    **{mode: hidden(mode) for mode in ("RGBA", "LA", "P", "RGB+key")},
+    "NaN in one band": encoded(Image.fromarray(np.where(np.eye(64) > 0, np.nan, 7.0).astype(np.float32)), "TIFF"),
+    "turned": encoded(scene(), "PNG", exif=exif_orientation(6)),
+}
+
+
+@pytest.mark.parametrize("name", BANDED)
+def test_pixels_are_the_same_band_by_band(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = open_rgb(BANDED[name]).pixels
+    monkeypatch.setattr(decode, "_BAND_PIXELS", 50)
+    np.testing.assert_array_equal(open_rgb(BANDED[name]).pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_a_deep_image_takes_little_memory_beside_its_pixels(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = 1_500
+    monkeypatch.setattr(decode, "_BAND_PIXELS", 100_000)
+    data = encoded(Image.new(mode, (side, side), -7), "TIFF", compression="tiff_adobe_deflate")
+    tracemalloc.start()
+    try:
+        assert open_rgb(data).pixels.shape == (side, side, 3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * side**2, "bytes of arrays; 24 and more where all is converted at once"
+
+
+def test_room_for_pixels_is_shared_and_who_needs_all_of_it_is_alone() -> None:
+    room, most, now, lock = PixelRoom(100), [0], [0], threading.Lock()
+
+    def take(pixels: int) -> None:
+        with room.held(pixels):
+            with lock:
+                now[0] += pixels
+                most[0] = max(most[0], now[0])
+                assert now[0] <= 100 or now[0] == pixels
+            time.sleep(0.001)
+            with lock:
+                now[0] -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, [30, 60, 150, 30, 30, 100, 20, 60, 150, 40] * 3))
+    assert most[0] == 150
+    assert now[0] == 0

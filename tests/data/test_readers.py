@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +21,7 @@ from automl_vision.config import DataSettings
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.readers import READERS, read
 from automl_vision.errors import DataError
+from trust.other_users import as_other_users
 
 PLAIN = DataSettings()
 
@@ -477,6 +480,52 @@ def test_reasons_that_passed_nothing_over_are_not_counted(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert read(tmp_path, DataSettings()).ignored == {}
+
+
+#: What an ordinary user sees: the images that are listed, what is passed over, and what is wrong with each file.
+AS_OTHERS_SEE_IT = """
+import json, sys
+from pathlib import Path
+from automl_vision.config import DataSettings
+from automl_vision.data.files import read_bytes
+from automl_vision.data.readers import read
+from automl_vision.errors import DataError, ImageReadError
+
+def fault(path):
+    try:
+        return bool(read_bytes(path)) and ""
+    except ImageReadError as error:
+        return error.kind
+
+manifest = read(Path(sys.argv[1]), DataSettings())
+told = {"faults": {path: fault(manifest.root / path) for path in manifest.paths}, "ignored": dict(manifest.ignored)}
+try:
+    read(Path(sys.argv[2]), DataSettings())
+except DataError as error:
+    told["refused"] = error.what
+print(json.dumps(told))
+"""
+
+
+def test_files_and_folders_that_may_not_be_read_are_counted(tmp_path: Path) -> None:
+    before = as_other_users()
+    if before is None:
+        pytest.skip("the first user reads everything, and nothing takes that away here")
+    for name in ("cat/1.png", "cat/2.png", "cat/closed/3.png", "dog/1.png", "shut/cat/1.png"):
+        picture(tmp_path / ("" if name.startswith("shut") else "data") / name)
+    closed = [tmp_path / "data/cat/2.png", tmp_path / "data/cat/closed", tmp_path / "shut"]
+    for path in closed:
+        path.chmod(0)
+    line = [*before, sys.executable, "-c", AS_OTHERS_SEE_IT, str(tmp_path / "data"), str(tmp_path / "shut")]
+    try:
+        ended = subprocess.run(line, capture_output=True, text=True, check=True)
+    finally:
+        for path in closed:
+            path.chmod(0o700)
+    told = json.loads(ended.stdout)
+    assert told["faults"] == {"cat/1.png": "", "cat/2.png": "unreadable", "dog/1.png": ""}
+    assert told["ignored"] == {"folder that cannot be opened": 1}
+    assert told["refused"] == "the folder cannot be opened"
 
 
 TEN = ["image,label", *(f"{letter}.png,{'cat' if letter < 'e' else 'dog'}" for letter in "abcdefgh")]

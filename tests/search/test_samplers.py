@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import pickle
 import sqlite3
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import optuna
 import pytest
 from histories import finetune, probe
 from hypothesis import given
@@ -378,3 +380,19 @@ def test_the_exported_study_is_a_database_with_every_fine_tune(tmp_path: Path, n
     values = connection.execute("SELECT value FROM trial_values ORDER BY value").fetchall()
     connection.close()
     assert [value for (value,) in values] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_a_study_whose_export_is_cut_short_is_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "study.db"
+    export_study(file, SPACE, [], name="a run")
+    before = file.read_bytes()
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for owner, door in ((os, "fsync"), (Path, "replace"), (optuna.Study, "add_trials")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, door, dies)
+            with pytest.raises(KeyboardInterrupt):
+                export_study(file, SPACE, [tried(0, SPACE.complete({}), 0.5)], name="a run")
+        assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"study.db": before}

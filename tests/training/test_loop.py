@@ -167,6 +167,70 @@ def test_a_state_of_another_recipe_is_refused(cpu: Runtime) -> None:
         trainer(cpu, learning_rate=1e-2).load_state(state)
 
 
+def first_of(tensors: dict[str, torch.Tensor], change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
+    name = next(iter(tensors))
+    return {**tensors, name: change(tensors[name])}
+
+
+#: What a checkpoint may hold that is sound, and is not what a trainer writes: the part -> what it is made to be.
+CRAFTED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "a part that is missing": ("so_far", lambda part: {"loss": part["loss"]}),
+    "text for an epoch": ("epoch", lambda _: "1"),
+    "a negative epoch": ("epoch", lambda _: -1),
+    "no images at once": ("micro_batch", lambda _: 0),
+    "an ending that there is not": ("finished", lambda _: "soon"),
+    "text for seconds": ("validation_seconds", lambda _: "long"),
+    "no classifier": ("classifier", lambda _: []),
+    "fewer tensors": ("classifier", lambda part: dict(list(part.items())[1:])),
+    "more tensors": ("classifier", lambda part: {**part, "more": torch.zeros(1)}),
+    "another shape": ("classifier", lambda part: first_of(part, lambda tensor: torch.zeros(3, 3))),
+    "another type": ("classifier", lambda part: first_of(part, lambda tensor: tensor.to(torch.int64))),
+    "an average of something else": ("average", lambda part: {**part, "net": {}}),
+    "text for patience": ("patience", lambda part: {**part, "stale": "x"}),
+    "no optimizer": ("optimizer", lambda _: {}),
+    "a rate of text": (
+        "optimizer",
+        lambda part: {**part, "param_groups": [{**each, "lr": "x"} for each in part["param_groups"]]},
+    ),
+    "momenta of text": (
+        "optimizer",
+        lambda part: {**part, "param_groups": [{**each, "betas": "xy"} for each in part["param_groups"]]},
+    ),
+    "fewer groups": ("optimizer", lambda part: {**part, "param_groups": part["param_groups"][1:]}),
+    "averages of another shape": (
+        "optimizer",
+        lambda part: {**part, "state": {0: {**part["state"][0], "exp_avg": torch.zeros(2, 2)}}},
+    ),
+    "averages of no parameter": ("optimizer", lambda part: {**part, "state": {10**6: part["state"][0]}}),
+    "the best of other images": ("best", lambda part: {**part, "probabilities": torch.zeros(1, 2)}),
+    "the best of nothing": ("best", lambda part: {"epoch": 1}),
+    "a best score of text": ("best", lambda part: {**part, "score": "high"}),
+    "weights of the best of another shape": (
+        "best",
+        lambda part: {**part, "weights": first_of(part["weights"], lambda tensor: torch.zeros(1))},
+    ),
+}
+
+
+def test_a_crafted_state_is_refused_and_nothing_is_taken_from_it(cpu: Runtime) -> None:
+    """Else it would fail in the middle of a step, as if this program had a fault."""
+    trained = trainer(cpu)
+    trained.run_epoch()
+    state, other = trained.state(), trainer(cpu)
+    before = other.state()
+    for case, (part, change) in CRAFTED.items():
+        with pytest.raises(ValueError, match="does not fit"):
+            other.load_state({**state, part: change(state[part])})
+            pytest.fail(case)
+        assert same(other.state()["classifier"], before["classifier"]), case
+        assert (other.epoch, other.state()["optimizer"]["state"]) == (0, {}), case
+    for part in ("classifier", "optimizer", "best", "epoch"):
+        with pytest.raises(ValueError, match="does not fit"):
+            other.load_state({name: value for name, value in state.items() if name != part})
+    other.load_state(state)
+    assert same(other.state()["classifier"], state["classifier"])
+
+
 @pytest.mark.parametrize("changes", [{}, {"loss": "weighted", "mix": "mixup", "sampling": "balanced"}], ids=str)
 def test_the_micro_batch_halves_and_the_result_stays(
     cpu: Runtime, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]

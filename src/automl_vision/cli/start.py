@@ -1,4 +1,4 @@
-"""What a shell starts. It imports nothing heavy, so that Ctrl-C ends the program from its first moment without a trace."""
+"""What a shell starts. It imports nothing heavy, so that Ctrl-C ends it without a trace from the first moment."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,8 @@ from PIL import (
 )
 
 from automl_vision.data.files import Place, StoredImage, check_bytes, one_line, read_bytes, read_capped
+from automl_vision.data.pixel_room import MAX_PIXELS as MAX_PIXELS
+from automl_vision.data.pixel_room import room_for
 from automl_vision.errors import ImageReadError
 
 #: Formats that are opened, whatever a file is called. All others are refused: EPS would start Ghostscript.
@@ -51,14 +53,14 @@ FORMATS: dict[str, type[Any]] = {
     "PPM": PpmImagePlugin.PpmImageFile,
 }
 
-MAX_PIXELS = 64_000_000
+#: Pixels of a whole JPEG that is decoded at a fraction: all of it is read, and takes time.
+MAX_READ_PIXELS = 4 * MAX_PIXELS
 
 #: Fractions at which a JPEG can be decoded, the smallest first: 1/8, 1/4, 1/2.
 _DRAFTS = (8, 4, 2)
 
-# A decoded image of this many pixels is large enough that several at once decide the peak memory.
-_LARGE_PIXELS = 16_000_000
-_large_images = threading.BoundedSemaphore(2)
+# Pixels that are converted at once: a conversion takes several times the memory of what it is given.
+_BAND_PIXELS = 2_000_000
 
 #: Held while the file of an image that somebody else opened is read: the same one may be asked for in several threads.
 _opened_by_others = threading.Lock()
@@ -80,6 +82,12 @@ _UPRIGHT: dict[int, Image.Transpose] = {
 
 #: Orientations whose upright image has its sides the other way round.
 _ON_ITS_SIDE = range(5, 9)
+
+#: Markers of a JPEG: its scan, its frame (three in that range mean something else), and the kinds of frame that are
+#: decoded block by block.
+_SCAN, _FRAMES, _SEQUENTIAL = 0xDA, frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, (0xC0, 0xC1)
+
+_Scaling = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 # What the parsers of seven formats raise on damaged input. Interrupts and exits are not among them.
 _DECODER_ERRORS = (
@@ -122,7 +130,8 @@ _HINT_BY_BRAND: dict[bytes, str] = {
     b"isom": "a video: extract its frames",
     b"qt  ": "a video: extract its frames",
 }
-_OWN_MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"P5\n", b"P6\n")
+_JPEG_MAGIC = b"\xff\xd8"
+_OWN_MAGIC = (_JPEG_MAGIC, b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"P5\n", b"P6\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +140,7 @@ class DecodedImage:
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, upright, transparency composited on white; the sides are those of the image
-            divided by `scale`, rounded up.
+            divided by `scale`, rounded up. At most `MAX_PIXELS`.
         width, height: of the image, upright.
         format: a key of `FORMATS`; empty for an image that was made in memory.
         mode: Pillow's mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...).
@@ -159,7 +168,7 @@ def open_rgb(source: Place | str | bytes | Image.Image | IO[bytes], decode_side:
         source: a path, an image that is stored with others, the bytes of a file, a binary file object, or an image
             that Pillow opened. Of the last, pixels that are in memory already are taken as they are.
         decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
-            `draft_scale`; 0 decodes wholly.
+            `jpeg_scale`; 0 decodes wholly, or as much of a JPEG above `MAX_PIXELS` as fits.
 
     Raises:
         ImageReadError: the image cannot be used; `kind` says why. No other error comes out.
@@ -189,12 +198,22 @@ def draft_scale(width: int, height: int, decode_side: int) -> int:
     return next((scale for scale in _DRAFTS if min(width, height) >= scale * decode_side), 1)
 
 
-def draft_scales(widths: NDArray[np.int64], heights: NDArray[np.int64], decode_side: int) -> NDArray[np.int64]:
-    """`draft_scale` of many images."""
+def jpeg_scale(width: int, height: int, decode_side: int) -> int:
+    """What a JPEG is divided by: `draft_scale`, or more where only that leaves at most `MAX_PIXELS`; 8 at most."""
+    scale = draft_scale(width, height, decode_side)
+    while scale < _DRAFTS[0] and math.prod(_divided((width, height), scale)) > MAX_PIXELS:
+        scale *= 2
+    return scale
+
+
+def jpeg_scales(widths: NDArray[np.int64], heights: NDArray[np.int64], decode_side: int) -> NDArray[np.int64]:
+    """`jpeg_scale` of many images."""
     shorter = np.minimum(widths, heights)
     scales = np.ones(len(shorter), dtype=np.int64)
-    for scale in reversed(_DRAFTS if decode_side else ()):
-        scales[shorter >= scale * decode_side] = scale
+    for scale in reversed(_DRAFTS):
+        half = scale // 2
+        too_many = -(-widths // half) * -(-heights // half) > MAX_PIXELS
+        scales[too_many | (decode_side > 0) & (shorter >= scale * decode_side)] = scale
     return scales
 
 
@@ -214,6 +233,8 @@ def shorter_side(path: Place) -> int | None:
 def dimensions(data: bytes) -> tuple[int, int]:
     """Width and height in pixels as stored, from the header of an image file alone.
 
+    Of a JPEG above `MAX_PIXELS` those at which it is decoded at most.
+
     Raises:
         ImageReadError: it is no image, or over the pixel limit. Damage behind the header is found by decoding only.
     """
@@ -222,8 +243,9 @@ def dimensions(data: bytes) -> tuple[int, int]:
     _decoding.active = True
     try:
         with _identify(data) as image:
-            _check_pixels(*image.size)
-            return image.size
+            width, height = _divided(image.size, _scale_of(image, data, 0))
+            _check_pixels(width, height)
+            return width, height
     finally:
         _decoding.active = False
 
@@ -280,7 +302,7 @@ def _names_camera(image: Image.Image) -> bool:
 
 def _open(source: Place | str | bytes | Image.Image | IO[bytes], decode_side: int) -> DecodedImage:
     if isinstance(source, Image.Image):
-        file = _file_behind(source) if decode_side else None
+        file = _file_behind(source) if decode_side or math.prod(source.size) > MAX_PIXELS else None
         if file is None:
             return _decode(source)
         source = file
@@ -294,7 +316,7 @@ def _open(source: Place | str | bytes | Image.Image | IO[bytes], decode_side: in
     else:  # a missing value in a table, for one
         raise ImageReadError("not_an_image", f"neither a path nor a picture, but a {type(source).__name__}")
     with _identify(data) as image:
-        return _decode(image, decode_side)
+        return _decode(image, _scale_of(image, data, decode_side))
 
 
 def _file_behind(image: Image.Image) -> bytes | None:
@@ -324,7 +346,20 @@ def _identify(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except Image.DecompressionBombError:
-        raise ImageReadError("too_large", f"over {MAX_PIXELS // 10**6} million pixels") from None
+        return _beyond_pillow(data)
+    except _DECODER_ERRORS as error:
+        raise _damaged(error) from None
+
+
+def _beyond_pillow(data: bytes) -> Image.Image:
+    """A JPEG that Pillow finds too large to be opened: it may fit at a fraction.
+
+    Pillow's own limit holds for the whole process, so it is left as it is.
+    """
+    if not data.startswith(_JPEG_MAGIC):
+        raise _too_many("")
+    try:
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
     except _DECODER_ERRORS as error:
         raise _damaged(error) from None
 
@@ -347,24 +382,72 @@ def _damaged(error: BaseException) -> ImageReadError:
     return ImageReadError("truncated", one_line(str(error)) or type(error).__name__)
 
 
-def _decode(image: Image.Image, decode_side: int = 0) -> DecodedImage:
-    width, height = whole = image.size
-    _check_pixels(width, height)
-    scale = draft_scale(width, height, decode_side)
+def _scale_of(image: Image.Image, data: bytes, decode_side: int) -> int:
+    """What an image is divided by when it is decoded.
+
+    Args:
+        image: as opened from `data`; nothing is decoded yet.
+        data: the file.
+        decode_side: as in `jpeg_scale`.
+
+    Raises:
+        ImageReadError: a JPEG is so large that no fraction of it will do.
+    """
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):  # only JPEG knows how
+        return 1
+    pixels = math.prod(image.size)
+    if pixels > MAX_READ_PIXELS:
+        raise _too_many(_shown(image.size))
+    if pixels > MAX_PIXELS and not _is_one_scan(data):
+        # Its decoder holds two bytes for each sample of the whole, whatever the fraction.
+        raise _too_many(f"{_shown(image.size)} in several scans, of which no fraction can be decoded by itself")
+    return jpeg_scale(*image.size, decode_side)
+
+
+def _is_one_scan(data: bytes) -> bool:
+    """Whether a JPEG is sequential with all components in one scan, so that its decoder goes block by block."""
+    at, components = len(_JPEG_MAGIC), 0
+    while data[at : at + 1] == b"\xff" and at + 4 < len(data):
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker == _SCAN:
+            return data[at + 4] == components
+        if marker in _FRAMES:
+            components = data[at + 9] if marker in _SEQUENTIAL and at + 9 < len(data) else 0
+        at += 2 + length
+    return False
+
+
+def _divided(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    width, height = size
+    return -(-width // scale), -(-height // scale)
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} pixels"
+
+
+def _too_many(found: str) -> ImageReadError:
+    over = f"over {MAX_PIXELS // 10**6} million"
+    return ImageReadError("too_large", f"{found}, {over}" if found else f"{over} pixels")
+
+
+def _decode(image: Image.Image, scale: int = 1) -> DecodedImage:
+    whole = image.size
     if scale > 1:
-        image.draft(image.mode, (width // scale, height // scale))  # only JPEG knows how, all others take no notice
-        width, height = image.size
-    if width * height <= _LARGE_PIXELS:
-        return _decode_checked(image, whole, scale if image.size != whole else 1)
-    with _large_images:
-        return _decode_checked(image, whole, scale if image.size != whole else 1)
+        image.draft(image.mode, (whole[0] // scale, whole[1] // scale))
+    width, height = image.size
+    _check_pixels(width, height)
+    if image.size == whole:
+        scale = 1
+    with room_for(width * height):
+        return _decode_checked(image, whole, scale)
 
 
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise ImageReadError("too_large", f"{width} x {height} pixels, over {MAX_PIXELS // 10**6} million")
+        raise _too_many(_shown((width, height)))
     if width * height == 0:
-        raise ImageReadError("truncated", f"{width} x {height} pixels")
+        raise ImageReadError("truncated", _shown((width, height)))
 
 
 def _decode_checked(image: Image.Image, whole: tuple[int, int], scale: int) -> DecodedImage:
@@ -375,8 +458,7 @@ def _decode_checked(image: Image.Image, whole: tuple[int, int], scale: int) -> D
         orientation = _orientation(image)
         taken = _taken(image)
         image.load()
-        upright = _upright(image)
-        pixels = np.array(_to_rgb(upright, stored_as), dtype=np.uint8)
+        pixels = _pixels(_upright(image), stored_as)
     except _DECODER_ERRORS as error:
         raise _damaged(error) from None
     # Only JPEGs are drafts, and what their reader opens is never turned yet.
@@ -428,14 +510,37 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, stored_as: str) -> Image.Image:
+def _pixels(image: Image.Image, stored_as: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image that is loaded, band by band."""
+    width, height = image.size
+    convert = _conversion(image, stored_as)
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top, band in _bands(image):
+        pixels[top : top + band.height] = np.asarray(convert(band))
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Row at which it begins, and some rows of the image; all of it where it is small."""
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
+def _conversion(image: Image.Image, stored_as: str) -> Callable[[Image.Image], Image.Image]:
+    """What makes RGB of the image, and of any part of it."""
     if image.mode.startswith("I;16"):
-        return _grey(_scaled_16_bit(np.asarray(image)))
+        return lambda part: _grey(_scaled_16_bit(np.asarray(part)))
     if image.mode in _DEEP:
-        return _grey(_DEEP[image.mode](np.asarray(image), stored_as))
+        scaled = _DEEP[image.mode]((np.asarray(band) for _, band in _bands(image)), stored_as)
+        return lambda part: _grey(scaled(np.asarray(part)))
     if image.has_transparency_data:
-        return _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return _on_white
+    return lambda part: part if part.mode == "RGB" else part.convert("RGB")
 
 
 def _grey(values: NDArray[np.uint8]) -> Image.Image:
@@ -457,23 +562,35 @@ def _scaled_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _scaled_integers(values: NDArray[Any], stored_as: str) -> NDArray[np.uint8]:
+def _scale_of_integers(parts: Iterable[NDArray[Any]], stored_as: str) -> _Scaling:
     """8 and 16 bits keep their scale, so that dark images stay dark; anything wider is stretched."""
-    low, high = int(values.min()), int(values.max())
+    low, high = _extremes(parts)
     if low < 0 or high > 65535:
-        return _stretched(values.astype(np.float64), low, high)
+        return lambda values: _stretched(values.astype(np.float64), low, high)
     # Pillow opens a 16-bit PGM as 32-bit integers over the 16-bit range, however dark it is.
-    return _scaled_16_bit(values) if high > 255 or stored_as == "PPM" else values.astype(np.uint8)
+    if high > 255 or stored_as == "PPM":
+        return _scaled_16_bit
+    return lambda values: values.astype(np.uint8)
 
 
-def _scaled_floats(values: NDArray[Any], _stored_as: str) -> NDArray[np.uint8]:
-    """0 to 1 is taken as such; anything else is stretched over its finite range."""
-    finite = np.isfinite(values)
-    kept = np.where(finite, values, 0.0).astype(np.float64)
-    low, high = float(kept[finite].min(initial=np.inf)), float(kept[finite].max(initial=-np.inf))
-    inside = not finite.any() or (low >= 0.0 and high <= 1.0)
-    scaled = _stretched(kept, 0.0, 1.0) if inside else _stretched(kept, low, high)
-    return np.where(finite, scaled, np.uint8(0))
+def _scale_of_floats(parts: Iterable[NDArray[Any]], _stored_as: str) -> _Scaling:
+    """0 to 1 is taken as such; anything else is stretched over its finite range. What is no number is black."""
+    low, high = _extremes(part[np.isfinite(part)] for part in parts)
+    if low >= 0.0 and high <= 1.0:
+        low, high = 0.0, 1.0
+
+    def scaled(values: NDArray[Any]) -> NDArray[np.uint8]:
+        finite = np.isfinite(values)
+        kept = np.where(finite, values, 0.0).astype(np.float64)
+        return np.where(finite, _stretched(kept, low, high), np.uint8(0))
+
+    return scaled
+
+
+def _extremes(parts: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """Least and largest value of all parts; 0 and 0 where there is none."""
+    found = [(float(part.min()), float(part.max())) for part in parts if part.size]
+    return min((low for low, _ in found), default=0.0), max((high for _, high in found), default=0.0)
 
 
 def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
@@ -481,9 +598,10 @@ def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[
     return np.asarray(np.rint(np.clip(share, 0.0, 1.0) * 255), dtype=np.uint8)
 
 
-_DEEP: dict[str, Callable[[NDArray[Any], str], NDArray[np.uint8]]] = {
-    "I": _scaled_integers,
-    "F": _scaled_floats,
+#: Pillow mode -> what makes 8 bits of its values, given all of them in parts and the format of the file.
+_DEEP: dict[str, Callable[[Iterable[NDArray[Any]], str], _Scaling]] = {
+    "I": _scale_of_integers,
+    "F": _scale_of_floats,
 }
 
 

@@ -1,7 +1,7 @@
 """Digests that tell whether a model has seen an image: by its pixels, or by what it shows at a glance.
 
 Two numbers per image. The *pixel digest* is equal for equal pixels, whatever the file. Of a large JPEG these are the
-pixels of a fraction of its size (`decode.draft_scale`), so that a lossless copy of it has another digest. The *picture
+pixels of a fraction of its size (`decode.jpeg_scale`), so that a lossless copy of it has another digest. The *picture
 hash* stays the same, or nearly so, when an image is saved again or scaled: the signs of the lowest frequencies of its
 brightness, a perceptual hash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, with
 signs in place of a median). A mirrored or turned image has the same signs, some of them swapped, so that its hash

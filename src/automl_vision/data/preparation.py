@@ -24,6 +24,7 @@ from automl_vision.data.lineage.groups import declared_groups
 from automl_vision.data.manifest import Manifest, scattered_rows
 from automl_vision.data.plane_cache import cache_dir_of
 from automl_vision.data.preprocess import SQUASH, decode_side_of, squares
+from automl_vision.data.readable import too_many_unreadable
 from automl_vision.data.readers import read
 from automl_vision.data.readers.data_sets import is_data_set, read_data_set
 from automl_vision.data.sample import sample
@@ -326,7 +327,8 @@ def prepare(manifest: Manifest, facts: Facts, store: ImageStore, settings: Setti
     """Check the images, trace copies and deal the sets.
 
     Raises:
-        DataError: fewer than two classes, or a class with too few originals to be in every set.
+        DataError: too many images cannot be read, there are fewer than two classes, or a class has too few originals
+            to be in every set.
     """
     prepared = prepare_to_look(manifest, facts, store, settings)
     if prepared.refused is not None:
@@ -338,6 +340,9 @@ def prepare_to_look(manifest: Manifest, facts: Facts, store: ImageStore, setting
     """The same without an error: what is wrong with data that no sets can be dealt from can still be looked at."""
     whole = _whole_images(manifest, facts, store, settings)
     found = audit(manifest, facts, settings.data, partial(thumbnails, whole))
+    refused = too_many_unreadable(manifest, facts, settings.data)
+    if refused is not None:
+        return Prepared(manifest, facts, found, undealt(manifest, facts, found), store, (), refused)
     dropped: tuple[str, ...] = ()
     if settings.data.drop_small_classes:
         all_rows, names = {path: row for row, path in enumerate(manifest.paths)}, manifest.class_names

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from automl_vision.data.pixel_room import room_for
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,7 +48,7 @@ class Preprocessing:
             its middle is, see `middle_box`.
         interpolation: "bilinear", antialiased.
         decode_side: pixels that no side of a JPEG falls below when it is decoded at a fraction of its size, see
-            `decode.draft_scale`; 0: images are decoded wholly.
+            `decode.jpeg_scale`; 0: images are decoded wholly.
 
     Raises:
         ValueError: a value is out of range, or of another type.
@@ -152,10 +154,11 @@ def squares_and_whole(
     """
     if resize not in RESIZES:
         raise ValueError(f"resize must be one of {RESIZES}, got {resize=}")
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    # Cut before it is resized: no pixel beside the middle has a share in it.
-    shown = image.crop(_middle_edges(*image.size)) if resize == MIDDLE else image
-    return _resized(shown, sizes), _resized(image, whole)
+    with room_for(pixels.shape[0] * pixels.shape[1]):
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        # Cut before it is resized: no pixel beside the middle has a share in it.
+        shown = image.crop(_middle_edges(*image.size)) if resize == MIDDLE else image
+        return _resized(shown, sizes), _resized(image, whole)
 
 
 def _resized(image: Image.Image, sizes: Sequence[int]) -> tuple[NDArray[np.uint8], ...]:

@@ -28,6 +28,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import UNFINISHED, write_json, write_text
-from automl_vision.place import Place, files_below, is_folder, make_folder, remove_folder, set_aside
+from automl_vision.place import Place, files_below, make_folder, remove_folder, set_aside
 from automl_vision.search.scheduler import KEPT_BEST, kept_files
 from automl_vision.search.trial import Trial
 from automl_vision.tensor_file import load_tensors, save_tensors
@@ -422,7 +423,7 @@ class TrialFiles:
             remove_folder(self._folder(number, attempt))
 
     def _sweep(self) -> None:
-        if not is_folder(self.folder):
+        if not isinstance(self.folder, Path):
             return  # objects are put whole
         for leftover in self.folder.rglob(f"*{UNFINISHED}"):
             # A run of somebody else's may name any folder of ours as the place of its trials.

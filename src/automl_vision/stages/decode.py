@@ -6,6 +6,7 @@ import hashlib
 import math
 
 from automl_vision import run_dir
+from automl_vision.data.facts import Facts
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import (
     Prepared,
@@ -17,6 +18,8 @@ from automl_vision.data.preparation import (
     prepare,
 )
 from automl_vision.data.preprocess import SQUASH
+from automl_vision.data.readable import said_of_unreadable, too_many_unreadable
+from automl_vision.data.store import ImageStore
 from automl_vision.errors import BudgetExhausted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
@@ -63,6 +66,7 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         )
     for text in store.notes:
         context.note(text, warning=True)
+    _require_readable(context, manifest, facts, store)
     if pictures_to_compare(manifest, context.settings):
         with context.stage("compare", compare_plan(context.clock.remaining)):
             facts = compared_pictures(context, manifest, facts, runtime)
@@ -71,6 +75,23 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
         _require_same_images(context, prepared)
         run_dir.write_tables(prepared, context.run.path)
     return prepared.sealed()
+
+
+def _require_readable(context: RunContext, manifest: Manifest, facts: Facts, store: ImageStore) -> None:
+    """Stop before anything that takes long where too little is left, and say where it is much.
+
+    A run whose sets were dealt already goes on.
+
+    Raises:
+        DataError: more images than `data.max_unreadable` cannot be read.
+    """
+    begun = "content" in context.run.about
+    refused = None if begun else too_many_unreadable(manifest, facts, context.settings.data)
+    if refused is not None:
+        store.close()
+        raise refused
+    if said := said_of_unreadable(facts):
+        context.note(said, warning=True)
 
 
 def _decode_side(context: RunContext, plan: Plan) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from automl_vision.data.decode import draft_scales
+from automl_vision.data.decode import jpeg_scales
 from automl_vision.data.files import StoredImage
 from automl_vision.data.shards.folder import FolderError
 from automl_vision.data.shards.shard_files import Ranges, Whereabouts
@@ -122,7 +122,7 @@ class Sharded:
         width, height = (table[name].to_numpy(dtype=np.int64)[self.facts_row] for name in ("width", "height"))
         formats = table["format"].astype("category")
         jpeg = (formats == "JPEG").to_numpy()[self.facts_row]
-        expected = draft_scales(width, height, int(made["decode_side"]))
+        expected = jpeg_scales(width, height, int(made["decode_side"]))
         scale = table["scale"].to_numpy()[self.facts_row]
         usable = (scale == np.where(jpeg, expected, 1)) & (table["fault"] == "").to_numpy()[self.facts_row] & rows
         first = np.zeros(len(self), dtype=np.bool_)

@@ -7,6 +7,7 @@ unpickled), and a resumed search asks the same question an undisturbed one would
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import optuna
 
+from automl_vision.files import write_atomically
 from automl_vision.search.samplers.bayesian import by_chance, gaussian_process, tpe
 from automl_vision.search.samplers.history import Known, as_optuna, known_trials
 from automl_vision.search.samplers.importance import importances
@@ -67,15 +69,18 @@ def propose(name: str, space: Space, trials: Sequence[Trial], *, seed: int) -> d
 def export_study(file: Path, space: Space, trials: Sequence[Trial], *, name: str) -> None:
     """Write the trials as an SQLite study that optuna-dashboard opens. It is an export; nothing reads it back.
 
+    It is made in memory and written at once: where the process dies meanwhile, the former study stays as it was.
+
     Raises:
-        OSError: `file` exists and cannot be replaced.
+        OSError: `file` exists and cannot be replaced, or the disk is full.
     """
-    file.unlink(missing_ok=True)
-    # A connection of our own, since an address would read '?' in the path as the beginning of options.
-    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(file)})
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-    study.add_trials(as_optuna(space, known_trials(space, trials)))
-    storage.engine.dispose()
+    with contextlib.closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: connection})
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        study.add_trials(as_optuna(space, known_trials(space, trials)))
+        content = connection.serialize()
+        storage.engine.dispose()
+    write_atomically(file, lambda unfinished: unfinished.write(content))
 
 
 # Our own lines tell what happens. What Optuna warns of is ruled out by the flat view, or is no business of the user
