@@ -26,7 +26,7 @@ from automl_vision.search import retrain
 from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.stages import trial_site
-from automl_vision.stages.cluster import _data_to_see
+from automl_vision.stages.cluster import data_to_see
 from automl_vision.stages.trial_site import ROWS, SITE, write_site
 from automl_vision.tensor_file import load_tensors
 from automl_vision.training.ranks import ALONE
@@ -233,4 +233,4 @@ def test_trials_of_two_workers_are_those_of_one_process(
     ],
 )
 def test_machines_of_a_cluster_must_see_folders_and_no_urls(data: str, seen: str) -> None:
-    assert _data_to_see(Path(data)) == seen
+    assert data_to_see(Path(data)) == seen
