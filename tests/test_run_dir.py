@@ -65,10 +65,10 @@ def test_an_empty_folder_will_do_and_one_with_anything_in_it_will_not(tmp_path: 
     "left",
     [
         [run_dir.LOCK],
-        [run_dir.LOCK, f"{run_dir.OWNER}.4711.tmp"],
-        [run_dir.LOCK, run_dir.OWNER, f"{run_dir.CONFIG}.4711.tmp"],
+        [run_dir.LOCK, f"{run_dir.OWNER}.47110815.tmp"],
+        [run_dir.LOCK, run_dir.OWNER, f"{run_dir.CONFIG}.47110815.tmp"],
         [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG],
-        [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG, f"{run_dir.RUN}.4711.tmp"],
+        [run_dir.LOCK, run_dir.OWNER, run_dir.CONFIG, f"{run_dir.RUN}.47110815.tmp"],
     ],
 )
 def test_what_a_process_left_that_was_killed_while_it_made_a_run_is_in_nobodys_way(
@@ -164,7 +164,7 @@ def test_discarding_removes_a_run_that_never_began_and_spares_one_with_trials(tm
 
 
 def test_unfinished_files_are_swept(run: RunDir) -> None:
-    (run.path / "report.json.4711.tmp").write_text("{")
+    (run.path / "report.json.47110815.tmp").write_text("{")
     reopened(run).close()
     assert not list(run.path.glob("*.tmp"))
 

@@ -17,7 +17,7 @@ from typing import Any
 #: Where a writer may die. "half": the unfinished file has half of its bytes. "written": it is whole, and synced.
 #: "renamed": it has its name, and the folder is not synced. "removed": a file is gone.
 MOMENTS = ("half", "written", "renamed", "removed")
-_UNFINISHED = re.compile(r"\.\d+\.tmp$")
+_UNFINISHED = re.compile(r"\.[0-9a-f]+\.tmp$")
 
 
 def arm(folder: str, pattern: str, moment: str, nth: int, last_words: str) -> None:

@@ -175,13 +175,19 @@ class Moments:
         return session.seconds if self.on_the_wall else session.cpu_seconds
 
 
-def search_through_kills(search: TinySearch, run: Path, moments: Moments, tally: Tally, kills: int) -> None:
-    """One search, killed at drawn moments until it ends by itself, then checked; left alone after `kills` in all."""
+def search_through_kills(
+    search: TinySearch, run: Path, moments: Moments, tally: Tally, kills: int, until: float = math.inf
+) -> None:
+    """One search, killed at drawn moments until it ends by itself, then checked.
+
+    It is left alone after `kills` in all, and after `until` in monotonic seconds.
+    """
     seen: list[dict[int, Record]] = []
     looked = 0
     while True:
         told_before = len(log_lines(run))
-        session = _session_that_dies(search, run, moments, tally) if tally.kills < kills else _left_alone(search, run)
+        disturbed = tally.kills < kills and time.monotonic() < until
+        session = _session_that_dies(search, run, moments, tally) if disturbed else _left_alone(search, run)
         if session.code != -signal.SIGKILL:
             break
         tally.kills += 1
@@ -278,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--wall", action="store_true", help="the seconds of --longest are those of the wall clock")
     made.add_argument("--restart-seconds", type=float, default=10.0, help="of CPU until a cold session searches again")
     made.add_argument("--lost-seconds", type=float, default=10.0, help="that more than one epoch may cost")
-    made.add_argument("--minutes", type=float, default=math.inf, help="no run begins later than this")
+    made.add_argument("--minutes", type=float, default=math.inf, help="nothing is killed later than this")
     made.add_argument("--data", type=Path, help="images (default: drawn ones)")
     made.add_argument("--options", default=OPTIONS, help="options for search, in one text")
     made.add_argument("--command", help="the program to measure (default: this package)")
@@ -294,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = everything(scratch / "undisturbed") if not tally.faults else {}
         while tally.kills < options.kills and not tally.faults and time.monotonic() < until:
             run = scratch / f"run{tally.runs}"
-            search_through_kills(search, run, moments, tally, options.kills)
+            search_through_kills(search, run, moments, tally, options.kills, until)
             if not tally.faults and (found := everything(run)) != expected:
                 tally.differing += 1
                 other = sorted(name for name in expected | found if expected.get(name) != found.get(name))
