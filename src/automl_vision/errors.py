@@ -5,6 +5,7 @@
     │   ├── ConfigError        2    a settings file or a setting is wrong
     │   ├── DataError          2    the images or labels cannot be used
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
+    │   ├── ResolutionError    2    a network cannot take images of this size
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
     │   └── RunError           2    a run folder cannot be written, or cannot be resumed
     │       └── RunInUse      75    another process works in the run folder; try again when it has ended
