@@ -33,7 +33,7 @@ from automl_vision.errors import ModelFileError
 from automl_vision.tensor_file import load_tensors
 from trust import crash_hook
 from trust.figure import Figure, conclude, parser
-from trust.tiny_search import OPTIONS, TinySearch, everything, faults_of_end, looked_before, tiny_search
+from trust.tiny_search import OPTIONS, TinySearch, differences, everything, faults_of_end, looked_before, tiny_search
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,8 @@ def walk_all(search: TinySearch, scratch: Path, groups: Groups, times: int, tall
         if not walk.ended:
             walk.to_the_end()
         runs += 1
-        if not tally.faults and (found := everything(run)) != expected:
+        if not tally.faults and (other := differences(expected, everything(run))):
             tally.differing += 1
-            other = sorted(name for name in expected | found if expected.get(name) != found.get(name))
             print(f"{run.name}: other {', '.join(other)}", file=sys.stderr, flush=True)
 
 

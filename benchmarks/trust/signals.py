@@ -37,6 +37,7 @@ from trust.sessions import Session
 from trust.tiny_search import (
     OPTIONS,
     TinySearch,
+    differences,
     everything,
     faults_of_end,
     is_begun,
@@ -234,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 where something is wrong."""
     made = parser(__doc__)
     made.add_argument("--times", type=int, default=100)
-    made.add_argument("--longest", type=float, default=5.0, help="seconds of CPU at which a session is told at latest")
+    made.add_argument("--longest", type=float, default=8.0, help="seconds of CPU at which a session is told at latest")
     made.add_argument("--cold", type=int, default=10, help="of so many sessions one imports everything by itself")
     made.add_argument("--minutes", type=float, default=math.inf, help="no run begins later than this")
     made.add_argument("--options", default=OPTIONS, help="options for search, in one text")
@@ -251,7 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while tally.times < options.times and not tally.faults and time.monotonic() < until:
             run = scratch / f"run{tally.runs}"
             storm.run(run, options.times)
-            tally.differing += not tally.faults and everything(run) != expected
+            if not tally.faults and (other := differences(expected, everything(run))):
+                tally.differing += 1
+                print(f"{run.name}: other {', '.join(other)}", file=sys.stderr, flush=True)
             shutil.rmtree(run, ignore_errors=True)
     return conclude(tally.figure(options.times), options.json)
 

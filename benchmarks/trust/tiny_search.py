@@ -170,6 +170,11 @@ def everything(run: Path) -> dict[str, str]:
     return {**found, "model": _model(load_tensors(model))} if model.is_file() else found
 
 
+def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """The names of what two runs came to that is not the same."""
+    return sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
+
+
 def _model(content: Mapping[str, Any]) -> str:
     meta = json.loads(content["meta"])
     known = [{key: each.get(key) for key in _OF_THE_MODEL} for each in (meta, *meta["others"])]

@@ -127,7 +127,7 @@ def test_what_is_lost_is_what_was_told_and_is_not_on_disk(tmp_path: Path) -> Non
     (tmp_path / "trials" / "000001.json").write_text("{}")
     tally = Tally()
     lines = ["stage search", "trial 1 running epoch 3 score 1.0", "trial 1 running epoch 4 score 1.0", "trial 1 runn"]
-    kill_storm._count_costs(tmp_path, lines, {1: {"epochs": [{}, {}]}}, tally)
-    kill_storm._count_costs(tmp_path, [*lines, "stage costs"], {1: {"epochs": []}}, tally)
-    kill_storm._count_costs(tmp_path, [*lines, "trial 1 complete epoch 6 "], {1: {"epochs": []}}, tally)
+    kill_storm._count_costs(tmp_path, lines, {1: {"epochs": [{}, {}]}}, 9.0, tally)
+    kill_storm._count_costs(tmp_path, [*lines, "stage costs"], {1: {"epochs": []}}, 9.0, tally)
+    kill_storm._count_costs(tmp_path, [*lines, "trial 1 complete epoch 6 "], {1: {"epochs": []}}, 9.0, tally)
     assert tally.epochs_lost == [2]
