@@ -47,6 +47,8 @@ QUICK = (
 )
 WRONG = (2,)
 FINE = (0,)
+#: Weights that cannot be read cost their trials; where those were all, there is no model.
+UNUSABLE = (2, 5)
 EITHER = (0, 2, 3)
 
 
@@ -108,6 +110,8 @@ class Scene:
 #: What a command line is made of, and the folders beside `out` that it may write to.
 Order = Sequence[str | Path]
 Build = Callable[[Scene], Order]
+#: Name -> how it is built, and the codes with which the command may end.
+Rows = Mapping[str, tuple[Build, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -502,41 +506,41 @@ def _mapped(content: str | bytes) -> Build:
     )
 
 
+_TABLES: Mapping[str, Rows] = {
+    "table": {
+        "paths that lead out": (
+            inspected("t.csv", _table("../../../etc/passwd,a", "images/circle/0000.png,b")),
+            WRONG,
+        ),
+        "paths from the root": (inspected("t.csv", _table("/etc/passwd,a", "/etc/hostname,b")), WRONG),
+        "addresses and programs": (
+            inspected("t.csv", _table("|touch x,a", "http://127.0.0.1/x.png,b", "file:///etc/passwd,a")),
+            WRONG,
+        ),
+        "bytes that are no text": (inspected("t.csv", b"path,label\n\xff\xfe\0x.png,a\n"), WRONG),
+        "a cell of 20 MB": (inspected("t.csv", _table("x" * 20_000_000 + ",a")), WRONG),
+        "a quote that never ends": (inspected("t.csv", 'path,label\n"' + "x,\n" * 100_000), WRONG),
+        "Parquet of noise": (inspected("t.parquet", b"PAR1" + bytes(range(256)) * 40 + b"PAR1"), WRONG),
+        "Parquet that is a pickle": (inspected("t.parquet", pickle.dumps(Run())), WRONG),
+        "columns of one name": (inspected("t.csv", "path,path,label\na,b,c\n"), WRONG),
+    },
+    "settings": {
+        "an object": (_configured('x = "!!python/object/apply:os.system [touch x]"\n'), WRONG),
+        "a hundred thousand levels": (_configured("x = " + "[" * 100_000), WRONG),
+        "a number of 100,000 digits": (_configured("[search]\ntrials = " + "9" * 100_000), WRONG),
+        "an output in the root": (_configured('[output]\nname = "../../../evil"\n'), WRONG),
+        "a device that is a path": (_configured('[machine]\ndevice = "/dev/zero"\n'), FINE),
+        "escape bytes": (_configured('"\\u001b[2J" = 1\n'), WRONG),
+    },
+    "label map": {
+        "noise": (_mapped(bytes(range(256)) * 9), WRONG),
+        "formulas and markup": (_mapped(f"circle,=cmd()\nsquare,{ACTS}\ntriangle,\x1b[2J\n"), EITHER),
+        "a class in itself": (_mapped("circle,square\nsquare,circle\ntriangle,triangle\n"), EITHER),
+    },
+}
+
 TABLES: Mapping[str, Attack] = {
-    name: Attack(of, name, build, codes)
-    for of, rows in {
-        "table": {
-            "paths that lead out": (
-                inspected("t.csv", _table("../../../etc/passwd,a", "images/circle/0000.png,b")),
-                WRONG,
-            ),
-            "paths from the root": (inspected("t.csv", _table("/etc/passwd,a", "/etc/hostname,b")), WRONG),
-            "addresses and programs": (
-                inspected("t.csv", _table("|touch x,a", "http://127.0.0.1/x.png,b", "file:///etc/passwd,a")),
-                WRONG,
-            ),
-            "bytes that are no text": (inspected("t.csv", b"path,label\n\xff\xfe\0x.png,a\n"), WRONG),
-            "a cell of 20 MB": (inspected("t.csv", _table("x" * 20_000_000 + ",a")), WRONG),
-            "a quote that never ends": (inspected("t.csv", 'path,label\n"' + "x,\n" * 100_000), WRONG),
-            "Parquet of noise": (inspected("t.parquet", b"PAR1" + bytes(range(256)) * 40 + b"PAR1"), WRONG),
-            "Parquet that is a pickle": (inspected("t.parquet", pickle.dumps(Run())), WRONG),
-            "columns of one name": (inspected("t.csv", "path,path,label\na,b,c\n"), WRONG),
-        },
-        "settings": {
-            "an object": (_configured('x = "!!python/object/apply:os.system [touch x]"\n'), WRONG),
-            "a hundred thousand levels": (_configured("x = " + "[" * 100_000), WRONG),
-            "a number of 100,000 digits": (_configured("[search]\ntrials = " + "9" * 100_000), WRONG),
-            "an output in the root": (_configured('[output]\nname = "../../../evil"\n'), WRONG),
-            "a device that is a path": (_configured('[machine]\ndevice = "/dev/zero"\n'), FINE),
-            "escape bytes": (_configured('"\\u001b[2J" = 1\n'), WRONG),
-        },
-        "label map": {
-            "noise": (_mapped(bytes(range(256)) * 9), WRONG),
-            "formulas and markup": (_mapped(f"circle,=cmd()\nsquare,{ACTS}\ntriangle,\x1b[2J\n"), EITHER),
-            "a class in itself": (_mapped("circle,square\nsquare,circle\ntriangle,triangle\n"), EITHER),
-        },
-    }.items()
-    for name, (build, codes) in rows.items()
+    name: Attack(of, name, build, codes) for of, rows in _TABLES.items() for name, (build, codes) in rows.items()
 }
 
 
@@ -638,53 +642,53 @@ _NEAR = _STATE.replace("../../victim.txt", "a.arrow")
 _PICTURE = (GOLDEN / "picture.png").read_bytes()
 _MARKED = [(f"{n}{ending}", data) for n in range(3) for ending, data in ((".png", _PICTURE), (".cls", ACTS.encode()))]
 
+_SETS: Mapping[str, Rows] = {
+    "shards": {
+        "members that lead out": (_sharded(("../../victim.png", _PICTURE), ("../../victim.cls", b"a")), EITHER),
+        "members from the root": (_sharded(("/tmp/x.png", _PICTURE), ("/tmp/x.cls", b"a")), EITHER),
+        "a member that is a link": (_sharded(("a.png", "/etc/passwd"), ("a.cls", b"a")), WRONG),
+        "a member that is a pickle": (_sharded(("a.png", _PICTURE), ("a.pyd", pickle.dumps(Run()))), WRONG),
+        "a member that is a checkpoint": (_sharded(("a.png", _PICTURE), ("a.pth", _saved({"a": Run()}))), WRONG),
+        "labels of markup": (_sharded(*_MARKED), EITHER),
+        "no archive": (lambda scene: ("inspect", "--data", scene.file("evil/x.tar", b"x" * 5000).parent), WRONG),
+        "a shard elsewhere": (_own_shards(_shard_named("../victim.txt")), WRONG),
+        "a shard that is a program": (_own_shards(_shard_named("pipe:touch x")), WRONG),
+        "a shard at an address": (_own_shards(_shard_named("https://127.0.0.1/x.tar")), WRONG),
+        "an index of 100,000 levels": (
+            _own_shards(lambda scene: _kept(scene.shards / "shards.json", "[" * 100_000)),
+            WRONG,
+        ),
+        "a table of noise": (_own_shards(lambda scene: _kept(scene.shards / "samples.parquet", "x" * 9000)), WRONG),
+        "another image under a digest": (
+            _own_shards(lambda scene: _overwritten(scene.shards / "test-000000.tar")),
+            WRONG,
+        ),
+        "an address of this machine": (lambda _: ("inspect", "--data", "https://127.0.0.1/shards"), WRONG),
+        "an address of a program": (lambda _: ("inspect", "--data", "pipe:touch x"), WRONG),
+        "an address of a file": (lambda _: ("inspect", "--data", "file:///etc"), WRONG),
+    },
+    "saved data set": {
+        "a program": (
+            _data_set(set__py=f"open('{MARKER}', 'w')", dataset_info__json=_INFO, state__json=_STATE),
+            WRONG,
+        ),
+        "data elsewhere": (_data_set(dataset_info__json=_INFO, state__json=_STATE), WRONG),
+        "Arrow of noise": (
+            _data_set(dataset_info__json=_INFO, state__json=_NEAR, a__arrow=b"ARROW1" + bytes(999)),
+            WRONG,
+        ),
+        "parts elsewhere": (_data_set(dataset_dict__json='{"splits": ["../images", "/etc"]}'), WRONG),
+    },
+    "archive": {
+        "a zip": (_data_of("images.zip", zipped([("../../x.png", _PICTURE)])), WRONG),
+        "a packed tar": (_data_of("images.tar.xz", lzma.compress(_tar(("../x.png", _PICTURE)))), WRONG),
+        "a folder of archives": (_of_zips, WRONG),
+        "class folders called like archives": (_renamed, FINE),
+    },
+}
+
 SETS: Mapping[str, Attack] = {
-    name: Attack(of, name, build, codes)
-    for of, rows in {
-        "shards": {
-            "members that lead out": (_sharded(("../../victim.png", _PICTURE), ("../../victim.cls", b"a")), EITHER),
-            "members from the root": (_sharded(("/tmp/x.png", _PICTURE), ("/tmp/x.cls", b"a")), EITHER),
-            "a member that is a link": (_sharded(("a.png", "/etc/passwd"), ("a.cls", b"a")), WRONG),
-            "a member that is a pickle": (_sharded(("a.png", _PICTURE), ("a.pyd", pickle.dumps(Run()))), WRONG),
-            "a member that is a checkpoint": (_sharded(("a.png", _PICTURE), ("a.pth", _saved({"a": Run()}))), WRONG),
-            "labels of markup": (_sharded(*_MARKED), EITHER),
-            "no archive": (lambda scene: ("inspect", "--data", scene.file("evil/x.tar", b"x" * 5000).parent), WRONG),
-            "a shard elsewhere": (_own_shards(_shard_named("../victim.txt")), WRONG),
-            "a shard that is a program": (_own_shards(_shard_named("pipe:touch x")), WRONG),
-            "a shard at an address": (_own_shards(_shard_named("https://127.0.0.1/x.tar")), WRONG),
-            "an index of 100,000 levels": (
-                _own_shards(lambda scene: _kept(scene.shards / "shards.json", "[" * 100_000)),
-                WRONG,
-            ),
-            "a table of noise": (_own_shards(lambda scene: _kept(scene.shards / "samples.parquet", "x" * 9000)), WRONG),
-            "another image under a digest": (
-                _own_shards(lambda scene: _overwritten(scene.shards / "test-000000.tar")),
-                WRONG,
-            ),
-            "an address of this machine": (lambda _: ("inspect", "--data", "https://127.0.0.1/shards"), WRONG),
-            "an address of a program": (lambda _: ("inspect", "--data", "pipe:touch x"), WRONG),
-            "an address of a file": (lambda _: ("inspect", "--data", "file:///etc"), WRONG),
-        },
-        "saved data set": {
-            "a program": (
-                _data_set(set__py=f"open('{MARKER}', 'w')", dataset_info__json=_INFO, state__json=_STATE),
-                WRONG,
-            ),
-            "data elsewhere": (_data_set(dataset_info__json=_INFO, state__json=_STATE), WRONG),
-            "Arrow of noise": (
-                _data_set(dataset_info__json=_INFO, state__json=_NEAR, a__arrow=b"ARROW1" + bytes(999)),
-                WRONG,
-            ),
-            "parts elsewhere": (_data_set(dataset_dict__json='{"splits": ["../images", "/etc"]}'), WRONG),
-        },
-        "archive": {
-            "a zip": (_data_of("images.zip", zipped([("../../x.png", _PICTURE)])), WRONG),
-            "a packed tar": (_data_of("images.tar.xz", lzma.compress(_tar(("../x.png", _PICTURE)))), WRONG),
-            "a folder of archives": (_of_zips, WRONG),
-            "class folders called like archives": (_renamed, FINE),
-        },
-    }.items()
-    for name, (build, codes) in rows.items()
+    name: Attack(of, name, build, codes) for of, rows in _SETS.items() for name, (build, codes) in rows.items()
 }
 
 
@@ -694,10 +698,12 @@ SETS: Mapping[str, Attack] = {
 def _searched(weights: Callable[[Scene], Path]) -> Build:
     """A search that starts from this file."""
     options = [each for each in QUICK if each != "--no-pretrained"]
-    return lambda scene: (
-        *("search", "--data", scene.images, *options, "--weights", f"test_efficientnet={weights(scene)}"),
-        *("--out", scene.folder / "out" / "run"),
-    )
+
+    def build(scene: Scene) -> Order:
+        named = f"test_efficientnet={weights(scene)}"
+        return ["search", "--data", scene.images, *options, "--weights", named, "--out", scene.folder / "out" / "run"]
+
+    return build
 
 
 def _cached(plant: Callable[[Path], None]) -> Build:
@@ -759,48 +765,44 @@ def _named(scene: Scene, name: str) -> str:
 _SVG = b'<?xml version="1.0"?><!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg><image href="http://127.0.0.1/"/>&x;</svg>'
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch x) (w) file\nshowpage\n"
 
+_OTHERS: Mapping[str, Rows] = {
+    "weights": {
+        "a pickle": (_searched(lambda scene: scene.file("w.pth", pickle.dumps(Run()))), UNUSABLE),
+        "a checkpoint": (_searched(lambda scene: scene.file("w.pth", _saved({"state_dict": Run()}))), UNUSABLE),
+        "names of 90 MB": (
+            _searched(lambda scene: scene.file("w.safetensors", (90 << 20).to_bytes(8, "little") + b" " * (90 << 20))),
+            UNUSABLE,
+        ),
+        "a tensor of a terabyte": (
+            _searched(lambda scene: scene.file("w.pth", _saved({"conv_stem.weight": torch.ones(1).expand(10**12)}))),
+            UNUSABLE,
+        ),
+        "a tar": (_searched(lambda scene: scene.file("w.pth", _tar(("storages", pickle.dumps(Run()))))), UNUSABLE),
+        "a folder": (_searched(lambda scene: scene.images), UNUSABLE),
+    },
+    "cache": {
+        "triggers": (_cached(_with_trigger), EITHER),
+        "links": (_cached(_cache_of_links), EITHER),
+        "an index of 100,000 levels": (_cached(_deep), EITHER),
+        "links to be emptied": (_emptied, EITHER),
+        "an entry of 100,000 levels to be listed": (_deep_listed, EITHER),
+    },
+    "picture": {
+        "PostScript called JPEG": (_pictured("x.jpg", _EPS), (3,)),
+        "SVG with entities": (_pictured("x.png", _SVG), (3,)),
+        "a pickle called PNG": (_pictured("x.png", pickle.dumps(Run())), (3,)),
+        "65,535 squared": (_pictured("x.gif", b"GIF89a\xff\xff\xff\xff\x00\x00\x00" + bytes(50)), (3,)),
+        "an option for a name": (lambda scene: ("predict", scene.model, "--", _named(scene, "-rf.png")), FINE),
+        "a program for a name": (
+            lambda scene: ("predict", scene.model, _named(scene, "|touch x;`touch x`$(touch x).png")),
+            FINE,
+        ),
+        "a pattern for a name": (lambda scene: ("predict", scene.model, _named(scene, "[a-z]*?.png")), EITHER),
+    },
+}
+
 OTHERS: Mapping[str, Attack] = {
-    name: Attack(of, name, build, codes)
-    for of, rows in {
-        "weights": {
-            "a pickle": (_searched(lambda scene: scene.file("w.pth", pickle.dumps(Run()))), WRONG),
-            "a checkpoint": (_searched(lambda scene: scene.file("w.pth", _saved({"state_dict": Run()}))), WRONG),
-            "names of 90 MB": (
-                _searched(
-                    lambda scene: scene.file("w.safetensors", (90 << 20).to_bytes(8, "little") + b" " * (90 << 20))
-                ),
-                WRONG,
-            ),
-            "a tensor of a terabyte": (
-                _searched(
-                    lambda scene: scene.file("w.pth", _saved({"conv_stem.weight": torch.ones(1).expand(10**12)}))
-                ),
-                WRONG,
-            ),
-            "a tar": (_searched(lambda scene: scene.file("w.pth", _tar(("storages", pickle.dumps(Run()))))), WRONG),
-            "a folder": (_searched(lambda scene: scene.images), WRONG),
-        },
-        "cache": {
-            "triggers": (_cached(_with_trigger), FINE),
-            "links": (_cached(_cache_of_links), EITHER),
-            "an index of 100,000 levels": (_cached(_deep), FINE),
-            "links to be emptied": (_emptied, EITHER),
-            "an entry of 100,000 levels to be listed": (_deep_listed, EITHER),
-        },
-        "picture": {
-            "PostScript called JPEG": (_pictured("x.jpg", _EPS), (3,)),
-            "SVG with entities": (_pictured("x.png", _SVG), (3,)),
-            "a pickle called PNG": (_pictured("x.png", pickle.dumps(Run())), (3,)),
-            "65,535 squared": (_pictured("x.gif", b"GIF89a\xff\xff\xff\xff\x00\x00\x00" + bytes(50)), (3,)),
-            "an option for a name": (lambda scene: ("predict", scene.model, "--", _named(scene, "-rf.png")), FINE),
-            "a program for a name": (
-                lambda scene: ("predict", scene.model, _named(scene, "|touch x;`touch x`$(touch x).png")),
-                FINE,
-            ),
-            "a pattern for a name": (lambda scene: ("predict", scene.model, _named(scene, "[a-z]*?.png")), EITHER),
-        },
-    }.items()
-    for name, (build, codes) in rows.items()
+    name: Attack(of, name, build, codes) for of, rows in _OTHERS.items() for name, (build, codes) in rows.items()
 }
 
 

@@ -172,8 +172,11 @@ LOOKS: Mapping[str, Callable[[str], list[str]]] = {
 def faults_of_files(folder: Path) -> Iterator[str]:
     """What is wrong with what commands left."""
     for file in sorted(each for each in folder.rglob("*") if each.suffix in LOOKS and each.is_file()):
-        for fault in LOOKS[file.suffix](file.read_text("utf-8")):
-            yield f"{file.relative_to(folder)}: {fault}"
+        try:
+            found = LOOKS[file.suffix](file.read_bytes().decode("utf-8"))
+        except UnicodeDecodeError as error:
+            found = [f"bytes that are no text: {error}"]
+        yield from (f"{file.relative_to(folder)}: {fault}" for fault in found)
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def _call(arguments: list[str]) -> int:
     from automl_vision.cli.app import main
 
     sys.argv = ["automl-vision", *arguments]
-    search.PROCESS_START = time.monotonic()
+    vars(search)["PROCESS_START"] = time.monotonic()
     try:
         main()
     except SystemExit as left:

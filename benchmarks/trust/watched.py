@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ FORBIDDEN = (
 )
 #: Beside those, of a reader that writes nothing and starts nothing at all.
 OF_A_READER = ("socket.__new__", "exec", "compile", "pickle.find_class", "os.remove", "os.rename", "os.mkdir")
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-fA-F:]+")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 
@@ -54,13 +56,21 @@ class Watch:
         written = self._writes and event == "open" and bool((arguments[2] or 0) & _WRITES)
         if not written and not event.startswith(self._names):
             return
-        if event == "ctypes.dlopen" and arguments[0] is None:
-            return  # this very process, to have its allocator keep what is freed
+        if _is_harmless(event, arguments):
+            return
         source = getattr(arguments[0], "co_filename", "") if event == "exec" else ""
         if event == "compile":
             source = str(arguments[1])
         if not source.startswith(self._spare or ("\0",)):
             self.seen.append(f"{event} {source or str(arguments)[:150]}")
+
+
+def _is_harmless(event: str, arguments: tuple[Any, ...]) -> bool:
+    """This very process, and libraries that are loaded already, to set them; an address that is asked for no name."""
+    first = arguments[0] if arguments else None
+    if event == "ctypes.dlopen":
+        return first is None or str(first).startswith((sys.prefix, sys.base_prefix))
+    return event == "socket.getaddrinfo" and _ADDRESS.fullmatch(str(first)) is not None
 
 
 def leave_network() -> bool:

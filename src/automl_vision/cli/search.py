@@ -116,8 +116,8 @@ def search(
                 if data is not None:
                     run = run_search(data, settings, out=out, tell=tell, fail_on_leak=fail_on_leak, **watched)
                 elif resume is not None:
-                    again = {"moved": moved, "trusted": trust_run, "fail_on_leak": fail_on_leak}
-                    run = resume_search(resume, tell=tell, **again, **watched)
+                    watched |= {"trusted": trust_run, "fail_on_leak": fail_on_leak}
+                    run = resume_search(resume, tell=tell, moved=moved, **watched)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
     _leave(run)
 

@@ -318,7 +318,7 @@ def _unpacked_entry(folder: Path) -> CacheEntry | None:
         images, size = int(told["count"]), int(told["bytes"])
     except OSError:
         return None  # it is being removed
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         images, size = 0, sum(map(_size, _listed(folder)))
     return CacheEntry(folder.name, folder, images, (), size + status.st_size, status.st_mtime, "unpacked")
 
@@ -327,5 +327,5 @@ def _described(folder: Path) -> tuple[int, tuple[int, ...]]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="ascii"))
         return int(index["count"]), tuple(sorted(int(side) for side in index["crc32"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0, ()
