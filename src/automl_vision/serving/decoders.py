@@ -46,8 +46,9 @@ AT_ONCE = 16_000_000
 #: Memory beyond what an idle decoder has. 16 million pixels take 150 to 300 MB, and 690 in 32 bits (docs/LOG.md); so of
 #: 64 million pixels all have room but 32-bit values over some 45 million.
 MEMORY, MEMORY_OF_LARGE = 1024 * MEGABYTE, 2048 * MEGABYTE
-#: Processor seconds of one image. 64 million pixels take about two.
-CPU_SECONDS = 10
+#: Processor seconds of one image. 64 million pixels take about two; on a machine that is short of memory the kernel
+#: has been seen to take more than ten with them.
+CPU_SECONDS, CPU_SECONDS_OF_LARGE = 10, 30
 #: Seconds by the clock after which a decoder that says nothing is replaced: one that works is ended by the bound above.
 HUNG_SECONDS = 60.0
 #: Seconds that a decoder has to start.
@@ -102,7 +103,13 @@ class Decoders:
     """
 
     def __init__(self, duty: Duty, count: int, *, hung_seconds: float = HUNG_SECONDS) -> None:
-        large = replace(duty, at_once=duty.pixels, memory=duty.memory + MEMORY_OF_LARGE - MEMORY, niceness=_NICER)
+        large = replace(
+            duty,
+            at_once=duty.pixels,
+            memory=duty.memory + MEMORY_OF_LARGE - MEMORY,
+            cpu_seconds=duty.cpu_seconds + CPU_SECONDS_OF_LARGE - CPU_SECONDS,
+            niceness=_NICER,
+        )
         self._lane = _Lane(duty, count, hung_seconds)
         self._large = _Lane(large, 1, hung_seconds, LARGE_SECONDS)
         self._large_room = LARGE_WAITING
@@ -164,7 +171,7 @@ class Decoders:
             return await lane.decode(data, shown=shown)
         except _Gone as gone:
             if gone.code == -getattr(signal, "SIGXCPU", 0):
-                raise ImageReadError("too_large", f"not decoded after {CPU_SECONDS} s") from None
+                raise ImageReadError("too_large", f"not decoded after {lane.cpu_seconds} s") from None
             raise
 
 
@@ -199,6 +206,10 @@ class _Lane:
     @property
     def processes(self) -> tuple[int, ...]:
         return tuple(each.number for each in self._all)
+
+    @property
+    def cpu_seconds(self) -> int:
+        return self._duty.cpu_seconds
 
     async def decode(self, data: bytes, *, shown: bool) -> Picture:
         process = await self._turn()
