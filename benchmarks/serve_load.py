@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import io
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -44,6 +44,7 @@ DAMAGED = 10
 #: Seconds before anything is counted: the first passes are slower.
 WARM_UP = 3.0
 _BOUNDARY = b"x-serve-load"
+CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY.decode()}"
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -100,22 +101,44 @@ class Load:
 
 
 class Server:
-    """The command in a process of its own, on a free port of this machine."""
+    """The command in a process of its own, on a free port of this machine.
 
-    def __init__(self, model: Path) -> None:
+    Args:
+        model: what it serves.
+        log: where its messages go; None: to those of this process.
+    """
+
+    def __init__(self, model: Path, log: IO[bytes] | None = None) -> None:
         line = [find_command(), "serve", str(model), "--port", "0", "--rate", "0", "--device", "cpu"]
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-        self._process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self._process.stdout is not None
         url = self._process.stdout.readline().strip()
         if not url:
             raise SystemExit(f"the server did not start (exit code {self._process.wait()})")
         self.port = int(url.rpartition(":")[2])
 
+    @property
+    def number(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
     def memory_mb(self) -> float:
-        """Resident memory."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text("ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """Resident memory, with that of its decoders."""
+        return sum(self.memories_mb().values())
+
+    def memories_mb(self, kind: str = "VmRSS") -> dict[int, float]:
+        """Memory of the server and of each process that it started, by their numbers.
+
+        Args:
+            kind: resident, or a part of it by the name that Linux has for it.
+        """
+        return {number: _memory_mb(number, kind) for number in (self.number, *_children(self.number))}
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""
@@ -141,10 +164,24 @@ class Server:
         self._process.wait()
 
 
+def _children(parent: int) -> list[int]:
+    lists = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(each) for file in lists for each in file.read_text("ascii").split()]
+
+
+def _memory_mb(number: int, kind: str) -> float:
+    """0 where the process has ended."""
+    try:
+        lines = Path(f"/proc/{number}/status").read_text("utf-8", "replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:")), 0.0)
+
+
 def measure(model: Path, clients: int, seconds: float, width: int, height: int) -> tuple[Load, Counted]:
     """Start a server, load it, stop it."""
-    with _running(model) as server:
-        files = _photographs(width, height)
+    with running(model) as server:
+        files = photographs(width, height)
         _load(server, files, clients, WARM_UP)
         memory, cpu, (answered, passes) = [server.memory_mb()], server.cpu_seconds(), server.passes()
         counted = Counted()
@@ -159,7 +196,7 @@ def measure(model: Path, clients: int, seconds: float, width: int, height: int) 
             clients=clients,
             seconds=seconds,
             answered_per_second=len(counted.seconds) / took,
-            **_latencies(counted.seconds),
+            **latencies(counted.seconds),
             statuses={str(status): number for status, number in sorted(counted.statuses.items())},
             wrong=len(counted.wrong),
             images_per_pass=(now_answered - answered) / max(now_passes - passes, 1),
@@ -171,15 +208,17 @@ def measure(model: Path, clients: int, seconds: float, width: int, height: int) 
 
 
 @contextmanager
-def _running(model: Path) -> Iterator[Server]:
-    server = Server(model)
+def running(model: Path, log: IO[bytes] | None = None) -> Iterator[Server]:
+    """A server, which is killed at the end where it still lives."""
+    server = Server(model, log)
     try:
         yield server
     finally:
         server.kill()
 
 
-def _latencies(seconds: Sequence[float]) -> dict[str, float]:
+def latencies(seconds: Sequence[float]) -> dict[str, float]:
+    """The figures of `Load` about how long good images took."""
     cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else [float("nan")] * 99
     named = {
         "p50_ms": cuts[49],
@@ -190,7 +229,8 @@ def _latencies(seconds: Sequence[float]) -> dict[str, float]:
     return {name: 1000 * value for name, value in named.items()}
 
 
-def _photographs(width: int, height: int) -> list[bytes]:
+def photographs(width: int, height: int) -> list[bytes]:
+    """Eight JPEG files."""
     rng = np.random.default_rng(0)
     return [jpeg(photograph(width, height, rng)) for _ in range(8)]
 
@@ -218,7 +258,7 @@ def _client(port: int, files: Sequence[bytes], number: int, end: float, counted:
         data = files[turn % len(files)]
         began = time.monotonic()
         try:
-            status, answer = _ask(connection, data[: len(data) // 3] if damaged else data)
+            status, answer = ask(connection, data[: len(data) // 3] if damaged else data)
         except (OSError, http.client.HTTPException) as error:
             with lock:
                 counted.wrong.append(f"{type(error).__name__}: {error}")
@@ -234,13 +274,17 @@ def _client(port: int, files: Sequence[bytes], number: int, end: float, counted:
     connection.close()
 
 
-def _ask(connection: http.client.HTTPConnection, data: bytes) -> tuple[int, bytes]:
-    head = b'--%b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' % _BOUNDARY
-    body = io.BytesIO(head + data + b"\r\n--%b--\r\n" % _BOUNDARY).getvalue()
-    kind = f"multipart/form-data; boundary={_BOUNDARY.decode()}"
-    connection.request("POST", "/predict", body, {"Content-Type": kind})
+def ask(connection: http.client.HTTPConnection, data: bytes) -> tuple[int, bytes]:
+    """Status and body of the answer to one file."""
+    connection.request("POST", "/predict", form(data), {"Content-Type": CONTENT_TYPE})
     response = connection.getresponse()
     return response.status, response.read()
+
+
+def form(*files: bytes) -> bytes:
+    """The body of a request."""
+    head = b'--%b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' % _BOUNDARY
+    return b"".join(head + each + b"\r\n" for each in files) + b"--%b--\r\n" % _BOUNDARY
 
 
 def make_model(path: Path) -> Path:

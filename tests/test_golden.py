@@ -19,15 +19,19 @@ import pytest
 from automl_vision import load
 from automl_vision.bundle import VERSION, load_bundle, save_bundle
 from automl_vision.config import Settings
+from automl_vision.data.preparation import read_manifest
+from automl_vision.data.shards.address import parse_address
 from automl_vision.errors import RunError
 from automl_vision.events import Event, Note
 from automl_vision.exporting import trial_model
 from automl_vision.exporting.export import Order, export
 from automl_vision.exporting.pictures import find_material
 from automl_vision.exporting.trial_model import write_trial_model
-from automl_vision.pipeline import evaluate, render_again, resume_search, verify_run
+from automl_vision.onnx_predictor import load_onnx
+from automl_vision.pipeline import evaluate, render_again, resume_search, verify_run, verify_shards
 from automl_vision.report.predictions import Predictions
 from automl_vision.run_dir import RunDir
+from automl_vision.search.history_file import read_history
 from automl_vision.stages import rendering
 from make_smoke_data import make_smoke_data
 
@@ -92,6 +96,34 @@ def test_the_records_differ_where_a_version_sees_pictures_differently() -> None:
 
 def test_all_of_them_are_small() -> None:
     assert sum(file.stat().st_size for file in GOLDEN.rglob("*") if file.is_file()) < 2_000_000
+
+
+# --- what else later versions will have to read --------------------------------------------------------------------
+
+
+def test_an_exported_file_says_what_its_model_said(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(lzma.decompress((GOLDEN / "model.onnx.xz").read_bytes()))
+    for picture, close in CLOSE.items():
+        said = load_onnx(file).predict_proba([GOLDEN / picture])[0]
+        assert np.abs(said - RECORDED["6"]["probabilities"][picture]).max() < max(close, 1e-5)
+
+
+def test_shards_are_read_with_their_sets(tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(GOLDEN / "shards", tmp_path / "shards"))
+    told = json.loads((shards / "shards.json").read_text(encoding="utf-8"))
+    verified = verify_shards(parse_address(shards), Settings())
+    assert (verified.samples, verified.problems) == (21, ())
+    manifest = read_manifest(shards, Settings(), lambda _: None)
+    assert (len(manifest), list(manifest.class_names)) == (21, ["circle", "square", "triangle"])
+    assert {name: told["counts"][name] for name in ("train", "val", "test")} == {"train": 11, "val": 5, "test": 5}
+
+
+def test_the_history_is_read() -> None:
+    (record,) = read_history(GOLDEN / "history.jsonl")
+    assert (record.kind, record.state, record.format) == ("finetune", "complete", 1)
+    assert record.recipe["backbone"] == "test_efficientnet"
 
 
 # --- a run folder ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import pandas as pd
 import pytest
 
 from automl_vision import run_dir
-from automl_vision.config import Settings, load_settings
+from automl_vision.config import Settings, dump_settings, load_settings
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError, RunInUse
 from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report, trials_address
+from automl_vision.user_state import state_folder
 
 ABOUT = {"data": "/images", "note": "ä"}
 
@@ -517,3 +519,86 @@ def test_what_reading_values_raises_names_their_file(tmp_path: Path) -> None:
             raise raised
     with pytest.raises(OSError), run_dir.as_written(tmp_path / "compared.json"):
         raise OSError("the disk is broken, and not the file")
+
+
+# --- runs of somebody else's ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
+    """A run of this user's, of which a tracker is told."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made = RunDir.create(tmp_path / "sending", load_settings(overrides={"output.track": ["wandb"]}), ABOUT)
+    yield made
+    made.close()
+
+
+def rewritten(run: RunDir, **settings: Any) -> RunDir:
+    """Somebody changed the settings, and whatever else they could."""
+    changed = load_settings(run.path / "config.toml", {f"machine.{name}": value for name, value in settings.items()})
+    (run.path / "config.toml").write_text(dump_settings(changed))
+    return reopened(run)
+
+
+def test_what_this_user_began_may_reach_out(sending: RunDir) -> None:
+    again = reopened(sending)
+    again.require_trust((), trusted=False)
+    again.close()
+    assert stat.S_IMODE((state_folder() / "key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("how", ["changed", "on another machine", "without a seal", "with a seal that is no text"])
+def test_what_somebody_else_wrote_may_not(sending: RunDir, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = json.loads((sending.path / "run.json").read_text())
+    seals = {"without a seal": None, "with a seal that is no text": 7}
+    (sending.path / "run.json").write_text(json.dumps({**about, "seal": seals.get(how, about["seal"])}))
+    if how == "on another machine":
+        monkeypatch.setenv("XDG_STATE_HOME", str(sending.path.parent / "elsewhere"))
+    again = rewritten(sending, cluster="10.0.0.1:6379") if how == "changed" else reopened(sending)
+    with pytest.raises(RunError, match=r"output\.track = wandb(.|\n)*--trust-run"):
+        again.require_trust((), trusted=False)
+    again.require_trust((), trusted=True)
+    again.close()
+
+
+def test_what_is_given_anew_is_what_the_user_wants(run: RunDir) -> None:
+    again = rewritten(run, cluster="10.0.0.1:6379")
+    again.require_trust(("machine.cluster",), trusted=False)
+    with pytest.raises(RunError, match=r"machine\.cluster"):
+        again.require_trust((), trusted=False)
+    again.move({"machine.cluster": "10.0.0.2:6379"})
+    again.seal()
+    again.require_trust((), trusted=False)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "about", [{"trials": "/elsewhere"}, {"data": "hf:evil/set"}, {"data": "https://127.0.0.1/shards"}], ids=str
+)
+def test_places_that_run_json_names_count_as_well(run: RunDir, about: dict[str, str]) -> None:
+    run.add_about(**about)
+    with pytest.raises(RunError, match=next(iter(about))):
+        run.require_trust((), trusted=False)
+
+
+def test_a_run_that_stays_in_its_folder_needs_no_seal(run: RunDir) -> None:
+    run.require_trust((), trusted=False)
+    assert "seal" not in run.about
+
+
+@pytest.mark.parametrize("name", ["events.log", ".lock", "trials", "trials/000001"])
+def test_a_link_that_leads_out_of_the_run_is_not_written_through(run: RunDir, tmp_path: Path, name: str) -> None:
+    run.close()
+    outside = tmp_path / "outside"
+    outside.mkdir() if name.startswith("trials") else outside.write_text("mine")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).symlink_to(outside)
+    with pytest.raises(RunError, match="leads out of it"):
+        RunDir.open(run.path)
+    assert outside.is_dir() or outside.read_text() == "mine"
+
+
+def test_a_link_within_the_run_is_fine(run: RunDir) -> None:
+    (run.path / "newest.log").symlink_to("events.log")
+    reopened(run).close()

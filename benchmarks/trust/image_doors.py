@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.survey import _find, look_into
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 from automl_vision.prediction import ImageModel
-from automl_vision.serving.app import _header_fault
+from automl_vision.serving.decoder import Duty, decode
 from automl_vision.serving.limits import Limits
-from automl_vision.serving.uploads import Upload
 from trust.bounded_child import Bounds, work_through
 from trust.image_seeds import seeds
 from trust.mutations import mutated
@@ -62,10 +62,13 @@ def predict(path: Path, decode_side: int) -> Seen:
 
 
 def serve(path: Path, decode_side: int) -> Seen:
-    """What a server says of an upload."""
-    data = path.read_bytes()
-    fault = _header_fault(Upload(path.name, data, len(data)), Limits())
-    return (fault.kind, None) if fault else _predicted(data, decode_side)
+    """What a decoder of the server makes of an upload; only an image that is large goes back to the server itself."""
+    duty = Duty((_SIDE,), SQUASH, decode_side, Limits().pixels, sys.maxsize, picture_side=1, memory=0, cpu_seconds=0)
+    try:
+        decoded = decode(path.read_bytes(), duty, picture=False)
+    except ImageReadError as error:
+        return "no memory" if "memory" in error.detail else error.kind, None
+    return OK, decoded.squares[0]
 
 
 def _predicted(source: Path | bytes, decode_side: int) -> Seen:

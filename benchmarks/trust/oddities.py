@@ -45,6 +45,10 @@ class Expected:
     kind: str = ""
 
 
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=("PNG", "BMP"))
+
+
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
     """The image as a file."""
     stream = io.BytesIO()
@@ -242,7 +246,7 @@ def _folders(root: Path, folder: Path, good: bytes) -> Iterator[Expected]:
     yield Expected("a class without an image that can be read", DROPPED, kind="all broken")
     deep = folder / "a" / "b" / "c" / "d"
     deep.mkdir(parents=True)
-    (deep / "deep.png").write_bytes(saved(Image.open(io.BytesIO(good)).rotate(4), "PNG"))
+    (deep / "deep.png").write_bytes(saved(_opened(good).rotate(4), "PNG"))
     yield Expected("a folder in a folder", USED, f"{folder.name}/a/b/c/d/deep.png")
     (folder / "folder.png").mkdir()
 
@@ -250,7 +254,7 @@ def _folders(root: Path, folder: Path, good: bytes) -> Iterator[Expected]:
 def _two_labels(root: Path, folder: Path, good: bytes) -> Iterator[Expected]:
     other = next(each for each in sorted(root.iterdir()) if each != folder and len(list(each.glob("*.jpg"))) > 5)
     for place in (folder, other):
-        (place / "both.png").write_bytes(saved(Image.open(io.BytesIO(good)).rotate(9), "PNG"))
+        (place / "both.png").write_bytes(saved(_opened(good).rotate(9), "PNG"))
         yield Expected("one picture under two labels", FINDING, f"{place.name}/both.png", "label_conflict")
 
 
@@ -269,7 +273,7 @@ def _names(_root: Path, folder: Path, good: bytes) -> Iterator[Expected]:
     names = ("new\nline", "tab\t", "\x1b[31mred", "[bold]", "=cmd()", "-rf", "n" * 245, "a 'b' \"c\" & d", "\u202egnp")
     for number, name in enumerate((*names, "\udcff\udcfe", unicodedata.normalize("NFD", "caf\u00e9"))):
         path = folder / f"{name}.png"
-        turned = Image.open(io.BytesIO(good)).rotate(number - 5)
+        turned = _opened(good).rotate(number - 5)
         path.write_bytes(saved(turned.point(lambda value, by=number: min(255, value + by)), "PNG"))
         yield Expected(f"a file named {name[:20]!a}", USED, f"{folder.name}/{name}.png")
 
@@ -309,7 +313,7 @@ def _without_header(root: Path, good: bytes) -> Path:
 def _one_class(root: Path, good: bytes) -> Path:
     for number in range(6):
         (root / "cat").mkdir(parents=True, exist_ok=True)
-        (root / "cat" / f"{number}.png").write_bytes(saved(Image.open(io.BytesIO(good)).rotate(number * 5), "PNG"))
+        (root / "cat" / f"{number}.png").write_bytes(saved(_opened(good).rotate(number * 5), "PNG"))
     return root
 
 

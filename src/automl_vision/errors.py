@@ -5,6 +5,7 @@
     │   ├── ConfigError        2    a settings file or a setting is wrong
     │   ├── DataError          2    the images or labels cannot be used
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
+    │   ├── ResolutionError    2    a network cannot take images of this size
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
     │   └── RunError           2    a run folder cannot be written, or cannot be resumed
     │       └── RunInUse      75    another process works in the run folder; try again when it has ended
@@ -146,5 +147,5 @@ IMAGE_FAULTS: dict[str, str] = {
     "empty": "the file has no bytes: copy it again from its source",
     "not_an_image": "the content is no JPEG, PNG, WebP, BMP, TIFF or GIF: convert or remove it",
     "truncated": "the file ends early or is damaged: copy it again from its source",
-    "too_large": "the image is over the pixel or byte limit: scale it down",
+    "too_large": "over the pixel or byte limit, or over the free memory: scale it down, or free memory and run again",
 }

@@ -166,7 +166,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _number(name: str, value: object, above: float) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (above < value and abs(value) <= sys.float_info.max):  # type: ignore[operator] # a number
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (above < number and abs(number) <= sys.float_info.max):
         raise ValueError(f"{name} must be a number above {above:g}, got {value!r:.80}")
-    return float(value)  # type: ignore[arg-type] # a number
+    return float(number)

@@ -187,6 +187,7 @@ def resume_search(
     stop: StopRequest | None = None,
     started: float | None = None,
     moved: Mapping[str, Any] | None = None,
+    trusted: bool = False,
     fail_on_leak: bool = False,
     ranks: Ranks = ALONE,
 ) -> Run:
@@ -198,11 +199,13 @@ def resume_search(
         stop: may be set at any time to end the run tidily.
         started: monotonic seconds from which this session counts; now by default.
         moved: settings of `config.MOVABLE` that it is to have from now on, by dotted name.
+        trusted: whether a run that this user did not begin on this machine may do what its settings say, where that
+            reaches out of its folder: trackers, a cluster, a cache, trials or images elsewhere.
         fail_on_leak: as in `run_search`; a run that was begun with it keeps it.
         ranks: the processes that train each model together, of which this is the first.
 
     Raises:
-        RunError: there is no run, or its data changed.
+        RunError: there is no run, its data changed, or it is somebody else's and reaches out of its folder.
         RunInUse: another process works in it.
         LeakFound: the split that came with the data leaks.
     """
@@ -214,7 +217,13 @@ def resume_search(
         run.close()
         tell(Note(f"This run is complete (stopped by: {reason}); nothing is left to do."))
         return Run(path, done)
-    run.move(moved or {})
+    try:
+        run.require_trust(moved or {}, trusted=trusted)
+        run.move(moved or {})
+        run.seal()
+    except UsageError:
+        run.close()
+        raise
     settings = run.settings
     begun = (time.monotonic() if started is None else started) - run.spent
     again = 0.0 if settings.seconds_per_backbone is None else run.spent  # preparing anew takes nothing from their time
@@ -328,7 +337,14 @@ def inspect(data: Path, settings: Settings, *, tell: Tell = silent) -> Prepared:
     plan = make_plan(manifest, settings, runtime, offline=True)
     tell(StageStarted("decode", f"{len(manifest):,} images"))
     sizes = stored_sizes(plan.resolutions)
-    store, facts = decode(manifest, settings, sizes, runtime.threads, lambda n, of: tell(Progress(n, of)))
+    store, facts = decode(
+        manifest,
+        settings,
+        sizes,
+        runtime.threads,
+        lambda n, of: tell(Progress(n, of)),
+        tell=lambda text: tell(Note(text)),
+    )
     for text in store.notes:
         tell(Note(text, "warning"))
     if pictures_to_compare(manifest, settings):

@@ -125,6 +125,14 @@ class ImageModel(ABC):
             raise UsageError("a batch holds at least one image", value=f"batch_size={batch_size}", fix="use 1 or more")
         return self._stream(sources, batch_size, marked)
 
+    def predict_squares(self, images: Sequence[Mapping[int, NDArray[np.uint8]]]) -> list[Prediction]:
+        """One prediction per image, for who decodes elsewhere.
+
+        Args:
+            images: side -> (side, side, 3) uint8 for each of `sides`, as `data.preprocess.squares` makes them.
+        """
+        return [self._succeeded(None, row, None) for row in self._stacked(images)]
+
     def _stream(self, sources: Iterable[Any], batch_size: int, marked: bool) -> Iterator[Prediction]:
         with ThreadPoolExecutor(self._threads) as pool:
             waiting: deque[tuple[list[Any], list[Future[Any]]]] = deque()
@@ -150,19 +158,19 @@ class ImageModel(ABC):
         good = [each.squares for each in prepared if isinstance(each, _Opened)]
         rows = iter(self._stacked(good))
         return [
-            self._succeeded(source, each, next(rows)) if isinstance(each, _Opened) else _failed(source, each)
+            self._succeeded(source, next(rows), each.mark) if isinstance(each, _Opened) else _failed(source, each)
             for source, each in zip(sources, prepared, strict=True)
         ]
 
-    def _stacked(self, images: Sequence[dict[int, NDArray[np.uint8]]]) -> NDArray[np.float64]:
+    def _stacked(self, images: Sequence[Mapping[int, NDArray[np.uint8]]]) -> NDArray[np.float64]:
         if not images:
             return np.empty((0, len(self.class_names)))
         return self.probabilities({side: np.stack([squares[side] for squares in images]) for side in self.sides})
 
-    def _succeeded(self, source: Any, opened: _Opened, probabilities: NDArray[np.float64]) -> Prediction:
+    def _succeeded(self, source: Any, probabilities: NDArray[np.float64], known_by: Mark | None) -> Prediction:
         best = int(probabilities.argmax())
         label, probability = self.class_names[best], float(probabilities[best])
-        return Prediction(_name(source), "ok", label, probability, probabilities, mark=opened.mark)
+        return Prediction(_name(source), "ok", label, probability, probabilities, mark=known_by)
 
 
 def _sources(images: Any) -> Iterable[Any]:

@@ -16,7 +16,7 @@ from automl_vision.bundle import Bundle, load_bundle
 from automl_vision.data.decode import open_rgb
 from automl_vision.data.heat_overlay import overlay
 from automl_vision.data.preprocess import fitted, png, square
-from automl_vision.errors import UsageError
+from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.models.grad_cam import HeatMaps
 from automl_vision.prediction import BATCHES_AHEAD as BATCHES_AHEAD
 from automl_vision.prediction import ImageModel
@@ -65,9 +65,19 @@ class Model(ImageModel):
         super().__init__(bundle.class_names, sides, self._runtime.threads, how.decode_side, how.resize)
 
     def probabilities(self, squares: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8."""
+        """(n, C) calibrated probabilities of n images: side -> (n, side, side, 3) uint8.
+
+        Raises:
+            ModelFileError: the weights are such that nothing comes of them; no network that was trained here is.
+        """
         batches = {side: torch.from_numpy(squares[side]).permute(0, 3, 1, 2) for side in self.sides}
-        return self.bundle.probabilities(self._ensemble.log_probabilities(lambda side: [batches[side]]))
+        with np.errstate(invalid="ignore"):
+            votes = self._ensemble.log_probabilities(lambda side: [batches[side]])
+        if np.isnan(votes).any():
+            raise ModelFileError(
+                "the model does not give probabilities", value="NaN", fix="make it again, or use another one"
+            )
+        return self.bundle.probabilities(votes)
 
     def explain(self, image: Any, label: str | None = None, *, side: int = 1024) -> Explanation:
         """Where in an image the networks see evidence for a class; see docs/explain.md for what that says.
@@ -87,11 +97,24 @@ class Model(ImageModel):
                 "the model knows no such class", value=repr(label), fix=f"use one of its classes: {classes}"
             )
         pixels = open_rgb(image, self.decode_side).pixels
-        squares = {each: square(pixels, each, self.resize)[None] for each in self.sides}
-        index = int(self.probabilities(squares).argmax()) if label is None else self.class_names.index(label)
-        batches = {each: torch.from_numpy(squares[each]).permute(0, 3, 1, 2) for each in self.sides}
+        squares = {each: square(pixels, each, self.resize) for each in self.sides}
+        return self.explain_squares(squares, fitted(pixels, side), label)
+
+    def explain_squares(
+        self, squares: Mapping[int, NDArray[np.uint8]], shown: NDArray[np.uint8], label: str | None
+    ) -> Explanation:
+        """`explain`, for who decodes elsewhere.
+
+        Args:
+            squares: side -> (side, side, 3) uint8 for each of `sides`, as `data.preprocess.squares` makes them.
+            shown: (H, W, 3) uint8, the whole image, which the map is laid over.
+            label: one of the classes; None for the most probable one.
+        """
+        stacked = {each: np.stack([squares[each]]) for each in self.sides}
+        index = int(self.probabilities(stacked).argmax()) if label is None else self.class_names.index(label)
+        batches = {each: torch.from_numpy(stacked[each]).permute(0, 3, 1, 2) for each in self.sides}
         heat = self._heat_maps(batches.__getitem__, np.array([index]))[0]
-        return Explanation(self.class_names[index], heat, overlay(fitted(pixels, side), heat, self.resize))
+        return Explanation(self.class_names[index], heat, overlay(shown, heat, self.resize))
 
     @cached_property
     def _heat_maps(self) -> HeatMaps:

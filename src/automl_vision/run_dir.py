@@ -32,7 +32,7 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,13 +44,16 @@ from filelock import FileLock, Timeout
 from pandas.api.types import is_numeric_dtype
 
 from automl_vision.config import TABLES, Settings, dump_settings, load_settings
+from automl_vision.data.hub_name import is_hub_name
 from automl_vision.data.preparation import Prepared
+from automl_vision.data.shards.address import is_url
 from automl_vision.data.split import split_table
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, RunError, RunInUse
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
 from automl_vision.rules import TRIALS_URL, is_address
+from automl_vision.seal import is_sealed, seal_of
 from automl_vision.spreadsheet import disarmed
 
 MODEL = "model.pt"
@@ -77,6 +80,8 @@ LOCK = ".lock"
 OWNER = f"{LOCK}.owner"
 SPENT = "spent.json"
 
+#: Trackers that may send what they are told to other machines.
+SENDING = frozenset(("mlflow", "wandb"))
 #: What every file of settings that a run wrote ends with.
 _LAST_TABLE = f"[{list(TABLES)[-1]}]"
 _PROCESS = re.compile(r"[0-9]{1,20}")
@@ -153,7 +158,7 @@ class RunDir:
                     raise _taken(path)
                 _sweep(path)
                 write_text(path / CONFIG, dump_settings(settings))
-                write_json(path / RUN, dict(about))
+                write_json(path / RUN, {**about, **_seal(settings, about)})
                 return cls(path, lock, is_new=True, made_folder=made)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -168,6 +173,7 @@ class RunDir:
         """
         if not (path / RUN).is_file() or not (path / CONFIG).is_file():
             raise RunError("there is no run in this folder", value=str(path), fix="give the folder that search printed")
+        _require_no_way_out(path)
         try:
             with _locked(path) as lock:
                 _sweep(path)
@@ -208,6 +214,30 @@ class RunDir:
         if _LAST_TABLE not in (self.path / CONFIG).read_text(encoding="utf-8").splitlines():
             raise _damaged(self.path / CONFIG, f"{_LAST_TABLE} is missing: it was cut off")
         return settings
+
+    def require_trust(self, moved: Collection[str], *, trusted: bool) -> None:
+        """Go on only with what this user wanted: a run of somebody else's says where to send and write what.
+
+        Args:
+            moved: settings that are given anew, by dotted name.
+            trusted: whether the user says that the run may do what it says.
+
+        Raises:
+            RunError: its settings reach out of its folder, and this user did not make it on this machine.
+        """
+        wanted = reaching(self.settings, self.about)
+        own = trusted or is_sealed(wanted, self.about.get("seal"))
+        left = {name: value for name, value in wanted.items() if name not in moved}
+        if left and not own:
+            raise RunError(
+                "this run was not begun by you on this machine, and what it says reaches out of its folder",
+                value="\n  - " + "\n  - ".join(f"{name} = {value}" for name, value in left.items()),
+                fix="look into its config.toml and run.json; to go on as they say, add --trust-run",
+            )
+
+    def seal(self) -> None:
+        """From now on, what the run says is what this user wants."""
+        self.add_about(**_seal(self.settings, self.about))
 
     def move(self, settings: Mapping[str, Any]) -> None:
         """Keep other values of settings that say where a run works, by dotted name.
@@ -290,6 +320,33 @@ class RunDir:
         """Append one line to the event log."""
         with (self.path / EVENTS).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{now()} {line}\n")
+
+
+def reaching(settings: Settings, about: Mapping[str, Any]) -> dict[str, str]:
+    """What of a run leads out of its folder: where figures are sent, and what is written or fetched elsewhere.
+
+    Args:
+        settings: of the run.
+        about: what it works on, as `run.json` has it.
+
+    Returns:
+        name -> value, for people.
+    """
+    data, trials = str(about.get("data", "")), str(about.get("trials") or "")
+    sent = [name for name in settings.output.track if name in SENDING]
+    ways = {
+        "output.track": ", ".join(sent),
+        "machine.cluster": settings.machine.cluster,
+        "machine.cache_dir": settings.machine.cache_dir,
+        "trials": trials,
+        "data": data if is_hub_name(Path(data)) or is_url(Path(data)) else "",
+    }
+    return {name: value for name, value in ways.items() if value}
+
+
+def _seal(settings: Settings, about: Mapping[str, Any]) -> dict[str, str]:
+    wanted = reaching(settings, about)
+    return {"seal": seal_of(wanted)} if wanted else {}
 
 
 @contextmanager
@@ -493,6 +550,26 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
 def how_to_resume(path: Path) -> str:
     """What to type to go on with a run, ready to be pasted into a shell."""
     return f"go on with: automl-vision search --resume {shlex.quote(str(path))}"
+
+
+def _require_no_way_out(path: Path) -> None:
+    """What is written to a link goes to where it leads: whoever packed the folder chose that."""
+    home = path.resolve()
+    there = (Path(place, name) for place, folders, files in os.walk(path) for name in (*folders, *files))
+    outside = next((each for each in there if each.is_symlink() and not _leads_into(each, home)), None)
+    if outside is not None:
+        raise RunError(
+            "a link in the run folder leads out of it",
+            value=f"{outside} (to {outside.readlink()})",
+            fix="put what it leads to in its place; --trials-url keeps trials elsewhere",
+        )
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # in a circle
+        return False
 
 
 def _is_free(path: Path) -> bool:

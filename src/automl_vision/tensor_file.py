@@ -1,44 +1,36 @@
 """The only door to `torch.load`: files of tensors and plain types, from which nobody's code can run.
 
-A file is a zip as `torch.save` writes it. Before torch sees it, its outer shape is checked: every record stored
-(not compressed, so nothing can swell) and as it was written (by its CRC, which torch does not look at), sizes that add
-up, unique names, one small `data.pkl`, no code records. The opcodes of `data.pkl` are read, without obeying them: only
-tensors, their storages and plain types may be made, and no container may be named twice. Then
+A file is a zip as `torch.save` writes it. Before torch sees it, its outer shape is checked: one archive from the first
+byte to the last, so that torch's reader of zips cannot find another one in it than Python's does here; every record
+stored (not compressed, so nothing can swell) and as it was written (by its CRC, which torch does not look at), sizes
+that add up, unique names, one small `data.pkl`, no code records. The opcodes of `data.pkl` are read, without obeying
+them: only tensors, their storages and plain types may be made, and no container may be named twice. Then
 `torch.load(weights_only=True)` reads the file. Whatever is wrong, one error comes out, and torch's own advice to
 switch the safety off is never shown.
 """
 
 from __future__ import annotations
 
-import pickletools  # nosec B403 # it tells opcodes, and obeys none
 import stat
+import struct
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from automl_vision.errors import ModelFileError
 from automl_vision.files import write_atomically
 from automl_vision.place import Place, fetched
+from automl_vision.tensor_program import OTHERS, OWN, Grammar, program_fault
 
 LARGEST_FILE = 8 << 30  # bytes
 LARGEST_INDEX = 16 << 20  # bytes of data.pkl: names and shapes, no weights
-LARGEST_PROGRAM = 1_000_000  # opcodes of data.pkl; a network of a thousand tensors has thirty thousand
-_STORAGES = ("Bool", "Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double")
-#: All that an index may call. torch's own list is longer: it has `bytearray`, which one number makes fill the memory.
-_CALLABLE = {
-    "torch._utils _rebuild_tensor_v2",
-    "collections OrderedDict",
-    *(f"torch {kind}Storage" for kind in _STORAGES),
-}
-#: Opcodes whose result may be used again later. Containers are not among them: twenty lists, each of which holds the
-#: one before it ten times, would unfold without end, and so would the hash of such tuples.
-_REUSABLE = {"BINUNICODE", "GLOBAL", "REDUCE"}
-_STORE = {"BINPUT", "LONG_BINPUT"}
-_USE_AGAIN = {"BINGET", "LONG_BINGET"}
+#: How a zip ends: its last record, and before that, in files as torch writes them, the wide form and where that is.
+_END, _WIDE_END, _WIDE_PLACE = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+_ENDS = _WIDE_END.size + _WIDE_PLACE.size + _END.size
 _REGENERATE = "copy it again from where it was made, or make it again"
 
 
@@ -98,18 +90,65 @@ def _outer_fault(source: Path | BytesIO) -> str:
     size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
     try:
         with zipfile.ZipFile(source) as archive:
-            return _records_fault(archive.infolist(), size) or _content_fault(archive)
+            return _archive_fault(archive, size, OWN)
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError):
         return "the file is no model file, or it was cut off"
 
 
+def _archive_fault(archive: zipfile.ZipFile, size: int, grammar: Grammar) -> str:
+    records = archive.infolist()
+    return (
+        _ends_fault(archive, size)
+        or _records_fault(records, size)
+        or _content_fault(archive, _indexes(records)[0], grammar)
+    )
+
+
+def _ends_fault(archive: zipfile.ZipFile, size: int) -> str:
+    """Whether there is anything but the one archive that Python sees.
+
+    Python looks for the directory right before the end, whatever stands in front; torch's reader looks where the end
+    says that it is. Of two archives in one file, each would read another one.
+    """
+    file = archive.fp
+    if file is None:
+        raise ValueError("the archive is closed")
+    start, after = _directory(file, size)
+    alone = start == archive.start_dir and after in (size - _END.size, size - _ENDS)
+    return "" if alone else "this is no model file: there is more in it than one archive"
+
+
+def _directory(file: IO[bytes], size: int) -> tuple[int, int]:
+    """Where the directory of an archive begins, and where what follows it does, as the last bytes say it; -1 for ends
+    that contradict one another, or that a text follows."""
+    file.seek(max(0, size - _ENDS))
+    ends = file.read(_ENDS).rjust(_ENDS, b"\0")
+    signature, _, _, _, _, length, start, comment = _END.unpack(ends[-_END.size :])
+    if signature != b"PK\5\6" or comment:
+        return -1, -1
+    pointer = ends[_WIDE_END.size : -_END.size]
+    if not pointer.startswith(b"PK\6\7"):
+        return start, start + length
+    where = _WIDE_PLACE.unpack(pointer)[2]
+    wide_signature, *_, wide_length, wide_start = _WIDE_END.unpack(ends[: _WIDE_END.size])
+    agree = start in (wide_start, 0xFFFFFFFF) and length in (wide_length, 0xFFFFFFFF)
+    if wide_signature != b"PK\6\6" or where != size - _ENDS or not agree:
+        return -1, -1
+    return wide_start, wide_start + wide_length
+
+
+def _indexes(records: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The programs that torch could take: it finds records whatever their case."""
+    return [record for record in records if record.filename.lower().endswith("/data.pkl")]
+
+
 def _records_fault(records: list[zipfile.ZipInfo], file_size: int) -> str:
-    # torch finds records whatever their case.
     names = [record.filename.lower() for record in records]
-    indexes = [record for record in records if record.filename.endswith("/data.pkl")]
+    indexes = _indexes(records)
     return _first(
         {
             "records are stored twice": len(set(names)) != len(names),
+            "names of records end early": any("\0" in record.orig_filename for record in records),
             "records are compressed": any(record.compress_type != zipfile.ZIP_STORED for record in records),
             "records claim more bytes than the file has": sum(record.file_size for record in records) > file_size,
             "the file does not hold exactly one index": len(indexes) != 1,
@@ -119,35 +158,11 @@ def _records_fault(records: list[zipfile.ZipInfo], file_size: int) -> str:
     )
 
 
-def _content_fault(archive: zipfile.ZipFile) -> str:
+def _content_fault(archive: zipfile.ZipFile, index: zipfile.ZipInfo, grammar: Grammar) -> str:
     damaged = archive.testzip()
     if damaged is not None:
         return f"the file was changed after it was written, in record {damaged[:80]!r}"
-    index = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-    return _program_fault(archive.read(index))
-
-
-def _program_fault(index: bytes) -> str:
-    """What is wrong with the program that makes the values, found without running it; `ValueError` for no program."""
-    reusable: set[object] = set()
-    before = ""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(index)):
-        if opcode.name in _STORE and before in _REUSABLE:
-            reusable.add(argument)
-        elif opcode.name in _STORE:
-            reusable.discard(argument)
-        fault = _first(
-            {
-                "the index is too long": count > LARGEST_PROGRAM,
-                "it would run foreign code": opcode.name == "GLOBAL" and argument not in _CALLABLE,
-                "it would change what was made": opcode.name in {"BUILD", "NEWOBJ"},
-                "it names a container twice": opcode.name in _USE_AGAIN and argument not in reusable,
-            }
-        )
-        if fault:
-            return fault
-        before = opcode.name
-    return ""
+    return program_fault(archive.read(index), grammar)
 
 
 def _first(faults: Mapping[str, bool]) -> str:
@@ -173,14 +188,15 @@ def _plain(value: Any) -> Any:
 
 #: First bytes of a zip that is not empty: so torch tells its archives from the format that it had before.
 _ARCHIVE = b"PK\x03\x04"
+#: A number that marks the format, its version, what the machine was like, the values, and the names of the storages.
+_PROGRAMS = 5
 
 
 def load_tensors_of_others(path: Path) -> object:
     """Read what a `torch.save` that was not ours wrote, such as pretrained weights, onto the CPU.
 
-    Others write what `save_tensors` does not: parameters, attributes of dictionaries, the format before archives. So of
-    an archive only the records are checked, and the rest is left to `weights_only`: nothing in the file can run, but
-    what it says may take long to read.
+    Others write what `save_tensors` does not: parameters, attributes of dictionaries, tuples that are held twice, the
+    format before archives. So more is let in, and still nothing that runs, swells or unfolds.
 
     Raises:
         ModelFileError: the file is missing or damaged, or holds what `weights_only` does not make.
@@ -201,13 +217,15 @@ def _fault_of_others(path: Path) -> str:
             return f"this is no regular file of up to {LARGEST_FILE} bytes"
         with path.open("rb") as file:
             if file.read(len(_ARCHIVE)) != _ARCHIVE:
-                return ""
+                file.seek(0)
+                return _programs_fault(BytesIO(file.read(LARGEST_INDEX)))  # a text in it may claim gigabytes
             with zipfile.ZipFile(file) as archive:
-                return _records_fault(archive.infolist(), status.st_size) or _changed_record(archive)
+                return _archive_fault(archive, status.st_size, OTHERS)
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError) as error:
         return f"the file cannot be read ({getattr(error, 'strerror', None) or error})"
 
 
-def _changed_record(archive: zipfile.ZipFile) -> str:
-    damaged = archive.testzip()
-    return "" if damaged is None else f"the file was changed after it was written, in record {damaged[:80]!r}"
+def _programs_fault(file: IO[bytes]) -> str:
+    """What is wrong with the programs that stand before the numbers in the format before archives."""
+    faults = (program_fault(file, OTHERS) for _ in range(_PROGRAMS))
+    return next((fault for fault in faults if fault), "")

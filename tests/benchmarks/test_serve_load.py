@@ -79,10 +79,10 @@ def test_figures_of_quarters_add_up() -> None:
 
 
 def test_latencies_are_in_milliseconds_and_need_two_requests() -> None:
-    told = serve_load._latencies([number / 1000 for number in range(1, 101)])
+    told = serve_load.latencies([number / 1000 for number in range(1, 101)])
     assert told["p50_ms"] == pytest.approx(50.5)
     assert told["slowest_ms"] == 100
-    assert math.isnan(serve_load._latencies([])["p95_ms"])
+    assert math.isnan(serve_load.latencies([])["p95_ms"])
     assert json.dumps(told)
 
 

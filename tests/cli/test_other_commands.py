@@ -408,31 +408,41 @@ def test_doctor(command, monkeypatch, reachable):
     assert "efficientnet_lite0" in shown.out
 
 
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A model file that may be lost."""
+    return Path(shutil.copy(GOLDEN / "run" / "model.pt", tmp_path / "kept.pt"))
+
+
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_predictions_do_not_replace_what_is_read(copied, command, tmp_path, form):
+def test_predictions_do_not_replace_what_is_read(kept, command, tmp_path, form):
     image = tmp_path / "images" / "x.png"
     image.parent.mkdir()
-    shutil.copy(copied.data / "circle" / "0001.png", image)
+    make_smoke_data(tmp_path / "data", images=1)
+    shutil.copy(GOLDEN / "picture.png", image)
     (tmp_path / "list.csv").write_text(f"image\n{image}\n")
     (tmp_path / "link.csv").symlink_to(image)
-    before = {file: file.read_bytes() for file in (copied.model, image, tmp_path / "list.csv")}
+    before = {file: file.read_bytes() for file in (kept, image, tmp_path / "list.csv")}
     for named, out in (
-        (image, copied.model),
+        (image, kept),
         (image, image),
         (image.parent, image),
         (image.parent, tmp_path / "link.csv"),
         (tmp_path / "list.csv", tmp_path / "list.csv"),
         (tmp_path / "list.csv", image),
     ):
-        result = command("predict", copied.model, named, "--format", form, "--out", out)
+        result = command("predict", kept, named, "--format", form, "--out", out)
         assert_mistake(result, 2, "this would replace")
-    for out in (copied.model, image):
-        result = command("evaluate", copied.model, "--data", copied.data, "--quiet", "--out", out)
+    for out in (kept, image):
+        result = command("evaluate", kept, "--data", tmp_path / "data", "--quiet", "--out", out)
         assert_mistake(result, 2, "this would replace")
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_predictions_are_there_when_they_are_whole(finished, command, tmp_path, monkeypatch):
+def test_predictions_are_there_when_they_are_whole(kept, command, tmp_path, monkeypatch):
     out = tmp_path / "predictions.csv"
     out.write_text("former")
 
@@ -441,7 +451,6 @@ def test_predictions_are_there_when_they_are_whole(finished, command, tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device", str(out))
 
     monkeypatch.setattr("automl_vision.cli.predict._csv_lines", broken)
-    image = finished.data / "circle" / "0001.png"
-    assert command("predict", finished.model, image, "--format", "csv", "--out", out).code != 0
+    assert command("predict", kept, GOLDEN / "picture.png", "--format", "csv", "--out", out).code != 0
     assert out.read_text() == "former"
-    assert [each.name for each in tmp_path.iterdir()] == [out.name]
+    assert {each.name for each in tmp_path.iterdir()} == {out.name, kept.name}

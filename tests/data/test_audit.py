@@ -255,3 +255,8 @@ def test_pairs_that_were_left_are_counted() -> None:
     ]
     facts = make_facts(manifest, compared=make_compared())
     assert "less_similar_left" not in kinds(audit(manifest, facts, DataSettings(lineage="full")))
+
+
+def test_links_that_lead_outside_are_told() -> None:
+    _, checked = audited(PLAIN, outside=1)
+    assert messages(checked, "links_outside") == ["1 image is a link to a file outside of the data folder"]

@@ -16,7 +16,7 @@ from pictures import picture
 from automl_vision.config import DataSettings
 from automl_vision.data import plane_cache
 from automl_vision.data.cache_entries import SCRATCH, CacheEntry, cache_entries, give_up, largest_cache, lock_of
-from automl_vision.data.planes import INDEX
+from automl_vision.data.planes import INDEX, DamagedPlanes, read_index
 from automl_vision.data.readers import read
 from automl_vision.data.store import ImageStore, build_store
 
@@ -183,3 +183,14 @@ def test_nothing_that_is_not_ours_is_touched(cache: Path) -> None:
     (first.folder / "notes.txt").write_text("precious")
     assert len(give_up(cache, 0)) == 2
     assert all(file.read_text() == "precious" for file in (*theirs, first.folder / "notes.txt"))
+
+
+@pytest.mark.parametrize("name", ["index.json", "unpacked.json"])
+def test_an_entry_of_a_hundred_thousand_levels_is_a_damaged_one(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / ("c" * 32)
+    folder.mkdir()
+    (folder / name).write_text("[" * 100_000)
+    assert [entry.images for entry in cache_entries(tmp_path)] == [0]
+    if name == "index.json":
+        with pytest.raises(DamagedPlanes):
+            read_index(folder, (32,))

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from automl_vision.data.decode import (
     signature_of,
 )
 from automl_vision.data.files import MAX_BYTES
+from automl_vision.data.frames import MOST_FRAMES
 from automl_vision.data.pixel_room import PixelRoom
 from automl_vision.errors import IMAGE_FAULTS, ImageReadError
 
@@ -709,3 +711,33 @@ def test_room_for_pixels_is_shared_and_who_needs_all_of_it_is_alone() -> None:
         list(pool.map(take, [30, 60, 150, 30, 30, 100, 20, 60, 150, 40] * 3))
     assert most[0] == 150
     assert now[0] == 0
+
+
+def chained_gif(frames: int) -> bytes:
+    """A GIF of so many frames of one pixel behind the first."""
+    frame = b",\0\0\0\0\1\0\1\0\0" + b"\2" + b"\2D\1" + b"\0"
+    return encoded(Image.new("P", (8, 8)), "GIF")[:-1] + frame * (frames - 1) + b";"
+
+
+def chained_tiff(pages: int) -> bytes:
+    """A TIFF of so many pages without an entry behind the first."""
+    body = bytearray(encoded(Image.new("L", (4, 4)), "TIFF"))
+    first = struct.unpack_from("<I", body, 4)[0]
+    struct.pack_into("<I", body, first + 2 + 12 * struct.unpack_from("<H", body, first)[0], len(body))
+    places = range(len(body) + 6, len(body) + 6 * pages, 6)
+    return bytes(body) + b"".join(struct.pack("<HI", 0, place) for place in places)
+
+
+@pytest.mark.parametrize("made", [chained_gif, chained_tiff])
+def test_millions_of_frames_are_not_walked_through(made: Callable[[int], bytes]) -> None:
+    assert open_rgb(made(40)).frames == 40
+    data = made(1_000_000)
+    spent = time.process_time()
+    assert open_rgb(data).frames == MOST_FRAMES
+    assert time.process_time() - spent < 2  # with Pillow's own count 10 and more
+
+
+@pytest.mark.parametrize("tail", [b"!\xfe" + b"\1a" * 500_000, b",", b",\0\0", b"!", b"q" * 1000, b""])
+def test_what_is_damaged_behind_the_first_frame_costs_nothing(tail: bytes) -> None:
+    whole = encoded(Image.new("P", (8, 8)), "GIF")[:-1]
+    assert open_rgb(whole + tail).frames == 1

@@ -582,3 +582,24 @@ def test_columns_of_no_text_beside_the_paths_are_passed_over(tmp_path: Path) -> 
     columns = {"path": ["a.png", "b.png"], "label": ["x", "y"], "thumbnail": [bytes(99), bytes(99)], "box": [[1], [2]]}
     pd.DataFrame(columns).to_parquet(tmp_path / "table.parquet")
     assert read(tmp_path / "table.parquet", PLAIN).class_names == ("x", "y")
+
+
+def test_links_to_files_are_read_wherever_they_lead_and_counted(tmp_path: Path) -> None:
+    """Class folders of links into a pool are common; but a folder of somebody else's may have links of his."""
+    root, pool = tmp_path / "data", tmp_path / "pool"
+    for name in ("a", "b", "c"):
+        picture(pool / f"{name}.png")
+    picture(root / "cat" / "own.png")
+    picture(root / "dog" / "own.png")
+    (root / "cat" / "a.png").symlink_to(pool / "a.png")
+    (root / "dog" / "b.png").symlink_to("../../pool/b.png")
+    (root / "dog" / "inside.png").symlink_to(root / "cat" / "own.png")
+    (root / "dog" / "notes.txt").symlink_to(pool / "a.png")
+    manifest = read(root, PLAIN)
+    assert manifest.paths == ("cat/a.png", "cat/own.png", "dog/b.png", "dog/inside.png", "dog/own.png")
+    assert manifest.outside == 2 and manifest.subset(np.arange(2)).outside == 2
+    (root / "far").symlink_to(pool)
+    table = root / "table.csv"
+    lines = ["cat/a.png,cat", "cat/own.png,cat", "dog/inside.png,dog", "far/c.png,dog", "dog/own.png,dog"]
+    table.write_text("image,label\n" + "\n".join(lines))
+    assert read(table, PLAIN).outside == 2

@@ -40,7 +40,7 @@ from automl_vision.data.store import (
     thumbnails,
     undecoded_files,
 )
-from automl_vision.errors import DataError, ImageReadError
+from automl_vision.errors import BudgetExhausted, DataError, ImageReadError
 
 SIZES = (16, 8)
 
@@ -758,3 +758,100 @@ def test_another_least_side_is_another_entry(photographs: Path, tmp_path: Path) 
     assert len(entries(tmp_path / "cache")) == 3
     assert undecoded_files(manifest, [8], tmp_path / "cache", 1, 300) == 0
     assert undecoded_files(manifest, [8], tmp_path / "cache", 1, 301) == 2
+
+
+# ------------------------------------------------------------------------------------------------ memory was short
+
+
+class Short:
+    """Memory is too short for one file, so many times."""
+
+    def __init__(self, file: Path, times: int) -> None:
+        self.victim, self.times = file.read_bytes(), times
+
+    def __call__(self, data: object, decode_side: int = 0) -> object:
+        if data == self.victim and self.times > 0:
+            self.times -= 1
+            raise ImageReadError("too_large", "not enough memory to decode it")
+        return open_rgb(data, decode_side)  # type: ignore[arg-type]
+
+
+def shown(manifest: Manifest, cache: Path) -> tuple[list[int], list[str]]:
+    store, facts = build_store(manifest, SIZES, cache, 1)
+    rows = good_rows(store)
+    assert (facts.usable[rows]).all()
+    for row in rows.tolist():
+        expected = square(open_rgb(manifest.file(row)).pixels, 8)
+        assert (store.fetch([row], 8)[0].permute(1, 2, 0).numpy() == expected).all()
+    store.close()
+    return rows.tolist(), facts.table["fault"].tolist()
+
+
+def test_an_image_that_once_met_too_little_memory_is_not_lost(
+    manifest: Manifest, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shown(manifest, tmp_path / "plenty")
+    short = Short(images / "cat" / "1.png", times=1)
+    monkeypatch.setattr(survey, "open_rgb", short)
+    assert shown(manifest, tmp_path / "cache") == whole and short.times == 0  # tried again by itself
+    short.times = 10**6
+    poor = shown(manifest, tmp_path / "other")
+    assert poor == shown(manifest, tmp_path / "other") != whole
+    kept = list((tmp_path / "other").glob("*/index.json"))
+    assert len(kept) == 1  # where it still fails, nothing is built again
+    short.times = 0
+    assert shown(manifest, tmp_path / "other") == whole
+    counter = Counter()
+    monkeypatch.setattr(survey, "open_rgb", counter)
+    assert shown(manifest, tmp_path / "other") == whole and counter.calls == 0
+    assert kept[0].exists()  # a search that began with it goes on with it
+
+
+# ------------------------------------------------------------------------------------------------ waiting
+
+
+@pytest.fixture
+def held(manifest: Manifest, tmp_path: Path) -> Iterator[Path]:
+    """A cache folder in which another process builds the entry, and is stopped."""
+    cache = tmp_path / "cache"
+    build_store(manifest, SIZES, cache, 1)[0].close()
+    (entry,) = (each for each in cache.iterdir() if each.is_dir())
+    shutil.rmtree(entry)
+    (cache / f"{entry.name}.tmp-4711-x").mkdir()
+    holds = f"import filelock, time; lock = filelock.FileLock({str(cache / entry.name) + '.lock'!r}); lock.acquire()"
+    line = [sys.executable, "-c", f"{holds}; print(flush=True); time.sleep(600)"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield cache
+        finally:
+            process.kill()
+
+
+def test_waiting_for_another_process_can_be_stopped_and_says_for_whom(
+    manifest: Manifest, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_vision.data.cache_entries._PATIENCE_SECONDS", 0.05)
+    asked: list[int] = []
+    said: list[str] = []
+
+    def stop(done: int, _total: int) -> None:
+        asked.append(done)
+        if len(asked) == 3:
+            raise BudgetExhausted("the budget ended while decoding", value="", fix="")
+
+    with pytest.raises(BudgetExhausted):
+        build_store(manifest, SIZES, held, 1, stop, told=said.append)
+    assert asked == [0, 0, 0] and said == ["Waiting for process 4711, which decodes the same images."]
+
+
+def test_a_builder_that_does_nothing_is_not_waited_for_without_end(
+    manifest: Manifest, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_vision.data.cache_entries._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("automl_vision.data.cache_entries.STALLED_SECONDS", 0.2)
+    store, facts = build_store(manifest, SIZES, held, 1)
+    assert store.notes and "process 4711 is at them, and has written nothing" in store.notes[0]
+    assert facts.usable.sum() == len(good_rows(store))
+    store.close()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -13,15 +15,18 @@ import torch
 from safetensors.torch import save_file
 
 from automl_vision.errors import WeightsError
+from automl_vision.models import weight_pins
 from automl_vision.models import weights as weights_module
 from automl_vision.models.backbones import backbone
 from automl_vision.models.classifier import build_classifier
+from automl_vision.models.weight_pins import pins_file
 from automl_vision.models.weights import (
     WEIGHT_SOURCES,
     WeightSource,
     find_weights,
     hub_reachable,
     load_weights,
+    read_weights,
     require_weights,
     weights_here,
 )
@@ -32,6 +37,7 @@ TINY = "test_efficientnet.r160_in1k"
 @pytest.fixture(autouse=True)
 def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     weights_module._answers.cache_clear()
     yield
@@ -147,6 +153,24 @@ def test_a_damaged_file_is_a_weights_error(tmp_path: Path, content: bytes, suffi
         load_weights(source, backbone(TINY))
 
 
+def test_a_tensor_that_the_file_does_not_hold_is_no_weight(tmp_path: Path) -> None:
+    """By its strides one number passes for a million millions; whoever copied them would fill the memory."""
+    file = tmp_path / "wide.pth"
+    torch.save({"conv_stem.weight": torch.ones(1).expand(10**12)}, file)
+    with pytest.raises(WeightsError, match="more than weights"):
+        read_weights(file)
+    torch.save({"conv_stem.weight": torch.eye(3).to_sparse()}, file)
+    with pytest.raises(WeightsError):
+        read_weights(file)
+
+
+def test_names_of_gigabytes_are_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "wide.safetensors"
+    file.write_bytes((90 << 20).to_bytes(8, "little") + b" " * 1000)
+    with pytest.raises(WeightsError, match="names take"):
+        read_weights(file)
+
+
 def test_another_networks_weights_are_refused(tiny_state: dict[str, torch.Tensor]) -> None:
     with pytest.raises(WeightsError, match="do not fit test_resnet"):
         build_classifier("test_resnet", 3, resolution=32, weights=tiny_state)
@@ -231,3 +255,77 @@ def test_a_server_that_speaks_something_else_is_no_hub(monkeypatch: pytest.Monke
         speaker.start()
         assert not hub_reachable()
         speaker.join(2)
+
+
+# --- what weights were when they were first used --------------------------------------------------------------------
+
+
+def found_in_cache() -> dict[str, torch.Tensor]:
+    source = find_weights(backbone(TINY), offline=True)
+    assert source is not None and source.kind == "cache"
+    return load_weights(source, backbone(TINY))
+
+
+def exchange(cache: Path, state: dict[str, torch.Tensor]) -> None:
+    shutil.rmtree(cache, ignore_errors=True)
+    lay_out_cache(cache, TINY, state)
+
+
+def test_weights_that_were_exchanged_are_refused(tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
+    exchange(tmp_path / "hub", tiny_state)
+    found_in_cache()
+    assert found_in_cache().keys() == tiny_state.keys()  # the same ones, again and again
+    assert stat.S_IMODE(pins_file().stat().st_mode) == 0o600
+    exchange(tmp_path / "hub", {name: tensor + 1 for name, tensor in tiny_state.items()})
+    with pytest.raises(WeightsError, match=r"not those that were used before(.|\n)*remove their line from"):
+        found_in_cache()
+    pins_file().unlink()  # as the message says
+    assert found_in_cache().keys() == tiny_state.keys()
+
+
+def test_the_package_is_compared_with_what_came_with_this_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = backbone("efficientnet_lite0")
+    source = find_weights(row, offline=True)
+    assert source is not None
+    load_weights(source, row)
+    assert not pins_file().exists()
+    monkeypatch.setattr(weight_pins, "SHIPPED", dict.fromkeys(weight_pins.SHIPPED, "0" * 64))
+    with pytest.raises(WeightsError, match="not those that were used before"):
+        load_weights(source, row)
+
+
+def test_the_hub_is_asked_for_the_revision_that_was_first_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    asked: list[object] = []
+    file = tmp_path / "snapshots" / ("a" * 40) / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file(tiny_state, file)
+
+    def download(*_: object, revision: str | None, **__: object) -> str:
+        asked.append(revision)
+        return str(file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    source = WeightSource("hub", f"timm/{TINY}", "")
+    for _ in range(2):
+        load_weights(source, backbone(TINY))
+    assert asked == [None, "a" * 40]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"a": 1}', "\x00"])
+def test_a_damaged_file_of_digests_is_named(tmp_path: Path, tiny_state: dict[str, torch.Tensor], content: str) -> None:
+    lay_out_cache(tmp_path / "hub", TINY, tiny_state)
+    pins_file().parent.mkdir(parents=True)
+    pins_file().write_text(content)
+    with pytest.raises(WeightsError, match=r"weights\.json(.|\n)*remove it"):
+        found_in_cache()
+
+
+def test_programs_of_the_hub_are_not_looked_for(tmp_path: Path, tiny_state: dict[str, torch.Tensor]) -> None:
+    """What `torch.save` wrote cannot run here either, but nothing of the hub needs it."""
+    lay_out_cache(tmp_path / "hub", TINY, tiny_state)
+    (file,) = (tmp_path / "hub").rglob("model.safetensors")
+    torch.save(tiny_state, file.with_name("pytorch_model.bin"))
+    file.unlink()
+    assert find_weights(backbone(TINY), offline=True) is None

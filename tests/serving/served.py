@@ -19,11 +19,14 @@ import numpy as np
 from PIL import Image
 
 from automl_vision.cli.app import main
+from automl_vision.data.decode import dimensions
+from automl_vision.errors import ImageReadError
 from automl_vision.predictor import Prediction
 from automl_vision.serving.about import About
 from automl_vision.serving.app import Batching, create_app
 from automl_vision.serving.limits import Limits
 from automl_vision.serving.server import Server, open_socket, url_of
+from automl_vision.serving.token import Token
 
 NAMES = ("cat", "dog", "emu")
 File = tuple[str, bytes]
@@ -46,6 +49,25 @@ def _predicted(best: int) -> Prediction:
     probabilities = np.full(3, 0.1)
     probabilities[best], probabilities[(best + 1) % 3] = 0.7, 0.2
     return Prediction("", "ok", NAMES[best], 0.7, probabilities)
+
+
+class Unchanged:
+    """Stands in for the decoders: looks at the header alone, and gives the file to the model."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    async def __aenter__(self) -> Unchanged:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Nothing was opened."""
+
+    async def decode(self, data: bytes, *, shown: bool) -> bytes:
+        width, height = dimensions(data)
+        if width * height > self._limits.pixels:
+            raise ImageReadError("too_large", f"{width} x {height} pixels, over {self._limits.pixels}")
+        return data
 
 
 @dataclass(frozen=True)
@@ -120,20 +142,30 @@ def told(limits: Limits, **other: Any) -> About:
 
 @contextmanager
 def serving(
-    answer: Callable[[Sequence[bytes]], Sequence[Prediction]] = by_length,
+    answer: Callable[[Sequence[Any]], Sequence[Prediction]] = by_length,
     *,
     limits: Limits = Limits(requests_per_minute=0),  # noqa: B008 - immutable
     batching: Batching = Batching(),  # noqa: B008 - immutable
     hosts: Sequence[str] | None = ("127.0.0.1", "localhost"),
-    explain: Callable[[bytes, str], bytes | None] | None = None,
+    explain: Callable[[Any, str], bytes | None] | None = None,
+    decoding: Any = None,
+    token: Token | None = None,
     **facts: Any,
 ) -> Iterator[Client]:
     """A server in a thread of this process; it ends tidily."""
     ready = threading.Event()
     with open_socket("127.0.0.1", 0) as opened:
         port = int(url_of(opened).rpartition(":")[2])
-        app = create_app(told(limits, **facts), answer, batching=batching, hosts=hosts, explain=explain)
-        server = Server(app, ready.set)
+        app = create_app(
+            told(limits, **facts),
+            decoding or Unchanged(limits),
+            answer,
+            batching=batching,
+            hosts=hosts,
+            explain=explain,
+            token=token,
+        )
+        server = Server(app, ready.set, limits.connections_of_one)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
         thread.start()
         try:

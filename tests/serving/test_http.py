@@ -296,6 +296,7 @@ def test_bodies_under_way_are_bounded_together() -> None:
             slow.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7900\r\n"
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+                b'Content-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + b"x" * 7500
             )
             end = time.monotonic() + 60
             while (refused := served.predict(("a.png", picture(side=30)))).status != 503:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_vision.serving import limits
-from automl_vision.serving.limits import Busy, ClientRates, HeldBytes
+from automl_vision.serving.limits import Busy, ClientRates, Shares, client_of, is_this_machine
 
 
 @given(
@@ -56,13 +56,55 @@ def test_clients_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.M
     assert rates.wait("a") == 0  # who was away longest begins anew
 
 
-def test_held_bytes_are_given_back_whatever_happens() -> None:
-    held = HeldBytes(10)
-    with held.hold(6):
-        with pytest.raises(Busy), held.hold(5):
+def test_shares_are_given_back_whatever_happens() -> None:
+    held = Shares(10)
+    with held.hold("a", 6):
+        with pytest.raises(Busy), held.hold("a", 5):
             raise AssertionError("there was no room")
-        with held.hold(4):
-            assert held.held == 10
-    with pytest.raises(KeyError), held.hold(10):
+        with held.hold("b", 4):
+            assert held.taken == 10
+    with pytest.raises(KeyError), held.hold("a", 10):
         raise KeyError
-    assert held.held == 0
+    assert held.taken == 0
+
+
+def test_a_share_grows_as_far_as_there_is_room_and_is_given_back_whole() -> None:
+    held = Shares(10)
+    with held.hold("a") as share:
+        share.grow(7)
+        with pytest.raises(Busy):
+            share.grow(4)
+        share.grow(3)
+        assert (share.count, held.taken) == (10, 10)
+    assert held.taken == 0
+    assert not held._each, "clients are forgotten"
+
+
+def test_one_client_has_no_more_than_its_share_unless_it_is_this_machine() -> None:
+    held = Shares(10, of_one=4)
+    with held.hold("192.0.2.1", 4):
+        with pytest.raises(Busy), held.hold("192.0.2.1", 1):
+            raise AssertionError("it had its share")
+        with held.hold("192.0.2.2", 4), pytest.raises(Busy), held.hold("127.0.0.1", 3):
+            raise AssertionError("there was no room")
+        with held.hold("127.0.0.1", 6):
+            assert held.taken == 10
+
+
+@pytest.mark.parametrize(
+    ("host", "client", "own"),
+    [
+        ("192.0.2.7", "192.0.2.7", False),
+        ("::ffff:192.0.2.7", "192.0.2.7", False),
+        ("::ffff:127.0.0.1", "127.0.0.1", True),
+        ("127.3.2.1", "127.3.2.1", True),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", False),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64", False),
+        ("fe80::1%eth0", "fe80::/64", False),
+        ("::1", "::1", True),
+        ("", "", True),
+    ],
+)
+def test_whom_an_address_belongs_to(host: str, client: str, own: bool) -> None:
+    assert client_of(host) == client
+    assert is_this_machine(client) == own

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from browser import Browser, find_chromium
-from served import picture
+from served import picture, serving
+
+from automl_vision.serving.token import Token
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -144,3 +146,25 @@ def test_it_fits_every_screen(
 def test_the_camera_is_asked_for_on_a_phone(page: Browser) -> None:
     assert page.run("document.getElementById('camera').getAttribute('capture')") == "environment"
     assert page.run("document.getElementById('camera').accept") == "image/*"
+
+
+def test_the_page_asks_for_the_token_and_keeps_it_in_this_tab(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(picture())
+    with serving(token=Token("a-token-of-this-test")) as served:
+        browser.open(served.url + "/")
+        browser.wait("document.getElementById('asking') !== null")
+        enter = "document.getElementById('token').value = '{}'; document.querySelector('#asking button').click()"
+        browser.run(enter.format("a-token-of-another"))
+        browser.wait("document.getElementById('said').textContent === 'This is not the token of this server.'")
+        browser.run(enter.format("a-token-of-this-test"))
+        browser.wait("document.querySelector('.classes') !== null")
+        (card,) = choose(browser, [file])
+        assert card["kind"] == "card ok"
+        browser.open(served.url + "/about")  # no page, and asked for like one
+        browser.wait("document.querySelector('pre')?.textContent.includes('zoo')")
+        browser.open(served.url + "/docs")
+        browser.wait("document.querySelector('h1')?.textContent === 'API'")
+        assert browser.run("Object.keys(localStorage).length + document.cookie.length") == 0
+    outside = [url for url in browser.requests if not url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:"))]
+    assert outside == []

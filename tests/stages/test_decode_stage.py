@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from automl_vision.config import Settings
+from automl_vision.data import survey
+from automl_vision.data.decode import open_rgb
 from automl_vision.data.preparation import Prepared, decode, read_manifest
 from automl_vision.data.store import SealedRowError
-from automl_vision.errors import BudgetExhausted, RunError
+from automl_vision.errors import BudgetExhausted, ImageReadError, RunError
 from automl_vision.events import silent
 from automl_vision.run_dir import RunDir
 from automl_vision.runtime import Clock, Runtime
@@ -220,3 +222,24 @@ def test_a_budget_that_is_too_short_is_named_as_the_reason(tmp_path: Path, data:
     with pytest.raises(BudgetExhausted, match="too short for these images"):
         within_budget(context, read_manifest(data, context.settings), plan_at(224), RUNTIME)
     context.run.close()
+
+
+def test_a_resumed_run_goes_on_without_what_memory_was_too_short_for(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sets were dealt without that image; that it can be read by now is no reason to refuse them."""
+    file = sorted(data.rglob("*.png"))[0] if any(data.rglob("*.png")) else sorted(data.rglob("*.jpg"))[0]
+    victim = file.read_bytes()
+
+    def short(source: object, decode_side: int = 0) -> object:
+        if source == victim:
+            raise ImageReadError("too_large", "not enough memory to decode it")
+        return open_rgb(source, decode_side)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(survey, "open_rgb", short)
+        first = decoded(context_of(tmp_path, data))
+    assert (first.split.name == "quarantine").sum() == 1
+    again = decoded(context_of(tmp_path, data, resume=True))
+    assert first.split.name.tolist() == again.split.name.tolist()
+    assert again.facts.table["fault"].tolist() == first.facts.table["fault"].tolist()

@@ -26,7 +26,7 @@ from automl_vision.search import retrain
 from automl_vision.search.run_trial import TrialRunner
 from automl_vision.search.trial import Trial
 from automl_vision.stages import trial_site
-from automl_vision.stages.cluster import _data_to_see
+from automl_vision.stages.cluster import data_to_see
 from automl_vision.stages.trial_site import ROWS, SITE, write_site
 from automl_vision.tensor_file import load_tensors
 from automl_vision.training.ranks import ALONE
@@ -162,7 +162,7 @@ def test_shards_behind_a_url_are_fetched_into_the_window_of_the_machine(server: 
     )
     ours, theirs = both(scene, tmp_path)
     fetched = json.loads((tmp_path / "site" / SITE).read_text())["shards"]["whereabouts"]["fetched"]
-    assert fetched["window"] == str(tmp_path / "cache" / "shards")
+    assert fetched["window"] == str(tmp_path / "cache" / "images" / "fetched-shards")
     assert (fetched["most_bytes"], fetched["allow_private"]) == (3 * 10**6, True)
     server.asked.clear()
     see_the_same(ours, theirs)
@@ -219,7 +219,7 @@ def test_trials_of_two_workers_are_those_of_one_process(
     ours = here(scene, tmp_path / "ours", (PROBED, 0), *((trial, 4) for trial in TUNED))
     for number in range(3):
         same(ours, theirs.files, number)
-    assert bool(list((tmp_path / "cache" / "shards").glob("*.tar"))) == by_url
+    assert bool(list((tmp_path / "cache" / "images" / "fetched-shards").glob("*.tar"))) == by_url
 
 
 @pytest.mark.parametrize(
@@ -233,4 +233,4 @@ def test_trials_of_two_workers_are_those_of_one_process(
     ],
 )
 def test_machines_of_a_cluster_must_see_folders_and_no_urls(data: str, seen: str) -> None:
-    assert _data_to_see(Path(data)) == seen
+    assert data_to_see(Path(data)) == seen

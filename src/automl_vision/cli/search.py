@@ -41,6 +41,14 @@ def search(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run (default: runs/NAME).", show_default=False)
     ] = None,
+    trust_run: Annotated[
+        bool,
+        typer.Option(
+            "--trust-run",
+            help="Go on with a run that somebody else began, or you on another machine, also where its settings reach "
+            "out of its folder: trackers, a cluster, a cache, trials or images elsewhere.",
+        ),
+    ] = False,
     fail_on_leak: Annotated[
         bool, typer.Option("--fail-on-leak", help="Exit 4 where the split that came with the data leaks.")
     ] = False,
@@ -69,6 +77,8 @@ def search(
             value=str(resume),
             fix="give --resume alone, or with what says where it runs (--cluster)",
         )
+    if trust_run and resume is None:
+        raise UsageError("--trust-run is of a run that is gone on with", fix="give it with --resume, or leave it out")
     settings = load_settings(config, overrides)
     require_trackers(settings.output.track)
     if data is not None:
@@ -106,7 +116,8 @@ def search(
                 if data is not None:
                     run = run_search(data, settings, out=out, tell=tell, fail_on_leak=fail_on_leak, **watched)
                 elif resume is not None:
-                    run = resume_search(resume, tell=tell, moved=moved, fail_on_leak=fail_on_leak, **watched)
+                    watched |= {"trusted": trust_run, "fail_on_leak": fail_on_leak}
+                    run = resume_search(resume, tell=tell, moved=moved, **watched)
     print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
     _leave(run)
 

@@ -12,7 +12,11 @@ from automl_vision.cli.paths import require_model
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import stderr
 from automl_vision.errors import UsageError
+from automl_vision.runtime import available_threads
 from automl_vision.serving import PACKAGES
+from automl_vision.serving.token import VARIABLE, Token
+
+_MOST_DECODERS = 8
 
 
 def serve(
@@ -31,7 +35,7 @@ def serve(
             help="Say 'not sure' where the best probability is below this; report.html has thresholds.",
         ),
     ] = 0.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per forward pass at most.", min=1)] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per forward pass at most.", min=1)] = 16,
     batch_wait: Annotated[
         float, typer.Option("--batch-wait", help="Milliseconds that an image waits for others.", min=0.0, max=1000.0)
     ] = 5.0,
@@ -46,6 +50,31 @@ def serve(
     rate: Annotated[
         float, typer.Option("--rate", help="Requests a minute of one client, on average; 0: no limit.", min=0.0)
     ] = 600.0,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            "--max-connections", help="Connections of one address but for this machine's own; 0: no limit.", min=0
+        ),
+    ] = 64,
+    decoders: Annotated[
+        int | None,
+        typer.Option(
+            "--decoders",
+            help="Processes that decode images, besides one for large images.",
+            min=1,
+            max=64,
+            show_default="as many as processors, 8 at most",
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            envvar=VARIABLE,
+            help="What clients have to know. Where others than this machine can connect, one is made if none is given.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve a model: a page to drop or photograph images on, POST /predict for programs, /docs for how.
 
@@ -57,6 +86,8 @@ def serve(
 
     automl-vision serve runs/imgs/model.pt --port 0 --abstain 0.8
 
+    AUTOML_VISION_TOKEN=... automl-vision serve runs/imgs/model.pt --host 0.0.0.0
+
     curl -F files=@photo.jpg http://127.0.0.1:8000/predict
     """
     require_model(model)
@@ -67,6 +98,7 @@ def serve(
             fix="give --max-waiting as many or more",
         )
     _require_packages()
+    secret = None if token is None else Token(token)
 
     with loading():
         from automl_vision.predictor import load
@@ -85,11 +117,17 @@ def serve(
         held_bytes=4 * request_bytes,
         waiting=max_waiting,
         requests_per_minute=rate,
+        connections_of_one=max_connections,
     )
     with open_socket(host, port) as opened:  # before the model is loaded: a port in use is told at once
         url = url_of(opened)
-        if not is_private(opened):
-            stderr.print("[bold]Note:[/bold] whoever can reach this machine can use the model.", highlight=False)
+        if secret is None and not is_private(opened):
+            secret = Token.new()
+            stderr.print(
+                f"[bold]Token:[/bold] {secret.text}\nOthers can reach this server; whoever knows the token can use it.",
+                highlight=False,
+                soft_wrap=True,
+            )
         with loading():
             loaded = load(model, device=device)
 
@@ -104,6 +142,8 @@ def serve(
             threshold=abstain,
             limits=limits,
             batching=Batching(batch_size, batch_wait / 1000),
+            decoders=decoders or min(available_threads(), _MOST_DECODERS),
+            token=secret,
             on_ready=on_ready,
         )
 

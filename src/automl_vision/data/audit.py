@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from automl_vision.config import DataSettings
 from automl_vision.data.facts import Compared, Facts
+from automl_vision.data.frames import MOST_FRAMES
 from automl_vision.data.lineage.evidence import MAY_DIFFER_IN_LABEL, as_bytes, precedence
 from automl_vision.data.lineage.frames import Likeness, Thumbnails, likeness_of_neighbours
 from automl_vision.data.lineage.groups import connected, trace_lineage
@@ -84,6 +85,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "class_of_copies": ("warning", "merge the two classes with --label-map"),
     "ignored": ("info", ""),
+    "links_outside": ("info", "nothing, if these links are yours; else look where they lead: their images are used"),
     "exif_rotated": ("info", "nothing: images are turned upright"),
     "wrong_extension": ("info", "nothing: the content counts, not the name"),
     "multi_frame": ("info", "nothing: the first frame is used; export other frames as files of their own"),
@@ -522,6 +524,13 @@ def _ignored(scene: _Scene) -> Iterator[Finding]:
         yield _finding("ignored", f"{count} passed over: {reason}")
 
 
+def _links(scene: _Scene) -> Iterator[Finding]:
+    count = scene.manifest.outside
+    if count:
+        be, images = ("is a link", "image") if count == 1 else ("are links", "images")
+        yield _finding("links_outside", f"{count} {images} {be} to a file outside of the data folder")
+
+
 def _files(scene: _Scene) -> Iterator[Finding]:
     table = scene.facts.table
     turned = int((table["exif_rotated"].to_numpy(dtype=bool) & scene.facts.usable).sum())
@@ -529,7 +538,8 @@ def _files(scene: _Scene) -> Iterator[Finding]:
         yield _finding("exif_rotated", f"{turned} images are stored turned and were put upright")
     frames = table["frames"].to_numpy()
     for row in np.flatnonzero(scene.facts.usable & (frames > 1)).tolist():
-        yield _finding("multi_frame", f"{frames[row]} frames or pages in one file", row)
+        more = " or more" if frames[row] >= MOST_FRAMES else ""
+        yield _finding("multi_frame", f"{frames[row]}{more} frames or pages in one file", row)
 
 
 def _extensions(scene: _Scene) -> Iterator[Finding]:
@@ -576,6 +586,7 @@ CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
     _frames,
     _twin_classes,
     _ignored,
+    _links,
     _files,
     _extensions,
     _modes,

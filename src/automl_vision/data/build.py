@@ -12,12 +12,16 @@ from automl_vision.data.donors import Donor
 from automl_vision.data.files import Place
 from automl_vision.data.planes import RowWriter
 from automl_vision.data.preprocess import SQUASH
-from automl_vision.data.survey import Fact, Squares, in_order, look_into, whole_digest
+from automl_vision.data.survey import Fact, Squares, in_order, is_settled, look_into, whole_digest
 from automl_vision.data.whole_digests import may_have_copies
 
 Progress = Callable[[int, int], None]
 #: Sets that hold some of the files, which are given by their digests.
 Offering = Callable[[Collection[str]], Iterator[Donor]]
+
+
+def _silent(_text: str) -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Wanted:
         ahead: whether squares are to be held, and not made whenever they are asked for.
         known: gives facts of files without a fault, made in the same way, that need no decoding where no squares are
             wanted; None where there are none.
+        tell: told whom the work waits for.
     """
 
     files: Mapping[str, Place]
@@ -43,6 +48,7 @@ class Wanted:
     resize: str = SQUASH
     ahead: bool = True
     known: Callable[[], pd.DataFrame | None] | None = None
+    tell: Callable[[str], None] = _silent
 
     @property
     def nbytes(self) -> int:
@@ -73,10 +79,28 @@ def fill(wanted: Wanted, writer: RowWriter, offering: Offering = no_donors) -> N
     def look(item: tuple[str, Place]) -> tuple[Fact, Squares | None]:
         return look_into(item[1], item[0], wanted.sizes, wanted.decode_side, wanted.resize)
 
-    for fact, decoded in in_order(look, missing.items(), wanted.threads):
+    again: list[tuple[str, Place]] = []
+    for (fact, decoded), item in zip(in_order(look, missing.items(), wanted.threads), missing.items(), strict=True):
+        if not is_settled(fact["fault"], fact["detail"]):
+            again.append(item)
+            continue
         writer.add(fact, decoded)
         done += 1
         wanted.progress(done, len(wanted.files))
+    for item in again:  # one at a time, without others in memory beside it
+        writer.add(*look(item))
+        done += 1
+        wanted.progress(done, len(wanted.files))
+
+
+def settles(wanted: Wanted, files: Collection[str]) -> bool:
+    """Whether more is known of one of the files by now than that this machine could not read it."""
+    for digest in files:
+        fact, _ = look_into(wanted.files[digest], digest, wanted.sizes, wanted.decode_side, wanted.resize)
+        wanted.progress(0, len(wanted.files))
+        if is_settled(fact["fault"], fact["detail"]):
+            return True
+    return False
 
 
 def with_whole_digests(wanted: Wanted, facts: pd.DataFrame) -> pd.DataFrame:

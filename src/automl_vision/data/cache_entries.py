@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,11 +33,14 @@ SCRATCH = ".tmp-"
 _LOCK = ".lock"
 _KEY = re.compile("[0-9a-f]{32}")
 _SCRATCH = re.compile(f"({_KEY.pattern}){re.escape(SCRATCH)}.*")
+_OF_A_PROCESS = re.compile(rf"{re.escape(SCRATCH)}(\d{{1,10}})-")
 _IN_AN_ENTRY = re.compile(r"plane-\d+\.u8|facts\.parquet|index\.json|rows\.journal")
 #: The rule for the size of the cache: this share of its disk, and no more bytes than that.
 SHARE_OF_DISK, MOST_BYTES = 0.2, 200 * 10**9
 #: Seconds since its last use before an entry gives way to a new one unasked: a search may be reading it.
 IN_USE_SECONDS = 24 * 3600.0
+#: Who waits for a lock looks so often whether it is to go on waiting, and for a builder that writes nothing so long.
+_PATIENCE_SECONDS, STALLED_SECONDS = 1.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,62 @@ def held_at_once(cache_dir: Path, key: str) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def held_in_turn(cache_dir: Path, key: str, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Hold the lock of an entry, once nobody else does.
+
+    Args:
+        cache_dir: the folder.
+        key: of the entry.
+        waiting: called every second, as long as another process holds it, with who that is; ends the waiting by an
+            error of its own.
+
+    Raises:
+        TimeoutError: who holds it has written nothing for `STALLED_SECONDS`: it was stopped, or hangs.
+        OSError, NotImplementedError: nothing can be locked here.
+    """
+    lock = filelock.FileLock(lock_of(cache_dir, key))
+    last, since = -1.0, time.monotonic()
+    while not _acquired(lock):
+        building = [folder for folder in abandoned(cache_dir) if key_of(folder) == key]
+        written = max(map(_last_written, building), default=0.0)
+        if written != last:  # compared only: the clock of the disk may be another one
+            last, since = written, time.monotonic()
+        who = _builder(building)
+        if time.monotonic() - since > STALLED_SECONDS:
+            raise TimeoutError(f"{who} is at them, and has written nothing for {STALLED_SECONDS:,.0f} s")
+        waiting(who)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def told_once(tell: Callable[[str], object], what: str) -> Callable[[str], None]:
+    """For `held_in_turn`: one line on whom it waits for."""
+    told: list[str] = []
+
+    def waiting(who: str) -> None:
+        if not told:
+            told.append(who)
+            tell(f"Waiting for {who}, which {what}.")
+
+    return waiting
+
+
+def _acquired(lock: filelock.BaseFileLock) -> bool:
+    try:
+        lock.acquire(timeout=_PATIENCE_SECONDS)
+    except filelock.Timeout:
+        return False
+    return True
+
+
+def _builder(scratches: Sequence[Path]) -> str:
+    numbers = [found for scratch in scratches if (found := _OF_A_PROCESS.search(scratch.name))]
+    return f"process {numbers[-1][1]}" if numbers else "another process"
 
 
 def note_use(folder: Path, index: str = INDEX) -> None:
@@ -259,7 +318,7 @@ def _unpacked_entry(folder: Path) -> CacheEntry | None:
         images, size = int(told["count"]), int(told["bytes"])
     except OSError:
         return None  # it is being removed
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         images, size = 0, sum(map(_size, _listed(folder)))
     return CacheEntry(folder.name, folder, images, (), size + status.st_size, status.st_mtime, "unpacked")
 
@@ -268,5 +327,5 @@ def _described(folder: Path) -> tuple[int, tuple[int, ...]]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="ascii"))
         return int(index["count"]), tuple(sorted(int(side) for side in index["crc32"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0, ()

@@ -38,6 +38,7 @@ from PIL import (
 )
 
 from automl_vision.data.files import Place, StoredImage, check_bytes, one_line, read_bytes, read_capped
+from automl_vision.data.frames import count_frames
 from automl_vision.data.pixel_room import MAX_PIXELS as MAX_PIXELS
 from automl_vision.data.pixel_room import room_for
 from automl_vision.errors import ImageReadError
@@ -457,6 +458,7 @@ def _decode_checked(image: Image.Image, whole: tuple[int, int], scale: int) -> D
         # Asked before load(): the TIFF reader turns the image by itself and then forgets the tag.
         orientation = _orientation(image)
         taken = _taken(image)
+        frames = count_frames(image)
         image.load()
         pixels = _pixels(_upright(image), stored_as)
     except _DECODER_ERRORS as error:
@@ -469,7 +471,7 @@ def _decode_checked(image: Image.Image, whole: tuple[int, int], scale: int) -> D
         height=height,
         format=stored_as,
         mode=mode,
-        frames=_frames(image),
+        frames=frames,
         exif_rotated=orientation in _UPRIGHT,
         taken=taken,
         scale=scale,
@@ -500,14 +502,6 @@ def _taken(image: Image.Image) -> float:
 def _upright(image: Image.Image) -> Image.Image:
     turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
-
-
-def _frames(image: Image.Image) -> int:
-    # Counting may read the rest of the file: damage there does not touch the first frame.
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except _DECODER_ERRORS:
-        return 1
 
 
 def _pixels(image: Image.Image, stored_as: str) -> NDArray[np.uint8]:

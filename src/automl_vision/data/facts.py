@@ -26,7 +26,7 @@ FACT_COLUMNS: dict[str, str] = {
     "scale": "1 where it was decoded wholly; 2, 4 or 8: a JPEG decoded at that fraction of its size",
     "format": "JPEG, PNG, WEBP, BMP, TIFF, GIF or PPM; empty where unknown",
     "mode": "Pillow mode as stored (L, RGB, RGBA, P, CMYK, I;16 ...); empty where unknown",
-    "frames": "frames or pages in the file; only the first is used",
+    "frames": "frames or pages in the file, 1,000 where there are more; only the first is used",
     "exif_rotated": "True where an EXIF orientation was applied",
     "taken": "when, in seconds since 1970 by the camera's clock (EXIF DateTimeOriginal); NaN where unknown",
     "fault": "one of errors.IMAGE_FAULTS where the file is quarantined, else empty",

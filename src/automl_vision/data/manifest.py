@@ -48,6 +48,7 @@ class Manifest:
         is_augmented: (N) True for a copy, False for an original, None for unknown; None without a column.
         ignored: what reading passed over: reason -> number of files or folders.
         empty_classes: class folders in which nothing usable was found.
+        outside: images that lie outside of `root`, to which links inside of it lead.
         sharded: (N) where the images lie in shards; None for files. Paths are then names, and nothing is there.
     """
 
@@ -60,6 +61,7 @@ class Manifest:
     is_augmented: tuple[bool | None, ...] | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
     empty_classes: tuple[str, ...] = ()
+    outside: int = 0
     sharded: Sharded | None = None
 
     def __len__(self) -> int:
@@ -101,6 +103,7 @@ class Manifest:
             is_augmented=pick(self.is_augmented),
             ignored=self.ignored,
             empty_classes=self.empty_classes,
+            outside=self.outside,
             sharded=None if self.sharded is None else self.sharded.take(keep),
         )
 

@@ -7,37 +7,43 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import ParamSpec
 
-import filelock
+import numpy as np
 import platformdirs
 
-from automl_vision.data.build import Offering, Progress, Wanted, fill, no_donors, with_whole_digests
+from automl_vision.data.build import Offering, Wanted, fill, no_donors, settles, with_whole_digests
 from automl_vision.data.cache_entries import (
     IN_USE_SECONDS,
     SCRATCH,
     cache_entries,
     give_up,
+    held_in_turn,
     largest_cache,
-    lock_of,
     note_use,
     remove_abandoned,
     sweep,
+    told_once,
 )
 from automl_vision.data.donors import Donors
 from automl_vision.data.journal import JOURNAL
 from automl_vision.data.planes import DamagedPlanes, Planes, PlaneWriter, open_planes, sync_folder
+from automl_vision.data.survey import is_settled
 from automl_vision.data.undisked import MemoryWriter, UndecodedWriter
 from automl_vision.errors import BudgetExhausted, Interrupted
 from automl_vision.main_memory import available_memory
+
+_Told = ParamSpec("_Told")
 
 #: What squares in memory may take of what is free: networks and batches need some, too.
 MEMORY_SHARE = 0.5
@@ -82,10 +88,10 @@ class _ProgressFailed(Exception):
         super().__init__(str(error))
 
 
-def _told_apart(progress: Progress) -> Progress:
-    def tell(done: int, total: int) -> None:
+def _told_apart(listener: Callable[_Told, None]) -> Callable[_Told, None]:
+    def tell(*told: _Told.args, **named: _Told.kwargs) -> None:
         try:
-            progress(done, total)
+            listener(*told, **named)
         except _OF_A_PLACE as error:
             raise _ProgressFailed(error) from error
 
@@ -111,7 +117,8 @@ def obtain(
         Exception: whatever `wanted.progress` raises.
     """
     try:
-        return _obtained(key, replace(wanted, progress=_told_apart(wanted.progress)), cache_dir, most_bytes)
+        told = replace(wanted, progress=_told_apart(wanted.progress), tell=_told_apart(wanted.tell))
+        return _obtained(key, told, cache_dir, most_bytes)
     except _ProgressFailed as failure:
         raise failure.error from None
 
@@ -196,16 +203,43 @@ def _complete(planes: Planes, wanted: Wanted) -> Planes:
 
 
 def _cached(cache_dir: Path, key: str, wanted: Wanted, most: int | None) -> Planes:
-    folder = cache_dir / key
     # First without the lock: a cache that is there can be read where nothing may be written.
-    planes = _sound(folder, wanted.sizes)
+    planes = _sound(cache_dir / key, wanted.sizes)
+    while planes is not None and (unsettled := _unsettled(planes)):
+        following = _key_after(key)
+        found = _sound(cache_dir / following, wanted.sizes)
+        if found is None and not settles(wanted, unsettled):
+            return planes
+        key, planes = following, found
     if planes is not None:
         return planes
+    folder = cache_dir / key
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with filelock.FileLock(lock_of(cache_dir, key)):
+    told = told_once(wanted.tell, "decodes the same images")
+
+    def waiting(who: str) -> None:
+        told(who)
+        wanted.progress(0, len(wanted.files))  # it may stop the work
+
+    with held_in_turn(cache_dir, key, waiting):
         # Another process may have built it while this one waited.
         planes = _sound(folder, wanted.sizes)
         return planes or _build(folder, wanted, largest_cache(cache_dir) if most is None else most)
+
+
+def _unsettled(planes: Planes) -> list[str]:
+    """Files whose faults were of this machine at that time, as where memory was short."""
+    fault, detail, digest = (planes.facts[name] for name in ("fault", "detail", "file_digest"))
+    of_machine = [not is_settled(*known) for known in zip(fault, detail, strict=True)]
+    return digest[np.array(of_machine, dtype=np.bool_)].tolist()
+
+
+def _key_after(key: str) -> str:
+    """Of an entry with the same files, that is built because more of them can be read by now.
+
+    It has a name of its own: a search that reads the one before goes on with what it began with.
+    """
+    return hashlib.blake2b(f"{key} again".encode(), digest_size=16).hexdigest()
 
 
 def _sound(folder: Path, sizes: Sequence[int]) -> Planes | None:

@@ -305,7 +305,7 @@ def read_index(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedPlanes(f"index: {error}") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise DamagedPlanes("index: another format")

@@ -193,6 +193,7 @@ def decode(
     *,
     decode_side: int | None = None,
     resize: str = SQUASH,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image once into squares of the given sides.
 
@@ -204,6 +205,7 @@ def decode(
         progress: called with (distinct files looked into, distinct files in all).
         decode_side: see `preprocess.Preprocessing`; None: as planned for these squares.
         resize: see there.
+        tell: told of another process that this one waits for.
 
     Raises:
         DataError: a file changes while it is read.
@@ -212,7 +214,7 @@ def decode(
     most = None if gigabytes is None else int(gigabytes * 1e9)
     side = planned_decode_side(settings, sizes) if decode_side is None else decode_side
     ahead = settings.machine.decode_ahead
-    built = build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize, ahead)
+    built = build_store(manifest, sizes, cache_folder(settings), threads, progress, most, side, resize, ahead, tell)
     if manifest.sharded is not None:
         give_back()
     return built

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from automl_vision.data.facts import Facts
 from automl_vision.data.manifest import Manifest
+from automl_vision.data.survey import NOTHING_KNOWN, is_settled
 from automl_vision.errors import IMAGE_FAULTS, DataError
 
 if TYPE_CHECKING:
@@ -56,3 +58,29 @@ def said_of_unreadable(facts: Facts) -> str:
     if count <= MANY * total:
         return ""
     return f"{count:,} of {total:,} images ({count / total:.0%}) cannot be read and are left out; audit.csv lists them."
+
+
+def unsettled_faults(facts: Facts) -> dict[str, str]:
+    """Digest -> fault of files that another machine, or this one another time, could have read: memory was short."""
+    known = zip(*(facts.table[name].tolist() for name in ("file_digest", "fault", "detail")), strict=True)
+    return {digest: fault for digest, fault, detail in known if digest and not is_settled(fault, detail)}
+
+
+def with_faults(facts: Facts, faults: Mapping[str, str]) -> Facts:
+    """The facts where files have such faults, whatever they show by now.
+
+    Args:
+        facts: of all files; pictures are not compared yet.
+        faults: digest of a file -> its fault.
+    """
+    fault = facts.table["file_digest"].map(dict(faults))
+    if not fault.notna().any():
+        return facts
+    rows = fault.notna().to_numpy()
+    kept = ("file_digest", "bytes")
+    unknown = {name: value for name, value in NOTHING_KNOWN.items() if name not in kept}
+    table = facts.table.copy()
+    table.loc[rows, list(unknown)] = list(unknown.values())
+    table.loc[rows, "fault"] = fault[rows]
+    table.loc[rows, "detail"] = "there was too little memory for it when the run began"
+    return Facts(table)

@@ -136,6 +136,7 @@ def drop_small_classes(manifest: Manifest, facts: Facts, audit: Audit) -> tuple[
         is_augmented=kept.is_augmented,
         ignored={**manifest.ignored, **left_out},
         empty_classes=manifest.empty_classes,
+        outside=manifest.outside,
         sharded=kept.sharded,
     )
     return smaller, facts.take(rows)

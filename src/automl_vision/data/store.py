@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,6 +225,7 @@ def build_store(
     decode_side: int = 0,
     resize: str = SQUASH,
     ahead: bool = True,
+    told: Callable[[str], None] | None = None,
 ) -> tuple[ImageStore, Facts]:
     """Decode every image of a manifest once, or find it decoded.
 
@@ -238,6 +239,7 @@ def build_store(
         decode_side: see `preprocess.Preprocessing`; 0 decodes every image wholly.
         resize: see there; the facts do not depend on it.
         ahead: whether squares are held; else they are made of the files whenever they are asked for.
+        told: called with a line on another process that this one waits for.
 
     Raises:
         DataError: a file changes while it is read.
@@ -257,6 +259,7 @@ def build_store(
         resize,
         ahead,
         partial(_known_facts, manifest, found, decode_side) if manifest.sharded is not None else None,
+        told or _silent,
     )
     planes, folder, notes = obtain(_key(by_digest, sides, decode_side, resize), wanted, cache_dir, most_bytes)
     tell(len(by_digest), len(by_digest))
@@ -417,7 +420,7 @@ def _known_facts(manifest: Manifest, found: Sequence[Found], decode_side: int) -
     return manifest.sharded.facts(how_made((), decode_side), read)
 
 
-def _silent(_done: int, _total: int) -> None:
+def _silent(*_told: object) -> None:
     return
 
 

@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-import filelock
-
 from automl_vision.data.cache_entries import (
     IN_USE_SECONDS,
     SCRATCH,
     UNPACKED,
     give_up,
+    held_in_turn,
     largest_cache,
-    lock_of,
     note_use,
+    told_once,
 )
 from automl_vision.data.files import read_bytes
 from automl_vision.data.hugging_face import Part, Stored
@@ -103,7 +102,7 @@ def unpack(source: Source, cache_dir: Path | None, most_bytes: int | None, tell:
         return found
     try:
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with filelock.FileLock(lock_of(cache_dir, source.key)):
+        with held_in_turn(cache_dir, source.key, told_once(tell, "unpacks the same data set")):
             found = _opened(folder, source)  # another process may have written it while this one waited
             if found is None:
                 _write_beside(folder, source, tell)

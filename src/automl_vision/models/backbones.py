@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,12 +111,25 @@ def backbone(name: str) -> Backbone:
     Raises:
         UsageError: timm has no such network, or the name is not a plain name.
     """
+    return _listed(name) or _measured(_of_timm(name))
+
+
+@lru_cache(maxsize=256)
+def uncounted(name: str) -> Backbone:
+    """As `backbone`, but what is not in the table is not built to be counted: it has no parameters, no multiply-adds.
+
+    To read a model file takes no more: which network it names is up to whoever wrote it, and large ones take seconds.
+
+    Raises:
+        UsageError: as for `backbone`.
+    """
+    return _listed(name) or _of_timm(name)
+
+
+def _listed(name: str) -> Backbone | None:
     if name in BACKBONES:
         return BACKBONES[name]
-    for row in BACKBONES.values():
-        if row.timm_name == name:
-            return row
-    return _other(name)
+    return next((row for row in BACKBONES.values() if row.timm_name == name), None)
 
 
 def statistics(row: Backbone) -> Statistics:
@@ -357,8 +370,9 @@ def translate_checkpoint(row: Backbone, weights: Mapping[str, torch.Tensor], net
     return dict(translate(dict(weights), net)) if translate else dict(weights)
 
 
-def _other(name: str) -> Backbone:
+def _of_timm(name: str) -> Backbone:
     import timm
+    from timm.models import get_pretrained_cfg
 
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -370,7 +384,19 @@ def _other(name: str) -> Backbone:
     known = name in timm.list_models(pretrained=True) if tagged else timm.is_model(name)
     if not known:
         raise UsageError("no such backbone", value=repr(name), fix=_nearest(name))
-    return _measured(name)
+    config = get_pretrained_cfg(name)
+    if config is None:
+        return Backbone(name, name, 0.0, 0.0, 224, "", None)
+    tag = config.tag or ""
+    return Backbone(
+        name=name,
+        timm_name=name if tagged or not tag else f"{name}.{tag}",
+        parameters_m=0.0,
+        gmacs=0.0,
+        input_size=int(config.input_size[-1]),
+        licence=config.license or "",
+        imagenet_top1=None,
+    )
 
 
 def _nearest(name: str) -> str:
@@ -381,30 +407,20 @@ def _nearest(name: str) -> str:
     return f"did you mean {' or '.join(close)}?" if close else "`automl-vision models` lists the backbones"
 
 
-def _measured(name: str) -> Backbone:
+def _measured(row: Backbone) -> Backbone:
     import timm
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
-        net = timm.create_model(name, pretrained=False).eval()
-    config: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]  # timm sets a dict on a module
-    size = int(config["input_size"][-1])
+        net = timm.create_model(row.timm_name, pretrained=False).eval()
+    size = row.input_size
     side = size if hasattr(net, "set_input_size") else 224
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         net(torch.empty(1, 3, side, side, device="meta"))
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    tag = config.get("tag") or ""
-    return Backbone(
-        name=name,
-        timm_name=name if "." in name or not tag else f"{name}.{tag}",
-        parameters_m=round(parameters / 1e6, 2),
-        gmacs=round(counter.get_total_flops() / 2e9, 2),
-        input_size=size,
-        licence=config.get("license") or "",
-        imagenet_top1=None,
-    )
+    return replace(row, parameters_m=round(parameters / 1e6, 2), gmacs=round(counter.get_total_flops() / 2e9, 2))
 
 
 def _pretrained_config(row: Backbone) -> Any:

@@ -20,6 +20,7 @@ from automl_vision.models.backbones import (
     feature_dim,
     set_resolution,
     translate_checkpoint,
+    uncounted,
 )
 from automl_vision.models.heads import LINEAR, build_head, features_seen, is_head
 
@@ -108,7 +109,7 @@ def empty_classifier(
     Raises:
         UsageError: as for `build_classifier`.
     """
-    row = backbone(backbone_name)
+    row = uncounted(backbone_name)
     own = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
     with torch.device("meta"), _Unfilled():
         net = create_network(row)

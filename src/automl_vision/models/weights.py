@@ -19,11 +19,14 @@ from safetensors import SafetensorError
 
 from automl_vision.errors import ModelFileError, WeightsError
 from automl_vision.models.backbones import BACKBONES, Backbone, StateDict, full_state, hub_repository
+from automl_vision.models.weight_pins import check_pin, pinned_revision
 from automl_vision.tensor_file import load_tensors_of_others
 
-#: Files of a repository on the hub that can hold weights, the safe one first.
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+#: The file of a repository on the hub that holds weights, and nothing else.
+_HUB_FILE = "model.safetensors"
 _HUB_TIMEOUT_SECONDS = 2.0
+#: Bytes of the names and shapes at the head of a .safetensors file; a network of a thousand tensors has 100 thousand.
+_LARGEST_HEAD = 16 << 20
 
 #: Installed packages that carry weights: timm name -> (module, class with `get_model_file_path`).
 PACKAGES: dict[str, tuple[str, str]] = {
@@ -95,12 +98,31 @@ def load_weights(source: WeightSource, row: Backbone) -> StateDict:
     """Read (and, from the hub, download) the weights of one backbone.
 
     Raises:
-        WeightsError: the file is damaged or holds something else, or the download failed.
+        WeightsError: the file is damaged or holds something else, the download failed, or they are others than those
+            that were used before.
     """
-    if source.kind == "hub":
-        return read_weights(_download(source.location))
-    weights = read_weights(Path(source.location))
+    path = _download(source.location) if source.kind == "hub" else Path(source.location)
+    name = _pinned_as(source, row)
+    if name:
+        _check_pin(name, path)
+    weights = read_weights(path)
     return _by_position(weights, row) if source.kind == "package" else weights
+
+
+def _pinned_as(source: WeightSource, row: Backbone) -> str:
+    """The name under which weights are remembered; none for a file of the user's, who may change it."""
+    names = {"hub": source.location, "cache": hub_repository(row), "package": PACKAGES.get(row.timm_name, ("",))[0]}
+    name = names.get(source.kind, "")
+    return (f"package {name}" if source.kind == "package" else f"{name}/{_HUB_FILE}") if name else ""
+
+
+def _check_pin(name: str, path: Path) -> None:
+    try:
+        check_pin(name, path)
+    except OSError as error:
+        raise WeightsError(
+            f"these weights cannot be read ({error.strerror or error})", value=path, fix="fetch the file again"
+        ) from error
 
 
 def read_weights(path: Path) -> StateDict:
@@ -186,11 +208,8 @@ def _in_cache(row: Backbone, _local: Mapping[str, str], _offline: bool) -> Weigh
     from huggingface_hub import try_to_load_from_cache
 
     repository = hub_repository(row)
-    for name in _HUB_FILES if repository else ():
-        path = try_to_load_from_cache(repository, name, cache_dir=_cache_folder())
-        if isinstance(path, str):
-            return WeightSource("cache", path, f"hub cache, {repository}")
-    return None
+    path = try_to_load_from_cache(repository, _HUB_FILE, cache_dir=_cache_folder()) if repository else None
+    return WeightSource("cache", path, f"hub cache, {repository}") if isinstance(path, str) else None
 
 
 def _on_hub(row: Backbone, _local: Mapping[str, str], offline: bool) -> WeightSource | None:
@@ -218,21 +237,22 @@ def _download(repository: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError
 
     failures: tuple[type[BaseException], ...] = (OSError, EntryNotFoundError, *transport_errors())
-    problem: BaseException | None = None
-    for name in _HUB_FILES:
-        try:
-            path = hf_hub_download(  # nosec B615 # the newest revision
-                repository, name, endpoint=hub_endpoint(), cache_dir=_cache_folder(), etag_timeout=5
-            )
-        except failures as error:
-            problem = problem or error
-        else:
-            return Path(path)
-    raise WeightsError(
-        f"the hub did not give the weights ({type(problem).__name__})",
-        value=f"{hub_endpoint()}/{repository}",
-        fix="try again, bring a file with --weights name=path, or train from scratch with --no-pretrained",
-    ) from problem
+    try:
+        path = hf_hub_download(  # nosec B615 # the revision that was first used, or the newest where none was
+            repository,
+            _HUB_FILE,
+            revision=pinned_revision(f"{repository}/{_HUB_FILE}"),
+            endpoint=hub_endpoint(),
+            cache_dir=_cache_folder(),
+            etag_timeout=5,
+        )
+    except failures as error:
+        raise WeightsError(
+            f"the hub did not give the weights ({type(error).__name__})",
+            value=f"{hub_endpoint()}/{repository}/{_HUB_FILE}",
+            fix="try again, bring a file with --weights name=path, or train from scratch with --no-pretrained",
+        ) from error
+    return Path(path)
 
 
 def transport_errors() -> tuple[type[BaseException], ...]:
@@ -246,6 +266,10 @@ def transport_errors() -> tuple[type[BaseException], ...]:
 def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
+    with path.open("rb") as file:
+        head = int.from_bytes(file.read(8), "little")
+    if head > _LARGEST_HEAD:
+        raise ValueError(f"it says that its names take {head} bytes")
     return load_file(path)
 
 
@@ -255,9 +279,16 @@ def _state_dict_in(content: object, path: Path) -> StateDict:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise WeightsError("this file holds no weights", value=path, fix="save a state dict: name -> tensor")
-    if not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not all(_is_weight(value) for value in content.values()):
         raise WeightsError("this file holds more than weights", value=path, fix="save a state dict: name -> tensor")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _is_weight(value: object) -> bool:
+    """Whether it is a tensor that the file really holds: by its strides, one number may pass for a million millions."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _by_position(weights: StateDict, row: Backbone) -> StateDict:

@@ -79,6 +79,7 @@ def _counted(predictions: Predictions, threshold: float) -> dict[str, Any]:
     correct = (predictions.predicted == predictions.labels)[answered].astype(np.float64)
     right = int(correct.sum())
     _, member = np.unique(predictions.groups[answered], return_inverse=True)
-    low, high = grouped_share(np.bincount(member, weights=correct), np.bincount(member).astype(np.float64))
+    hits, rows = np.bincount(member, weights=correct), np.bincount(member)
+    low, high = grouped_share(hits.astype(np.float64), rows.astype(np.float64))
     coverage = n / len(predictions) if len(predictions) else 0.0
     return {"n": n, "coverage": coverage, "accuracy": right / n if n else None, "low": low, "high": high}

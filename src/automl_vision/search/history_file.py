@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from automl_vision.search.scheduler import rungs_of
 from automl_vision.search.trial import Trial
+from automl_vision.user_state import state_folder
 
 FORMAT = 1
 #: Only the user may read it.
@@ -113,9 +112,7 @@ class History:
 
 def history_file() -> Path:
     """`history.jsonl` in the user's state folder: that of $XDG_STATE_HOME, else of the platform."""
-    given = Path(os.environ.get("XDG_STATE_HOME", ""))
-    folder = given / "automl-vision" if given.is_absolute() else platformdirs.user_state_path("automl-vision", False)
-    return folder / "history.jsonl"
+    return state_folder() / "history.jsonl"
 
 
 def append(file: Path, record: RungRecord) -> None:

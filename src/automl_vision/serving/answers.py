@@ -24,6 +24,11 @@ REQUEST_FAULTS: dict[str, tuple[int, str]] = {
     "bad_request": (400, "see /docs for what a request looks like"),
     "no_file": (400, "send at least one file, like: curl -F files=@photo.jpg URL/predict"),
     "foreign_host": (400, "use the address that the server printed"),
+    "two_lengths": (400, "send either Content-Length or Transfer-Encoding"),
+    "no_token": (
+        401,
+        "send the header `Authorization: Bearer TOKEN`, with the token that the server printed or was given",
+    ),
     "foreign_page": (403, "send requests from the server's own page, or from a program"),
     "not_found": (404, "see /docs for what there is"),
     "wrong_method": (405, "see /docs for what there is"),
@@ -31,9 +36,18 @@ REQUEST_FAULTS: dict[str, tuple[int, str]] = {
     "too_large": (413, "send fewer or smaller files; /about has the limits"),
     "not_multipart": (415, "send files as multipart/form-data, like: curl -F files=@photo.jpg URL/predict"),
     "too_many_requests": (429, "wait as long as the header Retry-After says, in seconds"),
+    "long_header": (431, "send fewer header fields"),
     "internal": (500, "this is a fault of the server; its log says more"),
     "busy": (503, "wait as long as the header Retry-After says, in seconds"),
 }
+
+#: Headers that the answer to a refused request has. What is sent after one of two lengths may be another's request.
+_HEADERS_OF_KIND = {
+    "no_token": {"WWW-Authenticate": 'Bearer realm="automl-vision"'},
+    "two_lengths": {"Connection": "close"},
+}
+#: When a server without room may be asked again, in seconds.
+SOON = 1.0
 
 
 # Dataclasses, which pydantic describes in the schema but does not check: a class name may be no valid text.
@@ -107,7 +121,9 @@ class Refused(Exception):
 
     def response(self) -> JSONResponse:
         """The answer that says so."""
-        headers = {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after) or 1)}
+        headers = dict(_HEADERS_OF_KIND.get(self.fault.kind, {}))
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(math.ceil(self.retry_after) or 1)
         return AsciiJSON(asdict(Refusal(self.fault)), self.fault.http_status, headers)
 
 
@@ -171,4 +187,5 @@ def response_of(rows: Sequence[Row], threshold: float) -> JSONResponse:
     """200 where one image or more was answered; else the status of the first one's fault."""
     faults = [row.error for row in rows if row.error is not None]
     status = faults[0].http_status if len(faults) == len(rows) else 200
-    return AsciiJSON(asdict(Answer(threshold, list(rows))), status)
+    headers = {"Retry-After": str(math.ceil(SOON))} if status == REQUEST_FAULTS["busy"][0] else {}
+    return AsciiJSON(asdict(Answer(threshold, list(rows))), status, headers)

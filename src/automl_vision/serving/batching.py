@@ -14,6 +14,8 @@ from automl_vision.serving.limits import Busy
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
+#: Seconds without anything to do after which a batcher rests.
+REST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +35,21 @@ class Batcher(Generic[Asked, Answer]):
         size: the largest batch, >= 1.
         patience: seconds that the first of a batch waits for others; none where they are waiting already.
         room: how many may wait, those that are being run not counted.
+        rest: called from the same thread, once, when nothing came for `REST_SECONDS`.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Asked]], Sequence[Answer]], *, size: int, patience: float, room: int
+        self,
+        run: Callable[[Sequence[Asked]], Sequence[Answer]],
+        *,
+        size: int,
+        patience: float,
+        room: int,
+        rest: Callable[[], None] | None = None,
     ) -> None:
         self._run = run
+        self._rest = rest
+        self._rested = True
         self._size = size
         self._patience = patience
         self._room = room
@@ -96,7 +107,7 @@ class Batcher(Generic[Asked, Answer]):
                     await self._answer([each])
 
     async def _collect(self) -> list[_Waiting[Asked, Answer]]:
-        batch = [await self._queue.get()]
+        batch = [await self._first()]
         end = batch[0].since + self._patience
         # A queue that is not empty gives without waiting, also after the end.
         with contextlib.suppress(TimeoutError):
@@ -105,6 +116,15 @@ class Batcher(Generic[Asked, Answer]):
                     batch.append(await self._queue.get())
         return batch
 
+    async def _first(self) -> _Waiting[Asked, Answer]:
+        if self._rest is not None and not self._rested:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REST_SECONDS):
+                    return await self._queue.get()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._rest)
+            self._rested = True
+        return await self._queue.get()
+
     async def _answer(self, batch: Sequence[_Waiting[Asked, Answer]]) -> bool:
         """Whether the pass succeeded; a single image is answered either way."""
         if not batch:
@@ -112,6 +132,7 @@ class Batcher(Generic[Asked, Answer]):
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._pass, [each.asked for each in batch])
         await asyncio.wait([running])
         self.passes += 1
+        self._rested = False
         if error := running.exception():
             if len(batch) == 1 and not batch[0].answer.done():
                 batch[0].answer.set_exception(error)

@@ -20,20 +20,22 @@ _PACKAGE, _FOLDER = "automl_vision.serving", "templates"
 ASSETS = {
     "style.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "token.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 #: Classes that the page names before "and so many more".
 _NAMED = 24
 
 
-def add_pages(app: FastAPI, told: About, *, explains: bool) -> None:
-    """Add `/`, `/docs` and what they load."""
-    environment = Environment(
-        loader=PackageLoader(_PACKAGE, _FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["visible"] = visible
-    environment.filters["percent"] = percent
-    environment.filters["coded"] = coded
+def asking_page() -> HTMLResponse:
+    """What people see who open a page without the token: it tells nothing of the model."""
+    headers = {"WWW-Authenticate": 'Bearer realm="automl-vision"'}
+    return HTMLResponse(_environment().get_template("token.html").render(), 401, headers)
+
+
+def add_pages(app: FastAPI, told: About, *, explains: bool, protected: bool) -> None:
+    """Add `/`, `/docs` and what they load; `protected` where a token has to be sent."""
+    environment = _environment()
     index = environment.get_template("index.html").render(told=told, named=_NAMED, explains=explains)
 
     api = environment.get_template("docs.html")
@@ -46,11 +48,20 @@ def add_pages(app: FastAPI, told: About, *, explains: bool) -> None:
     async def docs(request: Request) -> HTMLResponse:
         schema = app.openapi()
         described = list(operations(schema))
-        return HTMLResponse(api.render(schema=schema, operations=described, base=visible(str(request.base_url))))
+        base = visible(str(request.base_url))
+        return HTMLResponse(api.render(schema=schema, operations=described, base=base, protected=protected))
 
     for name, media_type in ASSETS.items():
         content = files(_PACKAGE).joinpath(_FOLDER, name).read_bytes()
         _add_asset(app, name, content, media_type)
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader(_PACKAGE, _FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    made.filters.update(visible=visible, percent=percent, coded=coded)
+    return made
 
 
 def _add_asset(app: FastAPI, name: str, content: bytes, media_type: str) -> None:

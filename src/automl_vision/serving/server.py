@@ -16,11 +16,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from automl_vision.errors import UsageError
+from automl_vision.main_memory import give_back, share_one_heap
 from automl_vision.predictor import Model, Prediction
 from automl_vision.serving.about import about
 from automl_vision.serving.app import Batching, create_app
-from automl_vision.serving.connections import PatientProtocol
+from automl_vision.serving.connections import bounded_protocol
+from automl_vision.serving.decoder import Duty
+from automl_vision.serving.decoders import AT_ONCE, CPU_SECONDS, MEMORY, Decoders, Picture
 from automl_vision.serving.limits import Limits
+from automl_vision.serving.token import Token
 
 #: Until requests under way are given up, once the server was told to stop.
 GRACE_SECONDS = 30
@@ -87,6 +91,8 @@ def serve(
     threshold: float,
     limits: Limits,
     batching: Batching,
+    decoders: int,
+    token: Token | None,
     on_ready: Callable[[], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered before it returns.
@@ -98,31 +104,50 @@ def serve(
         threshold: abstain below this probability.
         limits: what is accepted.
         batching: how images share forward passes.
+        decoders: processes that decode, besides the one for large images, >= 1.
+        token: what clients have to know; None: nothing.
         on_ready: called once, when clients can connect.
     """
-
+    share_one_heap()
+    give_back()  # what loading the model took
     one_at_a_time = threading.Lock()  # a network runs in one thread, whatever it is asked
 
-    def answer(images: Sequence[bytes]) -> list[Prediction]:
+    def answer(images: Sequence[Picture]) -> list[Prediction]:
         with one_at_a_time:
-            return list(model.stream(images, batch_size=len(images)))
+            return model.predict_squares([each.squares for each in images])
 
-    def explain(image: bytes, label: str) -> bytes | None:
+    def explain(image: Picture, label: str) -> bytes | None:
+        if image.shown is None:
+            raise ValueError("the image was decoded for no heat map, got shown=None")
         with one_at_a_time:
-            explained = model.explain(image, label, side=HEAT_MAP_SIDE)
+            explained = model.explain_squares(image.squares, image.shown, label)
         return None if explained.is_empty else explained.png()
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each malformed body; clients are told
     hosts = _LOOPBACK_NAMES if is_private(opened) else None
     told = about(model.bundle, path, threshold, limits)
-    app = create_app(told, answer, batching=batching, hosts=hosts, explain=explain)
-    Server(app, on_ready).run(sockets=[opened])
+    decoding = Decoders(_duty(model, limits), decoders)
+    app = create_app(told, decoding, answer, batching=batching, hosts=hosts, explain=explain, token=token)
+    Server(app, on_ready, limits.connections_of_one).run(sockets=[opened])
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _duty(model: Model, limits: Limits) -> Duty:
+    return Duty(
+        sides=model.sides,
+        resize=model.resize,
+        decode_side=model.decode_side,
+        pixels=limits.pixels,
+        at_once=AT_ONCE,
+        picture_side=HEAT_MAP_SIDE,
+        memory=MEMORY + 2 * limits.file_bytes,
+        cpu_seconds=CPU_SECONDS,
+    )
+
+
+def _config(app: FastAPI, connections_of_one: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=PatientProtocol,
+        http=bounded_protocol(connections_of_one),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -140,10 +165,11 @@ class Server(uvicorn.Server):
     Args:
         app: what is served.
         on_ready: called once, when clients can connect.
+        connections_of_one: connections of one client that is not on this machine; 0: no limit.
     """
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
-        super().__init__(_config(app))
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None], connections_of_one: int = 0) -> None:
+        super().__init__(_config(app, connections_of_one))
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -29,7 +29,7 @@ class Upload:
 
     Attributes:
         name: as it was sent.
-        data: its bytes; of a file over the limit, the first ones.
+        data: its bytes; none of a file over the limit.
         size: of all its bytes.
     """
 
@@ -76,7 +76,7 @@ class _Part:
     header_value: bytes = b""
     disposition: bytes = b""
     name: str | None = None  # of a file; a field has none
-    data: bytearray = field(default_factory=bytearray)
+    pieces: list[bytes] = field(default_factory=list)
     size: int = 0
 
 
@@ -132,11 +132,14 @@ class _Parts:
         part = self._part
         if part.name is not None:
             part.size += end - start
-            part.data += data[start : min(end, start + self._limits.file_bytes - len(part.data))]
+            part.pieces.append(data[start:end])
+            if part.size > self._limits.file_bytes:
+                part.pieces.clear()
 
     def _end(self) -> None:
         if self._part.name is not None:
-            self.files.append(Upload(self._part.name, bytes(self._part.data), self._part.size))
+            self.files.append(Upload(self._part.name, b"".join(self._part.pieces), self._part.size))
+            self._part = _Part()  # its pieces are held no longer
 
     def _all(self) -> None:
         self.ended = True

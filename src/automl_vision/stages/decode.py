@@ -18,9 +18,9 @@ from automl_vision.data.preparation import (
     prepare,
 )
 from automl_vision.data.preprocess import SQUASH
-from automl_vision.data.readable import said_of_unreadable, too_many_unreadable
+from automl_vision.data.readable import said_of_unreadable, too_many_unreadable, unsettled_faults, with_faults
 from automl_vision.data.store import ImageStore
-from automl_vision.errors import BudgetExhausted, RunError
+from automl_vision.errors import IMAGE_FAULTS, BudgetExhausted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
@@ -63,7 +63,9 @@ def decode_and_check(context: RunContext, manifest: Manifest, plan: Plan, runtim
             lambda done, total: _progress(context, done, total),
             decode_side=_decode_side(context, plan),
             resize=_resize(context),
+            tell=context.note,
         )
+    facts = _as_it_began(context, facts)
     for text in store.notes:
         context.note(text, warning=True)
     _require_readable(context, manifest, facts, store)
@@ -92,6 +94,21 @@ def _require_readable(context: RunContext, manifest: Manifest, facts: Facts, sto
         raise refused
     if said := said_of_unreadable(facts):
         context.note(said, warning=True)
+
+
+def _as_it_began(context: RunContext, facts: Facts) -> Facts:
+    """Without what this machine could not read when the run began, for want of memory: its sets were dealt without it.
+
+    Raises:
+        RunError: `run.json` says of these files what cannot be.
+    """
+    if "content" not in context.run.about:
+        context.run.add_about(unsettled=unsettled_faults(facts))
+        return facts
+    told = context.run.about.get("unsettled", {})
+    if not isinstance(told, dict) or not all(each in IMAGE_FAULTS for each in told.values()):
+        raise RunError("run.json is damaged", value=f"{context.run.path} (unsettled)", fix="start a new run")
+    return with_faults(facts, told)
 
 
 def _decode_side(context: RunContext, plan: Plan) -> int:

@@ -391,7 +391,7 @@ def _of_middles(scene: _Scene) -> Prepared | None:
             value=ascii(prepared.manifest.paths[int(np.argmax(changed))]),
             fix="run again when nothing writes to the data",
         )
-    if store.notes or not np.array_equal(facts.usable, prepared.facts.usable):
+    if store.notes or (prepared.facts.usable & ~facts.usable).any():
         store.close()
         return None
     return replace(prepared, store=store).sealed()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -199,8 +205,6 @@ def test_what_is_altered_beside_the_samples_is_found_too(shards: Path, where: st
 
 def test_leaks_that_were_put_into_a_table_are_found(images: Path, tmp_path: Path) -> None:
     """A split in shards is judged like any other that comes with the data."""
-    import hashlib
-
     import pandas as pd
 
     shards = sharded(images, tmp_path / "shards")
@@ -211,7 +215,8 @@ def test_leaks_that_were_put_into_a_table_are_found(images: Path, tmp_path: Path
     table.loc[test, "group"] = int(train["group"].iloc[0])
     table.to_parquet(file)
     told = json.loads((shards / INDEX).read_text())
-    told["tables"]["samples.parquet"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    record = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+    told["tables"]["samples.parquet"].update(record)
     (shards / INDEX).write_text(json.dumps(told))
     leaks = looked_at(shards).split.leaks
     assert leaks and all("its group is in test" in reason for _, reason in leaks)
@@ -228,6 +233,15 @@ def test_leaks_that_were_put_into_a_table_are_found(images: Path, tmp_path: Path
         (lambda told: told["shards"][0].update(samples=10**6), "does not fit the shards"),
         (lambda told: told["shards"][0].update(bytes=600), "does not fit the shards"),
         (lambda told: told["tables"]["samples.parquet"].update(sha256="0" * 64), "not the table that was written"),
+        (lambda told: told["tables"]["samples.parquet"].update(bytes=7), "not the table that was written"),
+        (lambda told: told["tables"]["samples.parquet"].update(sha256="../../secret"), "cannot be read"),
+        (lambda told: told["tables"]["samples.parquet"].update(sha256=5), "cannot be read"),
+        (lambda told: told["tables"].pop("facts.parquet"), "cannot be read"),
+        (lambda told: told["shards"].append(told["shards"][0]), "cannot be read"),
+        (lambda told: told["shards"][0].update(samples=1.5), "cannot be read"),
+        (lambda told: told["shards"][0].update(bytes=10**300), "cannot be read"),
+        (lambda told: told["counts"].update(train=float("inf")), "cannot be read"),
+        (lambda told: told["shards"].reverse(), "does not fit the shards"),
     ],
 )
 def test_an_index_that_is_not_what_was_written_is_refused(shards: Path, damage: object, told: str) -> None:
@@ -235,6 +249,65 @@ def test_an_index_that_is_not_what_was_written_is_refused(shards: Path, damage: 
     damage(index)  # type: ignore[operator]
     (shards / INDEX).write_text(json.dumps(index))
     with pytest.raises(DataError, match=told):
+        looked_at(shards)
+
+
+def exchanged(shards: Path, name: str, change: Callable[[dict[str, list[Any]]], object]) -> Path:
+    """One table with other values, and an index that has the digest of it."""
+    file = shards / name
+    columns = pq.read_table(file).to_pydict()
+    change(columns)
+    kinds = {"taken": pa.float64()}  # all of them may be null
+    pq.write_table(pa.table({each: pa.array(held, kinds.get(each)) for each, held in columns.items()}), file)
+    told = json.loads((shards / INDEX).read_text())
+    told["tables"][name].update(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
+    (shards / INDEX).write_text(json.dumps(told))
+    return shards
+
+
+def first(column: str, value: object) -> Callable[[dict[str, list[Any]]], object]:
+    return lambda columns: columns[column].__setitem__(0, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("samples.parquet", first("label", None), "column label"),
+        ("samples.parquet", first("label", ""), "column label"),
+        ("samples.parquet", lambda columns: columns.update(label=[1] * len(columns["label"])), "column label"),
+        ("samples.parquet", first("path", None), "column path"),
+        ("samples.parquet", lambda columns: columns["path"].__setitem__(0, columns["path"][1]), "column path"),
+        ("samples.parquet", first("member", "é.jpg"), "column member"),
+        ("samples.parquet", first("member", "x" * 10**6), "column member"),
+        ("samples.parquet", first("digest", "zz"), "column digest"),
+        ("samples.parquet", first("digest", None), "column digest"),
+        ("samples.parquet", first("split", "training set"), "column split"),
+        ("samples.parquet", first("split", "aside"), "column split"),
+        ("samples.parquet", first("role", "clone"), "column role"),
+        ("samples.parquet", first("group", None), "column group"),
+        ("samples.parquet", first("offset", 2**63 - 1), "does not fit the shards"),
+        ("facts.parquet", first("picture_hash", "q" * 16), "column picture_hash"),
+        ("facts.parquet", first("file_digest", "0" * 32), "does not fit samples.parquet"),
+        ("facts.parquet", first("width", None), "column width"),
+        ("facts.parquet", first("width", -5), "column width"),
+        ("facts.parquet", first("taken", float("inf")), "column taken"),
+        ("facts.parquet", first("fault", "odd"), "column fault"),
+    ],
+)
+def test_tables_of_others_are_checked_whatever_their_digests(
+    shards: Path, name: str, change: Callable[[dict[str, list[Any]]], object], told: str
+) -> None:
+    """They came as `train.parquet` with the index of whoever made them: no traceback, and no row that silently goes."""
+    data = exchanged(shards, name, change)
+    for how in ({"data__check_shards": "sizes"}, {}):
+        with pytest.raises(DataError, match=told):
+            looked_at(data, machine__decode_ahead=False, **how)
+
+
+def test_a_pipe_in_place_of_a_table_is_not_waited_for(shards: Path) -> None:
+    (shards / "samples.parquet").unlink()
+    os.mkfifo(shards / "samples.parquet")
+    with pytest.raises(DataError, match=r"samples\.parquet"):
         looked_at(shards)
 
 

@@ -50,7 +50,7 @@ def allowed(tmp_path: Path) -> Callable[..., Settings]:
 
 
 def window_of(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache" / "shards").glob("*.tar"))
+    return sorted((tmp_path / "cache" / "images" / "fetched-shards").glob("*.tar"))
 
 
 def wait_for(done: Callable[[], bool]) -> None:
@@ -122,7 +122,7 @@ def test_the_window_stays_bounded(
     for shard, name in enumerate(manifest.sharded.names):
         manifest.file(rows_of(manifest, shard)[0]).expect()  # type: ignore[union-attr]
         wait_for(lambda name=name: server.whole(name) == 1)  # type: ignore[misc]
-        wait_for(lambda: not list((tmp_path / "cache" / "shards").glob("*.tmp")))
+        wait_for(lambda: not list((tmp_path / "cache" / "images" / "fetched-shards").glob("*.tmp")))
         assert sum(each.stat().st_size for each in window_of(tmp_path)) <= 30_000
     last = manifest.sharded.names[-1]
     assert sizes[last] in {each.stat().st_size for each in window_of(tmp_path)}
@@ -191,6 +191,35 @@ def test_a_server_without_ranges_is_told(server: Server, allowed: Callable[..., 
     manifest = read_manifest(Path(server.url), allowed())
     with pytest.raises(Exception, match="gives no ranges"):
         manifest.file(0).read_bytes()
+
+
+def test_a_file_that_does_not_end_where_the_server_said_is_not_read_on(
+    server: Server, allowed: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WebFolder, "size", lambda *_: 10)
+    with pytest.raises(DataError, match="does not end after its 10 bytes"):
+        read_manifest(Path(server.url), allowed())
+
+
+@pytest.mark.parametrize("kind", ["table", "shard"])
+def test_no_more_is_taken_than_the_index_says(
+    server: Server, allowed: Callable[..., Settings], shards: Path, tmp_path: Path, kind: str
+) -> None:
+    told = json.loads((shards / INDEX).read_text())
+    name = "facts.parquet" if kind == "table" else told["shards"][0]["name"]
+    chosen = allowed(machine__decode_ahead=False)
+    manifest = read_manifest(Path(server.url), chosen)
+    with (shards / name).open("ab") as file:
+        file.write(bytes(2**22))
+    assert manifest.sharded is not None and manifest.sharded.load_facts is not None
+    with pytest.raises((DataError, FolderError), match="does not end after its"):
+        if kind == "table":
+            manifest.sharded.load_facts()
+        else:
+            window = manifest.sharded.ranges._window  # type: ignore[attr-defined]
+            window.fetch(manifest.sharded.ranges._records[0], WebFolder(server.url, True))  # type: ignore[attr-defined]
+    kept = {each.name for each in (tmp_path / "cache" / "images" / "fetched-shards").iterdir()}
+    assert not [each for each in kept if each.endswith((".tmp", ".tar", "facts.parquet"))]
 
 
 def test_there_is_nothing_at_the_url(server: Server, allowed: Callable[..., Settings]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -202,5 +203,59 @@ def test_shards_of_shards_hold_the_same(images: Path, original: Path, tmp_path: 
 def test_data_that_cannot_be_trained_on_are_not_sharded(tmp_path: Path) -> None:
     data = pictures(tmp_path / "images", per_class=1)
     with pytest.raises(DataError, match="too few originals"):
-        sharded(data, tmp_path / "shards")
+        sharded(data, tmp_path / "shards", data__max_unreadable=0.5)
     assert not (tmp_path / "shards").exists()
+
+
+def test_a_second_call_into_the_same_folder_is_refused_at_once(
+    images: Path, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, refused = tmp_path / "shards", []
+    publish = LocalFolder.publish
+
+    def meanwhile(folder: LocalFolder, made: Path, name: str) -> None:
+        if not refused:
+            refused.append(None)
+            with pytest.raises(UsageError, match="another process writes shards into this folder"):
+                sharded(images, out, machine__seed=4)
+        publish(folder, made, name)
+
+    monkeypatch.setattr(LocalFolder, "publish", meanwhile)
+    assert contents(sharded(images, out)) == contents(original) and refused
+
+
+@pytest.mark.parametrize("shards_before", [0, 3])
+def test_where_nothing_can_be_locked_one_of_two_calls_says_so(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards_before: int
+) -> None:
+    """As in an object store: the mark of a call says whose the folder is."""
+    out, left = tmp_path / "shards", [shards_before + 1]
+    publish = LocalFolder.publish
+
+    def meanwhile(folder: LocalFolder, made: Path, name: str) -> None:
+        publish(folder, made, name)
+        left[0] -= 1
+        if left[0] == 0:
+            (out / "shards.unfinished").write_bytes(b"of another call")
+
+    monkeypatch.setattr(LocalFolder, "alone", lambda _: nullcontext())
+    monkeypatch.setattr(LocalFolder, "publish", meanwhile)
+    with pytest.raises(UsageError, match="something else wrote into the folder"):
+        sharded(images, out)
+    assert not (out / INDEX).exists()
+
+
+def test_no_index_says_that_all_is_there_where_it_is_not(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, index = tmp_path / "shards", write._Writing._index
+
+    def cut(*given: Any) -> Any:
+        shard = next(out.glob("train-*.tar"))
+        shard.write_bytes(shard.read_bytes()[:-1])
+        return index(*given)
+
+    monkeypatch.setattr(write._Writing, "_index", cut)
+    with pytest.raises(UsageError, match="something else wrote into the folder"):
+        sharded(images, out)
+    assert not (out / INDEX).exists()

@@ -101,6 +101,7 @@ def _add(reading: Reading, row: Row | None) -> None:
 
 
 def _finish(scan: Scan, reading: Reading, settings: DataSettings) -> Manifest:
+    reading.outside = scan.outside
     if reading.rows:
         return to_manifest(scan.root, reading, settings)
     layout = _LAYOUT.format(root=scan.root.name)

@@ -52,6 +52,7 @@ class Reading:
     rows: list[Row] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     empty_classes: set[str] = field(default_factory=set)
+    outside: int = 0
 
 
 def to_manifest(root: Path, reading: Reading, settings: DataSettings) -> Manifest:
@@ -75,6 +76,7 @@ def to_manifest(root: Path, reading: Reading, settings: DataSettings) -> Manifes
         is_augmented=_column(row.is_augmented for row in rows),
         ignored={reason: count for reason, count in sorted(reading.ignored.items()) if count},
         empty_classes=tuple(sorted(reading.empty_classes - set(class_names))),
+        outside=reading.outside,
     )
 
 

@@ -52,19 +52,29 @@ def is_image_name(name: str) -> bool:
     return ending(name) in IMAGE_SUFFIXES
 
 
+def leads_outside(path: str | Path, root: Path) -> bool:
+    """Whether a path, all its links followed, is outside of `root`, which has none."""
+    return not Path(os.path.realpath(path)).is_relative_to(root)
+
+
 @dataclass
 class Scan:
     """One walk over a folder; every folder is entered once, however many links lead to it.
 
+    A link to a file is read wherever that lies: folders of links into a pool of images are common, and each of them
+    names one file. They are counted, as is said of them. A link to a folder takes along whatever is there.
+
     Attributes:
         root: absolute path; links to folders outside of it are not followed unless `allow_outside`.
         ignored: reason -> number of files or folders passed over.
+        outside: images that are links to files outside of the root.
         upper_folders: relative paths of the folders met in the first two levels.
     """
 
     root: Path
     allow_outside: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
+    outside: int = 0
     upper_folders: list[str] = field(default_factory=list)
     _entered: set[tuple[int, int]] = field(default_factory=set)
 
@@ -121,6 +131,7 @@ class Scan:
                         self.ignored[reason] += 1
                     elif not _is_folder(entry):
                         files.append(entry.name)
+                        self.outside += self._is_image_outside(entry)
                     elif entry.is_symlink() or self._enter(entry.path):
                         folders.append(entry)
         except OSError:
@@ -142,13 +153,16 @@ class Scan:
 
     def _follows(self, link: str) -> bool:
         """True where a link leads to a folder that may be read and was not yet."""
-        if not self.allow_outside and not Path(link).resolve().is_relative_to(self.root):
+        if not self.allow_outside and leads_outside(link, self.root):
             self.ignored[LINK_OUTSIDE] += 1
             return False
         if not self._enter(link):
             self.ignored[LINK_AGAIN] += 1
             return False
         return True
+
+    def _is_image_outside(self, entry: os.DirEntry[str]) -> bool:
+        return entry.is_symlink() and is_image_name(entry.name) and leads_outside(entry.path, self.root)
 
     def count_other(self, name: str) -> None:
         """Count a file that is no image by its ending."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from automl_vision.data.manifest import SET_NAMES, Manifest
 from automl_vision.data.readers.delimited import Line, read_lines
 from automl_vision.data.readers.reader import Reading, Row, to_manifest
-from automl_vision.data.readers.scan import ending, is_image_name
+from automl_vision.data.readers.scan import ending, is_image_name, leads_outside
 from automl_vision.errors import DataError
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class _Table:
         unit: "line" for text, "row" for Parquet.
         problems: what is wrong, with line numbers.
         first: path -> line and row on which it was met first.
+        missing: files that are not there.
+        outside: folder of an image -> whether links on the way lead out of `root`.
     """
 
     file: Path
@@ -96,6 +98,7 @@ class _Table:
     problems: list[str] = field(default_factory=list)
     first: dict[str, tuple[int, Row]] = field(default_factory=dict)
     missing: int = 0
+    outside: dict[str, bool] = field(default_factory=dict)
 
 
 class _Lines(NamedTuple):
@@ -324,12 +327,23 @@ def _image(table: _Table, text: str) -> str:
         raise _Refused(f"{_quoted(text)} is an address: download it and give its path")
     path = _inside(table, text)
     if _exists(table, path):
-        return path
+        return _watched(table, path)
     if "\\" in text and _exists(table, other := _inside(table, text.replace("\\", "/"))):
-        return other
+        return _watched(table, other)
     table.missing += 1
     if not table.settings.skip_bad_rows:
         raise _Refused(f"missing file {_quoted(text)}")
+    return path
+
+
+def _watched(table: _Table, path: str) -> str:
+    """The path; links that lead out of the table's folder are counted, as in class folders."""
+    if not path.startswith("/"):
+        folder = path.rpartition("/")[0]
+        if folder not in table.outside:
+            table.outside[folder] = leads_outside(table.root / folder, table.root)
+        file = table.root / path
+        table.reading.outside += table.outside[folder] or (file.is_symlink() and leads_outside(file, table.root))
     return path
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from automl_vision.data.shards.address import Address
 
-#: Small files, as `shards.json`, are read whole; no more than this.
-MOST_WHOLE = 2 * 2**30
+#: Servers are asked for the sizes of so many files at once.
+_ASKED_AT_ONCE = 16
 
 
 class FolderError(Exception):
@@ -31,11 +33,11 @@ class Folder(Protocol):
         """
         ...
 
-    def fetch(self, name: str, take: Callable[[bytes], object]) -> None:
-        """Hand over a file from its beginning to its end, in parts.
+    def fetch(self, name: str, take: Callable[[bytes], object], most: int) -> None:
+        """Hand over a file from its beginning to its end, in parts, and never more than `most` bytes.
 
         Raises:
-            FolderError: it is not there, or cannot be read to its end.
+            FolderError: it is not there, has more bytes, or cannot be read to its end.
         """
         ...
 
@@ -48,6 +50,34 @@ class Folder(Protocol):
         ...
 
 
+def at_most(most: int, take: Callable[[bytes], object], place: str) -> Callable[[bytes], None]:
+    """`take` for the parts of a file, up to so many bytes: what a server says of a length binds it to nothing.
+
+    Raises:
+        FolderError: from what is given, once there is more.
+    """
+    taken = 0
+
+    def take_bounded(part: bytes) -> None:
+        nonlocal taken
+        taken += len(part)
+        if taken > most:
+            raise FolderError(f"{place}: it does not end after its {most:,} bytes")
+        take(part)
+
+    return take_bounded
+
+
+def sizes_of(folder: Folder, names: Sequence[str]) -> Mapping[str, int | None]:
+    """Bytes of files; None for those that are not there.
+
+    Raises:
+        FolderError: nobody can tell.
+    """
+    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="sizes") as pool:
+        return dict(zip(names, pool.map(folder.size, names), strict=True))
+
+
 class WritableFolder(Folder, Protocol):
     """A folder that files can be put into, each as a whole or not at all."""
 
@@ -56,6 +86,14 @@ class WritableFolder(Folder, Protocol):
 
         Raises:
             OSError: it cannot be made.
+        """
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing here meanwhile, where the place knows how.
+
+        Raises:
+            UsageError: one does already.
         """
         ...
 

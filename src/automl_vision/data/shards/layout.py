@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ FORMAT = 1
 INDEX, SAMPLES, FACTS = "shards.json", "samples.parquet", "facts.parquet"
 #: There from the beginning until `shards.json` is.
 UNFINISHED_MARK = "shards.unfinished"
+#: Held by who writes, where files can be locked.
+WRITER_LOCK = "shards.lock"
 #: Ending of the notes beside shards that are whole, while others are being written.
 WHOLE = ".whole"
 
@@ -46,6 +48,8 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "digest": "blake2b-128 of these bytes, hex; empty where they could not be read",
 }
 
+#: Bytes and rows that can be; larger numbers are damage, or meant to harm.
+_LARGEST = 2**53
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.tar")
 
 
@@ -125,10 +129,10 @@ class ShardIndex:
                 counts={str(name): int(count) for name, count in told["counts"].items()},
                 lineage=str(told["lineage"]),
                 facts_made=dict(told["facts_made"]),
-                tables={name: TableRecord(**each) for name, each in told["tables"].items()},
-                shards=tuple(_record(each) for each in told["shards"]),
+                tables={name: _table(told["tables"][name]) for name in (SAMPLES, FACTS)},
+                shards=_distinct(_record(each) for each in told["shards"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise DataError(
                 "the index of the shards cannot be read",
                 value=f"{place} ({type(error).__name__}: {ascii(str(error))[:200]})",
@@ -140,9 +144,28 @@ def _record(told: Mapping[str, Any]) -> ShardRecord:
     record = ShardRecord(**told)
     if not _SHARD_NAME.fullmatch(record.name) or record.set not in SHARDED_SETS:
         raise ValueError(f"no shard can be called {record.name!a} of {record.set!a}")
-    if min(record.samples, record.bytes) < 0 or not re.fullmatch("[0-9a-f]{64}", record.sha256):
-        raise ValueError(f"impossible figures of {record.name}")
+    _require_figures(record.name, (record.samples, record.bytes), record.sha256)
     return record
+
+
+def _table(told: Mapping[str, Any]) -> TableRecord:
+    record = TableRecord(**told)
+    _require_figures("a table", (record.rows, record.bytes), record.sha256)
+    return record
+
+
+def _require_figures(what: str, figures: tuple[int, int], sha256: str) -> None:
+    if any(type(each) is not int or not 0 <= each <= _LARGEST for each in figures):
+        raise ValueError(f"impossible figures of {what}")
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"impossible sha256 of {what}")
+
+
+def _distinct(records: Iterable[ShardRecord]) -> tuple[ShardRecord, ...]:
+    found = tuple(records)
+    if len({each.name for each in found}) < len(found):
+        raise ValueError("two shards of one name")
+    return found
 
 
 def _newer(place: object, number: int) -> DataError:

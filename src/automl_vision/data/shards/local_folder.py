@@ -7,11 +7,16 @@ import shutil
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from automl_vision.data.shards.folder import FolderError
+from filelock import FileLock, Timeout
+
+from automl_vision.data.shards.folder import FolderError, at_most
+from automl_vision.data.shards.layout import WRITER_LOCK
+from automl_vision.errors import UsageError
 from automl_vision.files import UNFINISHED, sync_folder
 
 #: Shards that are held open at once.
@@ -103,12 +108,15 @@ class LocalFolder:
         except OSError as error:
             raise FolderError(f"{path}: {error.strerror}") from None
 
-    def fetch(self, name: str, take: Callable[[bytes], object]) -> None:
+    def fetch(self, name: str, take: Callable[[bytes], object], most: int) -> None:
         """Hand over a file in parts."""
+        bounded = at_most(most, take, str(self.folder / name))
+        if self.size(name) is None:  # opening a pipe would wait for whoever writes to it
+            raise FolderError(f"{self.folder / name}: there is no such file")
         try:
             with (self.folder / name).open("rb", buffering=0) as file:
                 while part := file.read(_PART):
-                    take(part)
+                    bounded(part)
         except OSError as error:
             raise FolderError(f"{self.folder / name}: {error.strerror}") from None
 
@@ -130,6 +138,25 @@ class LocalFolder:
         """Make the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold a lock in the folder; the system frees that of a process that was killed."""
+        lock = FileLock(self.folder / WRITER_LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                "another process writes shards into this folder",
+                value=str(self.folder),
+                fix="wait until it ends, or give another --out",
+            ) from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # where a held file cannot be removed, an empty one stays
+                (self.folder / WRITER_LOCK).unlink(missing_ok=True)
+            lock.release()
+
     def staging(self) -> Path:
         """The folder itself: to rename is to publish."""
         return self.folder
@@ -142,11 +169,12 @@ class LocalFolder:
     def names(self) -> list[str]:
         """What is in it, without what was not finished."""
         try:
-            return sorted(each.name for each in self.folder.iterdir() if not each.name.endswith(UNFINISHED))
+            found = [each.name for each in self.folder.iterdir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise FolderError(f"{self.folder}: {error.strerror}") from None
+        return sorted(name for name in found if name != WRITER_LOCK and not name.endswith(UNFINISHED))
 
     def remove(self, name: str) -> None:
         """Remove a file."""

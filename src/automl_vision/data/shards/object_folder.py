@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from automl_vision.data.shards.folder import FolderError
+from automl_vision.data.shards.folder import FolderError, at_most
 from automl_vision.extras import require
 
 #: Scheme -> the package that fsspec needs for it.
@@ -63,11 +63,12 @@ class ObjectFolder:
             except FileNotFoundError:
                 return None
 
-    def fetch(self, name: str, take: Callable[[bytes], object]) -> None:
+    def fetch(self, name: str, take: Callable[[bytes], object], most: int) -> None:
         """Hand over an object in parts."""
+        bounded = at_most(most, take, f"{self}/{name}")
         with self._failing(name), self._store.open(self._of(name), "rb", block_size=_PART) as file:
             while part := file.read(_PART):
-                take(part)
+                bounded(part)
 
     def part(self, name: str, offset: int, size: int) -> bytes:
         """So many bytes of an object; fewer where it ends."""
@@ -76,6 +77,10 @@ class ObjectFolder:
 
     def prepare(self) -> None:
         """Object stores have no folders."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Object stores have no locks: who writes finds out by its mark."""
+        return nullcontext()
 
     def staging(self) -> Path:
         """A temporary folder: an object is sent once it is whole, as one that is sent in parts may stay torn."""

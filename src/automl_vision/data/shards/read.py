@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from automl_vision.config import Settings
 from automl_vision.data.facts import FACT_COLUMNS
@@ -19,7 +19,7 @@ from automl_vision.data.manifest import Manifest
 from automl_vision.data.plane_cache import cache_dir_of
 from automl_vision.data.readers.reader import Reading, Row, to_manifest
 from automl_vision.data.shards.address import Address, is_url, parse_address
-from automl_vision.data.shards.folder import MOST_WHOLE, Folder, FolderError, open_folder
+from automl_vision.data.shards.folder import Folder, FolderError, open_folder, sizes_of
 from automl_vision.data.shards.foreign import is_foreign, read_foreign
 from automl_vision.data.shards.layout import (
     FACTS,
@@ -32,18 +32,25 @@ from automl_vision.data.shards.layout import (
     ShardRecord,
 )
 from automl_vision.data.shards.local_folder import LocalFolder
-from automl_vision.data.shards.sample_tables import read_table
+from automl_vision.data.shards.sample_tables import (
+    FACT_SCHEMA,
+    SAMPLE_SCHEMA,
+    impossible_fact,
+    impossible_sample,
+    read_table,
+)
 from automl_vision.data.shards.shard_files import FetchedRanges, LocalRanges, Ranges
 from automl_vision.data.shards.sharded import Sharded
-from automl_vision.data.shards.window import ShardWindow
+from automl_vision.data.shards.window import Altered, ShardWindow
 from automl_vision.errors import DataError, UsageError
-from automl_vision.files import write_atomically
 from automl_vision.rules import parse_bytes
 
 Tell = Callable[[str], None]
 
-#: Servers are asked for the sizes of so many shards at once.
-_ASKED_AT_ONCE = 16
+#: `shards.json` is read whole: about 300 bytes for each shard.
+_MOST_INDEX = 2**28
+#: In the cache folder: where shards lie that were fetched.
+_WINDOW = "fetched-shards"
 #: Shards that a message names.
 _SHOWN = 10
 _COLUMNS = ("path", "label", "split", "group", "role", "shard", "member", "offset", "size", "digest")
@@ -106,7 +113,7 @@ class Source:
         Raises:
             DataError: the table is not the one that was written, or says what cannot be.
         """
-        table = read_table(self.table(SAMPLES), _COLUMNS)
+        table = read_table(self.table(SAMPLES), _COLUMNS, SAMPLE_SCHEMA)
         _require_possible(table, self.index, self.folder)
         return table
 
@@ -126,7 +133,7 @@ def open_source(address: Address, settings: Settings) -> Source:
     return Source(
         folder,
         index,
-        partial(_fetched, folder, index, window.folder),
+        partial(_fetched, folder, index, window),
         FetchedRanges(folder, index.shards, window, allow_private=settings.data.allow_private),
         is_local=False,
     )
@@ -138,7 +145,7 @@ def read_index(folder: Folder) -> ShardIndex:
     Raises:
         DataError: it is not there, or cannot be read.
     """
-    text = _small(folder, INDEX)
+    text = _index(folder)
     if text is None:
         raise DataError(
             f"there is no {INDEX} at this place",
@@ -148,15 +155,15 @@ def read_index(folder: Folder) -> ShardIndex:
     return ShardIndex.from_json(text, folder)
 
 
-def _small(folder: Folder, name: str) -> bytes | None:
+def _index(folder: Folder) -> bytes | None:
     try:
-        size = folder.size(name)
+        size = folder.size(INDEX)
         if size is None:
             return None
-        if size > MOST_WHOLE:
-            raise FolderError(f"{folder}/{name}: {size:,} bytes, which is no file of ours")
+        if size > _MOST_INDEX:
+            raise FolderError(f"{folder}/{INDEX}: {size:,} bytes, which is no file of ours")
         parts: list[bytes] = []
-        folder.fetch(name, parts.append)
+        folder.fetch(INDEX, parts.append, size)
         return b"".join(parts)
     except FolderError as error:
         raise unreachable(error) from None
@@ -168,35 +175,33 @@ def unreachable(error: FolderError) -> DataError:
 
 
 def _checked(folder: LocalFolder, index: ShardIndex, name: str) -> Path:
-    file = folder.folder / name
-    digest = hashlib.sha256()
+    record, digest = index.tables[name], hashlib.sha256()
     try:
-        folder.fetch(name, digest.update)
+        size = folder.size(name)
+        if size == record.bytes:
+            folder.fetch(name, digest.update, size)
     except FolderError as error:
         raise unreachable(error) from None
-    _require_as_written(digest.hexdigest(), index, folder, name)
-    return file
+    if size != record.bytes or digest.hexdigest() != record.sha256:
+        raise _altered(folder, name)
+    return folder.folder / name
 
 
-def _fetched(folder: Folder, index: ShardIndex, kept_in: Path, name: str) -> Path:
-    record = index.tables.get(name)
-    file = kept_in / f"{record.sha256[:32] if record else ''}-{name}"
-    if file.is_file() and record and file.stat().st_size == record.bytes:
-        return file
-    data = _small(folder, name)
-    _require_as_written(hashlib.sha256(data or b"").hexdigest(), index, folder, name)
-    write_atomically(file, lambda opened: opened.write(data or b""))
-    return file
+def _fetched(folder: Folder, index: ShardIndex, window: ShardWindow, name: str) -> Path:
+    try:
+        return window.table(name, index.tables[name], folder)
+    except Altered:
+        raise _altered(folder, name) from None
+    except FolderError as error:
+        raise unreachable(error) from None
 
 
-def _require_as_written(sha256: str, index: ShardIndex, folder: Folder, name: str) -> None:
-    record = index.tables.get(name)
-    if record is None or record.sha256 != sha256:
-        raise DataError(
-            f"{name} is not the table that was written with these shards",
-            value=str(folder),
-            fix="bring it again from where it was written, or shard the data again",
-        )
+def _altered(folder: Folder, name: str) -> DataError:
+    return DataError(
+        f"{name} is not the table that was written with these shards",
+        value=str(folder),
+        fix="bring it again from where it was written, or shard the data again",
+    )
 
 
 def _window(settings: Settings, index: ShardIndex) -> ShardWindow:
@@ -208,23 +213,47 @@ def _window(settings: Settings, index: ShardIndex) -> ShardWindow:
             value=f"--shard-window {settings.data.shard_window}, and shards of {largest / 1e6:,.0f} MB",
             fix=f"give at least {-(-8 * largest // 10**9)}G, so that eight have room",
         )
-    return ShardWindow(cache_dir_of(settings.machine.cache_dir).parent / "shards", most)
+    return ShardWindow(cache_dir_of(settings.machine.cache_dir) / _WINDOW, most)
 
 
 def _require_possible(table: pd.DataFrame, index: ShardIndex, folder: Folder) -> None:
-    """Each image lies inside its shard, and the counts are those of the index."""
-    lies = table["shard"].astype(str) != ""
-    sizes = {each.name: each.bytes for each in index.shards}
-    length = table["shard"].astype(str).map(sizes)
-    end = table["offset"] + table["size"]
-    inside = (table["offset"] >= 0) & (table["size"] >= 0) & (end <= length)
-    counts = Counter(table["shard"].astype(str)[lies])
-    if not inside[lies].all() or counts != Counter({each.name: each.samples for each in index.shards}):
+    """Values are such as can be, images lie inside their shards, as many in each as the index says, in its order."""
+    column = impossible_sample(table)
+    if column:
+        raise _impossible(SAMPLES, column, folder)
+    shard = table["shard"].astype("str").to_numpy(dtype=object)
+    lies = shard != ""
+    fits = (shard[lies] == _shard_of_each(index)).all() if lies.sum() == _samples_of(index) else False
+    if not fits or not _all_inside(table[lies], index):
         raise DataError(
             f"{SAMPLES} does not fit the shards",
             value=str(folder),
             fix="bring both again from where they were written, or shard the data again",
         )
+
+
+def _samples_of(index: ShardIndex) -> int:
+    return sum(each.samples for each in index.shards)
+
+
+def _shard_of_each(index: ShardIndex) -> NDArray[np.object_]:
+    names = np.array([each.name for each in index.shards], dtype=object)
+    return np.repeat(names, [each.samples for each in index.shards])
+
+
+def _all_inside(table: pd.DataFrame, index: ShardIndex) -> bool:
+    length = np.repeat([each.bytes for each in index.shards], [each.samples for each in index.shards])
+    offset, size = table["offset"].to_numpy(), table["size"].to_numpy()
+    # Not offset + size: of two numbers that are near the largest that there is the sum would be a small one.
+    return bool(((offset >= 0) & (size >= 0) & (size <= length) & (offset <= length - size)).all())
+
+
+def _impossible(name: str, column: str, folder: Folder) -> DataError:
+    return DataError(
+        f"{name} says what cannot be",
+        value=f"{folder} (column {column})",
+        fix="bring it again from where it was written, or shard the data again",
+    )
 
 
 # --- the manifest ---------------------------------------------------------------------------------------------------
@@ -271,20 +300,23 @@ def _sharded(source: Source, table: pd.DataFrame, settings: Settings, tell: Tell
         lineage=source.index.lineage,
         facts_made=source.index.facts_made,
         facts_row=np.arange(len(table), dtype=np.int64),
-        load_facts=partial(_facts, source, len(table)),
+        load_facts=partial(_facts, source, table["digest"]),
     )
 
 
-def _facts(source: Source, rows: int) -> pd.DataFrame:
-    table = read_table(source.table(FACTS), tuple(FACT_COLUMNS))
-    if len(table) != rows:
+def _facts(source: Source, digests: pd.Series) -> pd.DataFrame:
+    table = read_table(source.table(FACTS), tuple(FACT_COLUMNS), FACT_SCHEMA)
+    column = impossible_fact(table)
+    if column:
+        raise _impossible(FACTS, column, source.folder)
+    if len(table) != len(digests) or not (table["file_digest"].to_numpy() == digests.to_numpy()).all():
         raise DataError(f"{FACTS} does not fit {SAMPLES}", value=str(source.folder), fix="shard the data again")
     return table.astype({name: "str" for name in FACT_COLUMNS if table[name].dtype == object})
 
 
 def _faults(source: Source, table: pd.DataFrame, tell: Tell) -> dict[int, str]:
     """Row of the table -> why its image is not there: its shard is missing, or ends before it."""
-    sizes = _sizes(source.folder, source.index.shards)
+    sizes = _sizes(source)
     faults: dict[int, str] = {}
     said: list[str] = []
     ends = (table["offset"] + table["size"]).to_numpy()
@@ -316,10 +348,8 @@ def lost(record: ShardRecord, missing: int, key: str, *, is_there: bool) -> str:
     return f"{record.name}: {missing:,} of {record.samples:,} samples {be} missing, from {key} on"
 
 
-def _sizes(folder: Folder, shards: Sequence[ShardRecord]) -> Mapping[str, int | None]:
-    names = [each.name for each in shards]
-    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="sizes") as pool:
-        try:
-            return dict(zip(names, pool.map(folder.size, names), strict=True))
-        except FolderError as error:
-            raise unreachable(error) from None
+def _sizes(source: Source) -> Mapping[str, int | None]:
+    try:
+        return sizes_of(source.folder, [each.name for each in source.index.shards])
+    except FolderError as error:
+        raise unreachable(error) from None

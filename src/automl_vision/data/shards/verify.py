@@ -89,7 +89,7 @@ def _look_at(folder: Folder, record: ShardRecord, samples: pd.DataFrame | None, 
         if size is None:
             yield _Fault(lost(record, record.samples, "", is_there=False), record.samples)
             return
-        folder.fetch(record.name, counted.take)
+        folder.fetch(record.name, counted.take, size)
         if counted.digest.hexdigest() != record.sha256 or size != record.bytes:
             yield _compare(folder, record, samples, size)
     except FolderError as error:

@@ -18,13 +18,15 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from automl_vision.data.shards.folder import FolderError
+from automl_vision.data.shards.folder import FolderError, at_most
 from automl_vision.errors import UsageError
 
 _SECONDS = 30.0
 #: Seconds before each try.
 _WAITS = (0.0, 0.1, 1.0)
 _REDIRECTS = 5
+#: Bytes of what a redirect says besides where it leads; one that says more costs its connection.
+_MOST_OF_A_REDIRECT = 2**16
 _PART = 2**20
 #: Connections that are kept for the next request.
 _KEPT = 32
@@ -85,15 +87,16 @@ class WebFolder:
             raise FolderError(f"{self._url}/{name}: the server does not say how long it is")
         return int(length)
 
-    def fetch(self, name: str, take: Callable[[bytes], object]) -> None:
+    def fetch(self, name: str, take: Callable[[bytes], object], most: int) -> None:
         """Hand over a file in parts."""
+        bounded = at_most(most, take, f"{self._url}/{name}")
         with self._answer("GET", name, {}) as answer:
             _require(answer, 200, name)
             wanted = answer.headers.get("Content-Length", "")
             got = 0
             while part := answer.read(_PART):
                 got += len(part)
-                take(part)
+                bounded(part)
         if wanted.isdecimal() and got != int(wanted):
             raise FolderError(f"{self._url}/{name}: the server stopped after {got:,} of {int(wanted):,} bytes")
 
@@ -115,8 +118,7 @@ class WebFolder:
             connection, answer = self._asked(method, url, headers)
             if answer.status not in _MOVED:
                 break
-            answer.read()
-            self._keep(connection)
+            self._pass_over(connection, answer)
             url = self._led_to(url, answer.headers.get("Location", ""))
         else:
             raise FolderError(f"{self._url}/{name}: too many redirects")
@@ -125,10 +127,7 @@ class WebFolder:
         except _TROUBLE as error:
             raise FolderError(f"{self._url}/{name}: {_words(error)}") from None
         finally:
-            if answer.isclosed():  # all of it was read
-                self._keep(connection)
-            else:
-                connection.close()
+            self._keep_or_close(connection, answer)
 
     def _led_to(self, url: str, location: str) -> str:
         """Where a redirect leads; the address that the user gave was checked when it was read."""
@@ -193,6 +192,20 @@ class WebFolder:
                 fix="give --allow-private where shards are to be read from it",
             )
         return found[0]
+
+    def _pass_over(self, connection: _Connection, answer: http.client.HTTPResponse) -> None:
+        try:
+            answer.read(_MOST_OF_A_REDIRECT)
+        except _TROUBLE:
+            connection.close()  # where it leads was in the headers
+        else:
+            self._keep_or_close(connection, answer)
+
+    def _keep_or_close(self, connection: _Connection, answer: http.client.HTTPResponse) -> None:
+        if answer.isclosed():  # all of it was read
+            self._keep(connection)
+        else:
+            connection.close()
 
     def _keep(self, connection: _Connection) -> None:
         idle = self._idle.setdefault((connection.host, connection.port), queue.LifoQueue(_KEPT))

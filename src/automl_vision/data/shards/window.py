@@ -1,4 +1,4 @@
-"""A bounded folder of shards that were fetched: what was used longest ago goes first.
+"""A bounded folder of shards that were fetched: what was used longest ago goes first. Their tables lie beside them.
 
 Several processes may share it. A shard is there as a whole or not at all; who reads one that is removed reads on, and
 fetches it again the next time.
@@ -9,30 +9,42 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
 
 from automl_vision.data.shards.folder import Folder, FolderError
-from automl_vision.data.shards.layout import ShardRecord
+from automl_vision.data.shards.layout import ShardRecord, TableRecord
 from automl_vision.errors import DataError
 from automl_vision.files import UNFINISHED
 
+#: Says that a folder is such a window. Nothing is removed anywhere else, and there only what has a name of ours.
+MARK = "fetched-shards.mark"
+_MARK_TEXT = (
+    b"automl-vision keeps shards here that it fetched, and removes those used longest ago. All of it can be deleted.\n"
+)
+_SHARD = re.compile(r"[0-9a-f]{32}\.tar")
+_HALF_FETCHED = re.compile(rf"[0-9a-f]{{32}}(?:\.tar|-[a-z]+\.parquet)\.\w+{re.escape(UNFINISHED)}")
 #: What a killed process left is removed after so long.
 _ABANDONED_SECONDS = 3600.0
 #: A shard that is used is marked so no more often than this.
 _MARK_SECONDS = 5.0
 
 
+class Altered(FolderError):
+    """What came is not what was written."""
+
+
 class ShardWindow:
     """Fetched shards of one set.
 
     Args:
-        folder: where they lie on this machine; made where it is missing.
+        folder: where they lie on this machine; made, and marked, where it is missing.
         most_bytes: what all of them may take.
 
     Raises:
-        DataError: the folder cannot be made.
+        DataError: the folder cannot be made, or holds something else.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
@@ -40,7 +52,9 @@ class ShardWindow:
         self.most_bytes = most_bytes
         self._marked: dict[str, float] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            _claim(folder)
         except OSError as error:
             raise _no_room(folder, str(error.strerror)) from None
 
@@ -61,29 +75,42 @@ class ShardWindow:
         """Bring a shard here, unless it is; others make room for it.
 
         Raises:
-            FolderError: it cannot be fetched, or is not what was written.
+            FolderError: it cannot be fetched, or is not what was written (`Altered`).
             DataError: the disk has no room.
         """
         found = self.path(record)
         if found is not None:
             return found
-        path = self._of(record)
         self._make_room(record.bytes)
+        return self._brought(record.name, record, self._of(record), source)
+
+    def table(self, name: str, record: TableRecord, source: Folder) -> Path:
+        """A table that lies beside the shards; it is no part of what is bounded.
+
+        Raises:
+            FolderError, DataError: as `fetch`.
+        """
+        path = self.folder / f"{record.sha256[:32]}-{name}"
+        if path.is_file() and path.stat().st_size == record.bytes:
+            return path
+        return self._brought(name, record, path, source)
+
+    def _brought(self, name: str, record: ShardRecord | TableRecord, path: Path, source: Folder) -> Path:
         digest = hashlib.sha256()
         try:
-            handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=UNFINISHED, dir=self.folder)
+            handle, half = tempfile.mkstemp(prefix=f"{path.name}.", suffix=UNFINISHED, dir=self.folder)
             with contextlib.ExitStack() as on_error:
-                on_error.callback(Path(name).unlink, missing_ok=True)
+                on_error.callback(Path(half).unlink, missing_ok=True)
                 with os.fdopen(handle, "wb") as file:
 
                     def take(part: bytes) -> None:
                         digest.update(part)
                         file.write(part)
 
-                    source.fetch(record.name, take)
+                    source.fetch(name, take, record.bytes)
                 if digest.hexdigest() != record.sha256:
-                    raise FolderError(f"{source}/{record.name}: its sha256 is not that of the shard that was written")
-                Path(name).replace(path)
+                    raise Altered(f"{source}/{name}: its sha256 is not that of what was written")
+                Path(half).replace(path)
                 on_error.pop_all()
         except OSError as error:
             raise _no_room(self.folder, str(error.strerror)) from None
@@ -98,9 +125,9 @@ class ShardWindow:
         for each in self.folder.iterdir():
             with contextlib.suppress(OSError):  # another process may have removed it
                 status = each.stat()
-                if each.suffix == UNFINISHED and time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                if _HALF_FETCHED.fullmatch(each.name) and time.time() - status.st_mtime > _ABANDONED_SECONDS:
                     each.unlink()
-                elif each.suffix == ".tar":
+                elif _SHARD.fullmatch(each.name):
                     kept.append((status.st_mtime, status.st_size, each))
         total = needed + sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
@@ -109,6 +136,26 @@ class ShardWindow:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
             total -= size
+
+
+def _claim(folder: Path) -> None:
+    """Mark a folder that is empty as a window.
+
+    Raises:
+        DataError: it holds something, and no mark: it may be somebody's own.
+        OSError: it cannot be read or written.
+    """
+    mark = folder / MARK
+    others = any(each.name != MARK for each in folder.iterdir())
+    if mark.is_file():  # after the look around: another process writes it before anything else
+        return
+    if others:
+        raise DataError(
+            "the folder for fetched shards holds something else",
+            value=str(folder),
+            fix="move it away, or give another --cache-dir",
+        )
+    mark.write_bytes(_MARK_TEXT)
 
 
 def _no_room(folder: Path, reason: str) -> DataError:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from automl_vision.data.facts import FACT_COLUMNS
 from automl_vision.data.files import read_bytes
 from automl_vision.data.planes import how_made
 from automl_vision.data.preparation import Prepared
-from automl_vision.data.shards.folder import FolderError, WritableFolder
+from automl_vision.data.shards.folder import FolderError, WritableFolder, sizes_of
 from automl_vision.data.shards.layout import (
     FACTS,
     INDEX,
@@ -49,6 +50,8 @@ from automl_vision.files import UNFINISHED
 Progress = Callable[[int, int], None]
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+#: Bytes of a note beside a shard.
+_MOST_NOTED = 2**20
 #: Rows of a row group of images that are in no shard.
 _LISTED_AT_ONCE = 50_000
 
@@ -90,15 +93,16 @@ def write_shards(
         progress: called with (images in shards, images in all).
 
     Raises:
-        UsageError: the folder holds something else.
+        UsageError: the folder holds something else, or another call writes into it.
         BudgetExhausted: it has no room.
         DataError: an image changed since it was checked.
     """
     try:
         folder.prepare()
-        whole = _require_ours(folder)
-        _require_room(prepared, folder, whole)
-        return _Writing(prepared, settings, folder, size, threads, progress or _silent).run(whole, beside)
+        with folder.alone():
+            whole = _require_ours(folder)
+            _require_room(prepared, folder, whole)
+            return _Writing(prepared, settings, folder, size, threads, progress or _silent).run(whole, beside)
     except OSError as error:
         raise _cannot_write(folder, error) from error
     except FolderError as error:
@@ -118,6 +122,14 @@ def _cannot_write(folder: WritableFolder, error: OSError) -> Exception:
             fix="make room and call the same command again; whole shards are kept",
         )
     return UsageError("the shards cannot be written", value=value, fix="choose another --out")
+
+
+def _not_alone(folder: WritableFolder) -> UsageError:
+    return UsageError(
+        "something else wrote into the folder of the shards meanwhile",
+        value=str(folder),
+        fix="see that one command at a time writes there, and call it again",
+    )
 
 
 # --- what is there already ------------------------------------------------------------------------------------------
@@ -145,16 +157,16 @@ def _require_ours(folder: WritableFolder) -> dict[str, dict[str, Any]]:
 
 def _noted(folder: WritableFolder, name: str) -> dict[str, Any]:
     try:
-        entry = json.loads(_whole(folder, name))
+        entry = json.loads(_whole(folder, name, _MOST_NOTED))
         ShardRecord(**entry["record"])
         return {"key": str(entry["key"]), "record": dict(entry["record"])}
     except (ValueError, KeyError, TypeError):
         return {}  # its shard is written again
 
 
-def _whole(folder: WritableFolder, name: str) -> bytes:
+def _whole(folder: WritableFolder, name: str, most: int) -> bytes:
     parts: list[bytes] = []
-    folder.fetch(name, parts.append)
+    folder.fetch(name, parts.append, most)
     return b"".join(parts)
 
 
@@ -197,12 +209,13 @@ class _Writing:
         self._progress = progress
         self._table = _Columns(prepared)
         self._done = 0
+        self._mark = secrets.token_hex(16).encode("ascii")
 
     def run(self, whole: dict[str, dict[str, Any]], beside: Mapping[str, str]) -> Written:
         """Shards, tables, index."""
         total = int(np.isin(self._prepared.split.name, ("train", "val", "test")).sum())
         total += len(self._prepared.split.augmented_val)
-        self._publish(UNFINISHED_MARK, b"")
+        self._publish(UNFINISHED_MARK, self._mark)
         shards: list[ShardRecord] = []
         kept = 0
         with ExitStack() as opened:
@@ -232,6 +245,7 @@ class _Writing:
         index = self._index(shards, records)
         for name in set(whole) - {each.name for each in shards}:  # of an interrupted call with other settings
             self._folder.remove(name)
+        self._require_as_written(index)
         self._publish(INDEX, index.to_json().encode("utf-8"))
         for name in self._folder.names():
             if name.endswith(WHOLE) or name == UNFINISHED_MARK:
@@ -263,6 +277,7 @@ class _Writing:
                     count += file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
+            self._require_alone()
             self._folder.publish(unfinished, planned.name)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -295,6 +310,19 @@ class _Writing:
                 fix="run again when nothing writes to the data; whole shards are kept where they still fit",
             )
         return sample, data
+
+    def _require_alone(self) -> None:
+        """Another call would take our mark for that of one that was cut off, and leave its own."""
+        if _whole(self._folder, UNFINISHED_MARK, _MOST_NOTED) != self._mark:
+            raise _not_alone(self._folder)
+
+    def _require_as_written(self, index: ShardIndex) -> None:
+        """The index says that all is there: it is written where that is so."""
+        self._require_alone()
+        written = {each.name: each.bytes for each in index.shards}
+        written |= {name: each.bytes for name, each in index.tables.items()}
+        if sizes_of(self._folder, list(written)) != written:
+            raise _not_alone(self._folder)
 
     def _note(self, planned: PlannedShard, record: ShardRecord) -> None:
         """Say beside a shard that it is whole; it is, by then."""

@@ -18,6 +18,10 @@ const threshold = Number(main.dataset.threshold);
 const explains = "explains" in main.dataset;
 const fileBytes = Number(main.dataset.fileBytes);
 
+// What the page that asked for it kept, where this server wants a token: in this tab, until it is closed.
+const token = sessionStorage.getItem("automl-vision token");
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
+
 const waiting = [];
 let underWay = 0;
 
@@ -83,7 +87,7 @@ async function ask(file, query = "") {
   body.append("files", file, file.name || "picture");
   try {
     for (let attempt = 1; ; attempt += 1) {
-      const response = await fetch(`/predict?top=${TOP}${query}`, { method: "POST", body });
+      const response = await fetch(`/predict?top=${TOP}${query}`, { method: "POST", headers, body });
       const again = response.headers.get("Retry-After");
       if (!again || attempt === TRIES) return rowOf(await response.json());
       await new Promise((resolve) => setTimeout(resolve, 1000 * Number(again)));
@@ -107,6 +111,7 @@ const HEADLINES = {
   truncated: "Damaged file",
   empty: "Empty file",
   busy: "Busy, try again",
+  no_token: "Another token is needed",
   too_many_requests: "Too many requests",
   unreachable: "No answer",
 };
