@@ -7,8 +7,8 @@ put before those of the search (LD_PRELOAD), and adds to the wall clock what it 
 the clock that only goes forward stays right. It moves at random moments, forward or back, once or twice; in half of the
 runs the search is killed between them, and resumed with what is left. A budget of seconds stands for one of an hour:
 what is late is late by the same seconds. Checked: a run takes no longer than its budget and 60 s, all sessions
-together, and ends for its budget with a report whose stages took between no and all of that time; its log shows that
-the clock moved.
+together, and ends for its budget with a report whose stages took between no and all of that time. Logs show that the
+clock moved, unless it moved back before the next line.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ DAY = 86_400
 SEARCH = OPTIONS.replace("--trials 3 --epochs 6", "")
 #: Seconds that a run may take beyond its budget.
 LATE = 60.0
+#: The parts of the budget within which the clock moves: a search leaves some of it for the report, and may end early.
+WITHIN = (0.05, 0.45)
 #: Two lines of the log that are further apart than this, in seconds, show a clock that moved.
 MOVED = DAY / 2
 
@@ -63,6 +65,7 @@ class Tally:
     def figure(self, runs: int, budget: float) -> Figure:
         """What it says of R16."""
         faults = [*self.faults, *([f"only {self.runs} runs"] if self.runs < runs else [])]
+        faults += [] if 2 * self.moves >= self.runs else [f"the logs of {self.runs} runs show {self.moves} moves"]
         late = sum(each > LATE for each in self.over)
         faults += [f"{late} runs took more than {LATE:g} s beyond their budget"] if late else []
         text = (
@@ -120,7 +123,7 @@ def run_with_moves(
         the seconds of all its sessions, infinity where the last one failed; and how often the session that was killed
         had looked at the test set.
     """
-    first, second = sorted(chance.uniform(0.05, 0.9) * budget for _ in range(2))
+    first, second = sorted(chance.uniform(*WITHIN) * budget for _ in range(2))
     session = search.begin(run)
     session.runs_until(lambda session: session.seconds >= first)
     clock.move(chance.choice((-1, 1)))
@@ -179,7 +182,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tally.moves += moves_in(lines)
             tally.over.append(took - options.budget)
             tally.faults += faults_of_times(run, options.budget) + faults_of_end(search, run, looked)
-            tally.faults += [] if moves_in(lines) else [f"{run.name}: its log shows no clock that moved"]
             print(f"{run.name}: {tally.over[-1]:+.1f} s, {moves_in(lines)} moves", file=sys.stderr, flush=True)
             shutil.rmtree(run)
     return conclude(tally.figure(options.runs, options.budget), options.json)

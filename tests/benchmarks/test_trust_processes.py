@@ -133,9 +133,9 @@ def test_times_that_cannot_be_and_other_ends_are_noticed(tmp_path: Path) -> None
     assert faults("budget", search=86_400.0) == 1
     assert faults("trials", search=3.0) == 1
     assert faults("budget") == 1
-    tally = shifted_clock.Tally(runs=1, over=[61.0])
-    assert not tally.figure(1, 45.0).held
-    assert shifted_clock.Tally(runs=1, over=[59.0]).figure(1, 45.0).held
+    assert not shifted_clock.Tally(runs=1, moves=1, over=[61.0]).figure(1, 45.0).held
+    assert shifted_clock.Tally(runs=1, moves=1, over=[59.0]).figure(1, 45.0).held
+    assert not shifted_clock.Tally(runs=2, moves=0, over=[0.0, 0.0]).figure(2, 45.0).held, "its clock never moved"
 
 
 def test_runs_are_the_same_whichever_trial_came_first(tmp_path: Path) -> None:
