@@ -16,6 +16,7 @@ import html.parser
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,7 +157,8 @@ def card_faults(text: str) -> list[str]:
     except (yaml.YAMLError, TypeError) as error:
         return [f"front matter that does not parse: {error}"]
     known = {"license", "library_name", "pipeline_tag", "tags", "metrics", "model-index", "base_model", "datasets"}
-    found = [*page_faults(rest), *(["a tag of a name"] if "<script" in rest or "<img src=x" in rest else [])]
+    shown = re.sub(r"\\.", "_", rest)  # what a backslash stands before is text in Markdown
+    found = [*page_faults(shown), *(["a tag of a name"] if "<script" in shown or "<img src=x" in shown else [])]
     return [*found, *(f"a key of a name: {key!r}" for key in sorted(keys - known))]
 
 
@@ -214,7 +216,7 @@ def commands(images: Path, out: Path) -> dict[str, Sequence[str | Path]]:
         **predicted,
         "evaluate": ("evaluate", model, "--data", images),
         "evaluate json": ("evaluate", model, "--data", images, "--json"),
-        "export": ("export", run, "--trial", "0", "--format", "pt", "--out", out / "exported" / "model.pt"),
+        "export": ("export", run, "--trial", "0", "--format", "pt", "--out", out / "exported.pt"),
         "shard": ("shard", "--data", images, "--out", out / "shards", "--lineage", "off"),
         "inspect shards": ("inspect", "--data", out / "shards", "--lineage", "off"),
     }

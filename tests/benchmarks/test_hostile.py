@@ -170,7 +170,11 @@ def test_there_are_as_many_attacks_as_were_promised() -> None:
         (hostile_names.table_faults, "a,b\n'=1+1,-0.5\n", "a,b\n=1+1,x\n"),
         (hostile_names.json_faults, '{"a": 1}\n{"a": 2}\n', '{"a": 1'),
         (hostile_names.card_faults, "---\nlicense: mit\n---\ntext", "---\nlicense: mit\nevil: x\n---\ntext"),
-        (hostile_names.card_faults, "---\nlicense: mit\n---\ntext", "---\nlicense: mit\n---\n<script>x</script>"),
+        (
+            hostile_names.card_faults,
+            "---\nlicense: mit\n---\n\\<script\\>x\\</script\\>",
+            "---\nlicense: mit\n---\n<script>x</script>",
+        ),
     ],
 )
 def test_what_acts_is_seen(look: Callable[[str], list[str]], sound: str, acting: str) -> None:
