@@ -151,7 +151,7 @@ def json_faults(text: str) -> list[str]:
 
 def card_faults(text: str) -> list[str]:
     """The front matter of a card parses and has its own keys alone; no markup stands in its text."""
-    _, matter, rest = text.split("---\n", 2)
+    _, matter, rest = text.split("---\n", 2) if text.startswith("---\n") else ("", "{}", text)
     try:
         keys = set(yaml.safe_load(matter))
     except (yaml.YAMLError, TypeError) as error:
