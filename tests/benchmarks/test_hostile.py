@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 from collections.abc import Callable
@@ -115,6 +116,7 @@ def fail(arguments: list[str]) -> int:
 
 
 def die(arguments: list[str]) -> int:
+    faulthandler.disable()  # it would show where, in the middle of what the tests print
     os.abort()
 
 
