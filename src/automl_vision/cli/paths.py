@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from automl_vision.data.hub_name import is_hub_name, parse_hub_name
-from automl_vision.data.readers.scan import is_image_name
 from automl_vision.data.shards.address import is_url, parse_address
 from automl_vision.errors import UsageError
 from automl_vision.extras import require
@@ -54,6 +53,8 @@ def require_replaceable(out: Path, inputs: Iterable[Path] = ()) -> None:
         out: the file.
         inputs: what is read; also under another name, or through a link.
     """
+    from automl_vision.data.readers.scan import is_image_name  # it brings numpy, which help has no use for
+
     if not out.exists():
         return
     if not out.is_file():
