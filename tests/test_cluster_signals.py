@@ -151,7 +151,7 @@ def test_the_hook_of_a_pod_reaches_the_search_and_the_next_pod_goes_on(place: Pl
         assert search.wait(20) == TAKEN_AWAY
     first, second = place.notes("searches")
     assert first == f"search --data {shared}/imgs --out {shared}/runs/imgs --cluster auto --budget 12h"
-    assert second == f"search --resume {shared}/runs/imgs"
+    assert second == f"search --resume {shared}/runs/imgs --trust-run"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the script asks /proc and bash 4 of the machines")

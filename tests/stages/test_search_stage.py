@@ -57,7 +57,9 @@ def test_the_model_on_disk_follows_the_rule_of_the_final_choice(
     files, shipped, told = TrialFiles(tmp_path), [], []
     monkeypatch.setattr(stage, "bundle_of", lambda trial, *_: trial.number)
     monkeypatch.setattr(stage, "save_bundle", lambda number, _path: shipped.append(number))
+    aside: list[int] = []
     run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
+    run.put_report_aside = lambda: aside.append(len(shipped))
     clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
     context: Any = SimpleNamespace(run=run, tell=told.append, clock=clock, settings=settings)
     runner: Any = SimpleNamespace(files=files)
@@ -75,6 +77,7 @@ def test_the_model_on_disk_follows_the_rule_of_the_final_choice(
         keeper.take(trials[-1], trials)
     assert [each.best.number for each in told] == [0, 0, 2]
     assert shipped == [0, 2]
+    assert aside == [0, 1]  # each time before the model is another
 
 
 def test_the_user_reads_once_that_a_batch_did_not_fit(tmp_path: Path) -> None:
