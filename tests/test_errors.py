@@ -13,6 +13,7 @@ EXIT_CODES = {
     "ConfigError": 2,
     "DataError": 2,
     "ModelFileError": 2,
+    "FileTooLarge": 2,
     "WeightsError": 2,
     "ResolutionError": 2,
     "RunError": 2,

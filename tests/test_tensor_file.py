@@ -21,7 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl_vision.errors import ModelFileError
+from automl_vision import tensor_file
+from automl_vision.errors import FileTooLarge, ModelFileError
 from automl_vision.tensor_file import load_tensors, load_tensors_of_others, save_tensors
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text()
@@ -86,6 +87,21 @@ def test_other_types_are_not_written(tmp_path: Path, value: object) -> None:
     with pytest.raises(TypeError):
         save_tensors(tmp_path / "a.pt", {"deep": [{"value": value}]})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_would_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_file, "LARGEST_FILE", 10_000)
+    save_tensors(tmp_path / "a.pt", {"kept": torch.zeros(1000)})
+    with pytest.raises(FileTooLarge, match=r"12000 bytes, over the limit of 10000(.|\n)*a\.pt"):
+        save_tensors(tmp_path / "a.pt", {"average": [torch.zeros(1000), {"step": (torch.zeros(2000),)}]})
+    assert load_tensors(tmp_path / "a.pt")["kept"].shape == (1000,)
+
+
+def test_a_file_that_the_memory_has_no_room_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tensors(tmp_path / "a.pt", {"kept": torch.zeros(1000)})
+    monkeypatch.setattr(tensor_file, "available_memory", lambda: 4000)
+    with pytest.raises(ModelFileError, match="4000 bytes of memory are left"):
+        load_tensors(tmp_path / "a.pt")
 
 
 def test_an_optimizer_s_state_comes_back(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
     │   ├── ConfigError        2    a settings file or a setting is wrong
     │   ├── DataError          2    the images or labels cannot be used
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
+    │   │   └── FileTooLarge   2    a file of tensors is larger than what is read again
     │   ├── ResolutionError    2    a network cannot take images of this size
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
     │   └── RunError           2    a run folder cannot be written, or cannot be resumed
@@ -62,6 +63,10 @@ class DataError(UsageError):
 
 class ModelFileError(UsageError):
     """A model file is damaged, foreign or newer than this version."""
+
+
+class FileTooLarge(ModelFileError):
+    """A file of tensors would be larger than what is read again."""
 
 
 class WeightsError(UsageError):

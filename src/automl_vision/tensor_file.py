@@ -14,19 +14,22 @@ from __future__ import annotations
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from automl_vision.errors import ModelFileError
+from automl_vision.errors import FileTooLarge, ModelFileError
 from automl_vision.files import write_atomically
+from automl_vision.main_memory import available_memory
 from automl_vision.place import Place, fetched
 from automl_vision.tensor_program import OTHERS, OWN, Grammar, program_fault
 
-LARGEST_FILE = 8 << 30  # bytes
+#: Bytes that are read, and so the most that are written. A checkpoint is five times the weights: of a network of two
+#: thousand million parameters that is 40 GB.
+LARGEST_FILE = 64 << 30
 LARGEST_INDEX = 16 << 20  # bytes of data.pkl: names and shapes, no weights
 #: How a zip ends: its last record, and before that, in files as torch writes them, the wide form and where that is.
 _END, _WIDE_END, _WIDE_PLACE = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
@@ -39,8 +42,13 @@ def save_tensors(path: Place, values: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: a value is of another type.
+        FileTooLarge: it would be larger than what `load_tensors` reads.
     """
     plain = _plain(dict(values))
+    size = sum(tensor.nbytes for tensor in _tensors(plain))
+    if size > LARGEST_FILE:
+        what = f"the tensors have {size} bytes, over the limit of {LARGEST_FILE} for a file"
+        raise FileTooLarge(what, value=str(path), fix="choose a smaller network")
     write_atomically(path, lambda file: torch.save(plain, file))
 
 
@@ -78,6 +86,10 @@ def _source(path: Place) -> Path | BytesIO:
         if status.st_size > LARGEST_FILE:
             what = f"the file has {status.st_size} bytes, over the limit of {LARGEST_FILE}"
             raise ModelFileError(what, value=str(path), fix=_REGENERATE)
+        free = available_memory()
+        if free is not None and status.st_size > free:
+            what = f"the file has {status.st_size} bytes, and {free} bytes of memory are left"
+            raise ModelFileError(what, value=str(path), fix="end other programs, or take a machine with more memory")
         return path if isinstance(path, Path) else fetched(path)
     except OSError as error:
         what = f"the file cannot be read ({error.strerror or error})"
@@ -182,6 +194,15 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"only tensors and plain types can be written, got {type(value).__name__}")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All that a plain value holds."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for each in held:
+        yield from _tensors(each)
 
 
 # --- what others wrote ----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from histories import finetune
 from memory_source import MemorySource
 from torch import nn
 
-from automl_vision.errors import ResolutionError
+from automl_vision.errors import FileTooLarge, ResolutionError
 from automl_vision.models import head_choice
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.features import OutOfTime
@@ -306,6 +306,18 @@ def test_a_network_that_cannot_take_so_small_images_is_one_candidate_less(
     (failed,) = runner(Assignment(fresh(), until=6))
     assert failed.state == "failed"
     assert "so few pixels: 16" in failed.error
+
+
+def test_a_network_whose_checkpoint_could_not_be_read_again_is_one_candidate_less(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: TrialFiles, number: int, state: object, *, attempt: int = 1) -> None:
+        raise FileTooLarge("the tensors have 70 bytes, over the limit of 64 for a file", fix="choose a smaller network")
+
+    monkeypatch.setattr(TrialFiles, "save_checkpoint", refuse)
+    *_, failed = runner(Assignment(fresh(), until=6))
+    assert failed.state == "failed"
+    assert "over the limit of 64" in failed.error
 
 
 def test_a_mistake_in_the_program_is_not_hidden(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch) -> None:

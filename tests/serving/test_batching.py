@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl_vision.serving.batching import Batcher
+from automl_vision.serving.batching import Batcher, powers_of_two
 from automl_vision.serving.limits import Busy
 
 
@@ -58,7 +58,17 @@ def test_everyone_gets_their_own_answer_or_their_own_failure(requests: list[list
         for number, got in zip(request, answer, strict=True):
             assert isinstance(got, ArithmeticError) if number < 0 else got == 2 * number
     assert all(1 <= len(batch) <= size for batch in model.batches)
+    assert all(len(batch).bit_count() == 1 for batch in model.batches)
     assert len(model.threads) <= 1
+
+
+@given(st.lists(st.integers(), max_size=300))
+def test_parts_are_powers_of_two_and_nothing_is_lost(batch: list[int]) -> None:
+    parts = list(powers_of_two(batch))
+    assert [each for part in parts for each in part] == batch
+    lengths = [len(part) for part in parts]
+    assert all(length.bit_count() == 1 for length in lengths)
+    assert lengths == sorted(set(lengths), reverse=True)
 
 
 def test_those_who_wait_while_the_model_is_busy_share_the_next_passes() -> None:
@@ -86,10 +96,10 @@ def test_patience_lets_others_join() -> None:
         first = batcher.submit([1])
         await asyncio.sleep(0.05)
         assert not first[0].done()
-        await asyncio.gather(*first, *batcher.submit([2, 3]))
+        await asyncio.gather(*first, *batcher.submit([2, 3, 4]))
 
-    run(model, ask, size=3, wait=60.0)  # full after three: nobody waits for the minute to pass
-    assert model.batches == [[1, 2, 3]]
+    run(model, ask, size=4, wait=60.0)  # full after four: nobody waits for the minute to pass
+    assert model.batches == [[1, 2, 3, 4]]
 
 
 def test_nobody_is_queued_where_not_all_fit() -> None:

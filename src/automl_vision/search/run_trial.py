@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import SQUASH, Preprocessing
-from automl_vision.errors import ResolutionError, WeightsError
+from automl_vision.errors import FileTooLarge, ResolutionError, WeightsError
 from automl_vision.main_memory import available_memory
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
@@ -212,8 +212,8 @@ class TrialRunner:
             yield latest.replace(state="paused")
         except TooLittleMemory as error:
             yield from self._failed(latest, str(error), out_of_memory=True)
-        except (TrialFailed, WeightsError, ResolutionError) as error:
-            # Weights that cannot be had, and images too small for a network, end this candidate and not the run.
+        except (TrialFailed, WeightsError, ResolutionError, FileTooLarge) as error:
+            # Weights that cannot be had or kept, and images too small for a network: this candidate ends, not the run.
             yield from self._failed(latest, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,13 +25,24 @@ class _Waiting(Generic[Asked, Answer]):
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+def powers_of_two(batch: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+    """The whole batch in order, in as few parts as lengths that are powers of two allow, the longest first."""
+    start = 0
+    while start < len(batch):
+        length = 1 << ((len(batch) - start).bit_length() - 1)
+        yield batch[start : start + length]
+        start += length
+
+
 class Batcher(Generic[Asked, Answer]):
     """Collects what is asked into batches and runs them one after the other, in a thread of its own.
 
-    A batch that fails is run again one by one, so that only what is to blame fails.
+    What came together is run in passes of 16, 8, 4, 2 and 1, say: what a network takes for passes of every size there
+    is leaves holes of every size in the heap, which grows for as long as new sizes come. A pass that fails is run again
+    one by one, so that only what is to blame fails.
 
     Args:
-        run: a batch of 1 to `size` to as many answers, in order; called from one thread.
+        run: a batch of 1 to `size`, a power of two, to as many answers, in order; called from one thread.
         size: the largest batch, >= 1.
         patience: seconds that the first of a batch waits for others; none where they are waiting already.
         room: how many may wait, those that are being run not counted.
@@ -102,9 +113,13 @@ class Batcher(Generic[Asked, Answer]):
     async def _work(self) -> None:
         while True:
             batch = [each for each in await self._collect() if not each.answer.done()]
-            if not await self._answer(batch) and len(batch) > 1:
-                for each in batch:
-                    await self._answer([each])
+            for part in powers_of_two(batch):
+                await self._answer_all(part)
+
+    async def _answer_all(self, batch: Sequence[_Waiting[Asked, Answer]]) -> None:
+        if not await self._answer(batch) and len(batch) > 1:
+            for each in batch:
+                await self._answer([each])
 
     async def _collect(self) -> list[_Waiting[Asked, Answer]]:
         batch = [await self._first()]
@@ -127,8 +142,6 @@ class Batcher(Generic[Asked, Answer]):
 
     async def _answer(self, batch: Sequence[_Waiting[Asked, Answer]]) -> bool:
         """Whether the pass succeeded; a single image is answered either way."""
-        if not batch:
-            return True
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._pass, [each.asked for each in batch])
         await asyncio.wait([running])
         self.passes += 1
