@@ -95,7 +95,8 @@ def watched(program: str, home: Path) -> tuple[str, list[list[str]]]:
     Its home is an empty folder.
     """
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(home)}
-    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"):
+    # The last one torch writes into the environment of any process that compiles, as a test before may have.
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         environment.pop(name, None)
     line = [sys.executable, "-c", WATCH, program]
     ended = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=home, check=False)
