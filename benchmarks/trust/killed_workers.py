@@ -34,7 +34,7 @@ from trust.figure import Figure, conclude, parser
 from trust.sessions import LOOK, Session
 from trust.tiny_search import OPTIONS, TinySearch, faults_of_end, spread, tiny_search
 
-BESIDE = OPTIONS.replace("--trials 3 --epochs 6", "--trials 6 --epochs 12") + " --max-parallel 2"
+BESIDE = OPTIONS.replace("--trials 4 --epochs 6", "--trials 6 --epochs 12") + " --max-parallel 2"
 #: After so many workers a trial is given up.
 MOST_LOST = 3
 #: Seconds after which what was lost should be in work again; a worker imports everything first.

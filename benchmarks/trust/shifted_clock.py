@@ -35,7 +35,7 @@ from trust.figure import Figure, conclude, parser
 from trust.tiny_search import OPTIONS, TinySearch, faults_of_end, json_of, looked_before, spread, tiny_search
 
 DAY = 86_400
-SEARCH = OPTIONS.replace("--trials 3 --epochs 6", "")
+SEARCH = OPTIONS.replace("--trials 4 --epochs 6", "")
 #: Seconds that a run may take beyond its budget.
 LATE = 60.0
 #: The parts of the budget within which the clock moves: a search leaves some of it for the report, and may end early.
