@@ -39,6 +39,12 @@ def open_work(folder: str, orders: Orders) -> PlainWork:
     return work
 
 
+def open_late(folder: str, orders: Orders) -> PlainWork:
+    """The same, a second later."""
+    time.sleep(1.0)
+    return open_work(folder, orders)
+
+
 def open_never(_folder: str, _orders: Orders) -> PlainWork:
     """Work that cannot be opened."""
     raise DataError("there is nothing to open", value="nothing", fix="open something")

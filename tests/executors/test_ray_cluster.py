@@ -125,6 +125,20 @@ def test_a_worker_that_dies_is_lost_within_seconds_and_its_job_can_go_on(make: M
     assert words(reports, 0) == ["a", "ab"]
 
 
+def test_jobs_that_wait_for_slots_that_were_lost_leave_none_free(make: Make) -> None:
+    executor = make("ray_work:open_late")
+    for number in range(2):
+        executor.submit(number, 1, {"word": "a"})
+    for slot in executor._slots.values():
+        executor._ray.cancel(slot.ref, force=True)
+    free, reports = set(), []
+    while sum(each.ended for each in reports) < 2:
+        reports += executor._news(0.1)
+        free.add(executor.free_slots)
+    assert min(free) == 0
+    assert not any(each.lost for each in reports)
+
+
 def test_a_worker_whose_machine_is_taken_back_says_so(make: Make) -> None:
     executor = make(max_parallel=1)
     executor.submit(0, 1, {"word": "at"})

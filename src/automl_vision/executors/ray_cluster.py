@@ -394,7 +394,7 @@ class RayExecutor(Generic[Job, Progress]):
     @property
     def free_slots(self) -> int:
         """How many more jobs can be taken now; one where no slot has a place yet, which then waits for it."""
-        return max(self._placed, 1) - len(self._at_work) - len(self._waiting)
+        return max(max(self._placed, 1) - len(self._at_work) - len(self._waiting), 0)  # jobs may wait for lost slots
 
     def submit(self, number: int, attempt: int, job: Job) -> None:
         """Take a job; the next slot that is ready begins it.
