@@ -224,7 +224,7 @@ def _require_possible(table: pd.DataFrame, index: ShardIndex, folder: Folder) ->
     shard = table["shard"].astype("str").to_numpy(dtype=object)
     lies = shard != ""
     fits = (shard[lies] == _shard_of_each(index)).all() if lies.sum() == _samples_of(index) else False
-    if not fits or not _all_inside(table[lies], index):
+    if not fits or not _all_inside(table.loc[lies, ["offset", "size"]], index):
         raise DataError(
             f"{SAMPLES} does not fit the shards",
             value=str(folder),

@@ -167,7 +167,7 @@ _FACTS: Mapping[str, _Rule] = {
 def impossible_sample(samples: pd.DataFrame) -> str:
     """The first column of `samples.parquet` that says what cannot be; empty where there is none."""
     lies = samples["shard"].astype("str") != ""
-    return _broken(samples, _ALL) or _broken(samples[lies], _STORED) or _broken(samples[~lies], _LISTED)
+    return _broken(samples, _ALL) or _broken(samples, _STORED, lies) or _broken(samples, _LISTED, ~lies)
 
 
 def impossible_fact(facts: pd.DataFrame) -> str:
@@ -175,5 +175,7 @@ def impossible_fact(facts: pd.DataFrame) -> str:
     return _broken(facts, _FACTS)
 
 
-def _broken(table: pd.DataFrame, rules: Mapping[str, _Rule]) -> str:
-    return next((name for name, holds in rules.items() if not bool(holds(table[name]).all())), "")
+def _broken(table: pd.DataFrame, rules: Mapping[str, _Rule], of: pd.Series | None = None) -> str:
+    """One column after the other: a copy of all of them is as large as the table."""
+    columns = ((name, table[name] if of is None else table.loc[of, name]) for name in rules)
+    return next((name for name, column in columns if not bool(rules[name](column).all())), "")
