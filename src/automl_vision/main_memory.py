@@ -141,6 +141,9 @@ def give_back() -> None:
     The command line has it keep what it frees, for what every step of training allocates anew; after tables of all
     images were made once, there is far more of it than that.
     """
+    arrow = sys.modules.get("pyarrow")  # tables lie in a heap of its own
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

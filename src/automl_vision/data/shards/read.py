@@ -43,6 +43,7 @@ from automl_vision.data.shards.shard_files import FetchedRanges, LocalRanges, Ra
 from automl_vision.data.shards.sharded import Sharded
 from automl_vision.data.shards.window import Altered, ShardWindow
 from automl_vision.errors import DataError, UsageError
+from automl_vision.main_memory import give_back
 from automl_vision.rules import parse_bytes
 
 Tell = Callable[[str], None]
@@ -115,6 +116,7 @@ class Source:
         """
         table = read_table(self.table(SAMPLES), _COLUMNS, SAMPLE_SCHEMA)
         _require_possible(table, self.index, self.folder)
+        give_back()  # what checking took, before what stays is put between it
         return table
 
 
@@ -311,6 +313,7 @@ def _facts(source: Source, digests: pd.Series) -> pd.DataFrame:
         raise _impossible(FACTS, column, source.folder)
     if len(table) != len(digests) or not (table["file_digest"].to_numpy() == digests.to_numpy()).all():
         raise DataError(f"{FACTS} does not fit {SAMPLES}", value=str(source.folder), fix="shard the data again")
+    give_back()
     return table.astype({name: "str" for name in FACT_COLUMNS if table[name].dtype == object})
 
 

@@ -89,7 +89,8 @@ def read_table(file: Path, columns: Sequence[str], schema: pa.Schema) -> pd.Data
         table.validate(full=True)  # text is UTF-8, and every number of a value names one
         for name in columns:
             _require_kind(name, table[name], schema.field(name).type)
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(
             "a table of the shards cannot be read",
