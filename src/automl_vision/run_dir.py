@@ -69,6 +69,8 @@ LABEL_SUSPECTS = "label_suspects.csv"
 COMPARED = "compared.json"
 EVIDENCE = "evidence.csv"
 INSPECTION = "inspect.html"
+#: What an inspection leaves.
+INSPECTED = (INSPECTION, SPLIT, AUDIT, EVIDENCE)
 TRIALS = "trials"
 WORKERS = "workers"
 TRIALS_CSV = "trials.csv"

@@ -66,5 +66,9 @@ def test_mistakes_of_a_comparison(command, finished, tmp_path):
     (tmp_path / "wrong.csv").write_text("dataset,accuracy\nsmoke,much\n")
     assert_mistake(command("report", run, "--baseline", tmp_path / "wrong.csv"), 2, "line 2", "much")
     assert_mistake(command("report", run, "--verify", "--json"), 2, "--verify")
+    baseline = tmp_path / "comparison.csv"
+    baseline.write_text("dataset,accuracy\nsmoke,50 %\n")
+    refused = command("report", run, "--baseline", baseline, "--out", tmp_path)
+    assert_mistake(refused, 2, "this would replace", str(baseline))
     (tmp_path / "file").write_text("")
     assert_mistake(command("report", run, "--out", tmp_path / "file" / "x"), 2, "cannot be written")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from automl_vision.cli.paths import require_baseline, require_run, write_or_refuse
+from automl_vision.cli.paths import require_baseline, require_no_input, require_run, write_or_refuse
 from automl_vision.cli.terminal import safe, stderr, stdout
 from automl_vision.errors import AutomlVisionError, UsageError
 
@@ -81,8 +81,11 @@ def _compare(runs: list[Path], baseline: Path | None, out: Path | None, *, json_
 
     from automl_vision.cli.comparison import print_comparison
     from automl_vision.cli.result import print_json
-    from automl_vision.stages.compare_runs import compare_runs, write_comparison
+    from automl_vision.stages.compare_runs import COMPARISON_FILES, compare_runs, write_comparison
 
+    if out is not None and baseline is not None:
+        for name in COMPARISON_FILES:
+            require_no_input(out / name, (baseline,))
     comparison = compare_runs(runs, baseline)
     if out is not None:
         write_or_refuse(out, lambda: write_comparison(comparison, out))
