@@ -120,6 +120,17 @@ _REPORT_FILES = (
     GALLERY,
     *(predictions_file(name) for name in ("test", "val", "augmented_val")),
 )
+#: Files that a run writes into its folder, beside exported trials; all others there are the user's.
+_OWN_FILES = (
+    *(CONFIG, RUN, LOCK, OWNER, SPENT, LOOKS, EVENTS, MODEL, TRIALS_CSV, STUDY),
+    *(SPLIT, AUDIT, COMPARED, LABEL_SUSPECTS, *_REPORT_FILES),
+)
+#: Folders that it and its trackers make there, beside those of trials and of interrupted sessions.
+_OWN_FOLDERS = (WORKERS, "tracking", "tensorboard", "wandb")
+#: What a process leaves that was killed amid writing one of its own files.
+_OWN_UNFINISHED = re.compile(
+    rf"(?:{'|'.join(map(re.escape, _OWN_FILES))}|model-trial-[0-9]+\.pt(?:\.md)?)\.[0-9a-z]+{re.escape(UNFINISHED)}"
+)
 
 
 class RunDir:
@@ -190,18 +201,20 @@ class RunDir:
     def discard(self) -> None:
         """Remove what a new run wrote, unless trials were begun: one that could not start leaves nothing behind.
 
-        Called while the folder is held, so that it is nobody else's. A folder that was there before stays, emptied: its
-        mode, its group or a disk that is mounted there are its owner's.
+        Called while the folder is held, so that no other process writes such files. What the user put there meanwhile
+        stays. A folder that was there before stays, too: its mode, its group or a disk that is mounted there are its
+        owner's.
         """
         if not self._is_new or (self.path / TRIALS).exists():
             return
-        for each in self.path.iterdir():
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
-                each.unlink(missing_ok=True)
+        for name in _OWN_FOLDERS:
+            if not (self.path / name).is_symlink():
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in _OWN_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        _sweep(self.path)
         if self._made_folder:
-            with suppress(OSError):  # another process has begun there
+            with suppress(OSError):  # another process has begun there, or the user has put something there
                 self.path.rmdir()
 
     @property
@@ -355,7 +368,7 @@ def _seal(settings: Settings, about: Mapping[str, Any]) -> dict[str, str]:
 def held(path: Path) -> Iterator[None]:
     """Hold the run in `path`, where there is one, while something is written there.
 
-    Whoever opens a run sweeps files that are half written.
+    Whoever opens a run sweeps files of it that are half written.
 
     Raises:
         RunError: another process works in it, or the folder cannot be written.
@@ -593,8 +606,13 @@ def _is_unfinished(name: str) -> bool:
 
 
 def _sweep(path: Path) -> None:
+    """Remove what a killed process left half written, while the run is held.
+
+    No file of another name goes: it may be what somebody writes there who does not hold the run, as predictions.
+    """
     for leftover in path.glob(f"*{UNFINISHED}"):
-        leftover.unlink(missing_ok=True)
+        if _OWN_UNFINISHED.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def _taken(path: Path) -> RunError:
