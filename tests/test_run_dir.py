@@ -530,12 +530,41 @@ def test_what_is_written_in_a_run_is_not_swept_meanwhile(run: RunDir) -> None:
         {"data": "/d", "drawn": "x"},
         {"data": "/d", "resize": []},
         {"data": "/d", "found": True},
+        {"data": "a\0b"},
+        {"data": "/d", "drawn": -5},
+        {"data": "/d", "decode_side": 10**400},
+        {"data": "/d", "plan": {"backbones": 5}},
+        {"data": "/d", "plan": {"backbones": [1], "resolutions": [32]}},
+        {"data": "/d", "plan": {"backbones": ["resnet18"], "resolutions": ["32"]}},
+        {"data": "/d", "plan": {"backbones": ["resnet18"], "budget": "99d"}},
+        {"data": "/d", "limits": {"sides": {"resnet18": 5}, "latencies": []}},
+        {"data": "/d", "limits": {"sides": {}, "latencies": [["resnet18", 32, "fast"]]}},
+        {"data": "/d", "limits": {}},
+        {"data": "/d", "resize": {}},
+        {"data": "/d", "resize": {"chosen": "zzz", "reason": ""}},
+        {"data": "/d", "resize": {"chosen": [], "reason": ""}},
+        {"data": "/d", "unsettled": [1]},
+        {"data": "/d", "unsettled": {"a": []}},
+        {"data": "/d", "unsettled": {"a": "odd"}},
     ],
 )
 def test_facts_of_other_types_are_named(run: RunDir, facts: Any) -> None:
     (run.path / "run.json").write_text(json.dumps(facts))
     with pytest.raises(RunError, match=r"run\.json"):
         _ = run.about
+
+
+def test_facts_as_runs_write_them_are_read(run: RunDir) -> None:
+    facts = {
+        "data": "/d",
+        "found": 3,
+        "plan": {"backbones": ["resnet18"], "resolutions": [32]},
+        "limits": {"sides": {"resnet18": [32, 64]}, "latencies": [["resnet18", 32, 1.5], ["resnet18", 64, 3]]},
+        "resize": {"chosen": "", "reason": "the settings ask for it", "square": True},
+        "unsettled": {"0a": "too_large"},
+    }
+    (run.path / "run.json").write_text(json.dumps(facts))
+    assert run.about == facts
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -53,6 +52,7 @@ from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
 from automl_vision.rules import TRIALS_URL, is_address
+from automl_vision.run_facts import wrong_fact
 from automl_vision.seal import is_sealed, seal_of
 from automl_vision.spreadsheet import disarmed
 
@@ -92,15 +92,6 @@ _PROCESS = re.compile(r"[0-9]{1,20}")
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-#: What run.json may say of a run -> what that has to be. A folder may come from anybody.
-_FACTS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(("data", "trials", "fingerprint", "content", "history"), str),
-        **dict.fromkeys(("found", "drawn", "decode_side"), int),
-        **dict.fromkeys(("resize", "plan", "limits"), dict),
-        **dict.fromkeys(("by_shards", "fail_on_leak"), bool),
-    }
-)
 #: Seconds that no run has taken.
 _MOST_SECONDS = 1e12
 #: What values of other types than were written raise in whoever reads them.
@@ -415,15 +406,9 @@ def read_about(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = _read_json(path / RUN, {})
     if facts and "data" not in facts:
         raise _damaged(path / RUN, "it does not say where the images are")
-    wrong = [name for name, kind in _FACTS.items() if name in facts and not _is(facts[name], kind)]
-    if wrong:
-        raise _damaged(path / RUN, f"{wrong[0]} is {type(facts[wrong[0]]).__name__!s}")
+    if wrong := wrong_fact(facts):
+        raise _damaged(path / RUN, wrong)
     return facts
-
-
-def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value of JSON is of this type; True is no number."""
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 @contextmanager
@@ -498,7 +483,7 @@ def _read_json(file: Path, default: Any) -> Any:
 
 def _seconds(file: Path) -> float:
     seconds = _read_json(file, {"seconds": 0.0}).get("seconds")
-    if not _is(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
         raise _damaged(file, f"seconds are {str(seconds)[:100]}")
     return float(seconds)
 

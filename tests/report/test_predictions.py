@@ -119,6 +119,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("path,label,predicted,correct,probability,group,p:a\nx,a,a,1,1.0,0,nan\n", "not finite"),
         ("path,label,predicted,correct,probability,group,p:a\nx,a,a,1,1.0,0,1.0,0.0\n", "2 probabilities"),
         ("path,label,predicted,correct,probability,group,p:a\nx,a\n", "row 1"),
+        (
+            f"path,label,predicted,correct,probability,group,p:a\nx,a,a,1,1.0,{'9' * 25},1.0\n",
+            "row 1.*no number of a group",
+        ),
     ],
 )
 def test_a_foreign_file_is_named_and_refused(tmp_path, content, said):

@@ -138,7 +138,7 @@ def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
     try:
         path, label, _, _, _, group, *texts = cells
         chances = [float(text) for text in texts]
-        number = int(group)
+        number = _group_number(group)
     except ValueError as error:
         raise _broken(file, row, str(error)) from None
     if rearmed(label) not in index:
@@ -148,6 +148,13 @@ def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
     if not np.isfinite(chances).all():
         raise _broken(file, row, "a probability is not finite")
     return rearmed(path), index[rearmed(label)], number, chances
+
+
+def _group_number(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"group {text[:30]} is no number of a group")
+    return number
 
 
 def _broken(file: Path, row: int, detail: str) -> DataError:
