@@ -263,6 +263,9 @@ FORGED: dict[tuple[str | int, ...], Any] = {
     ("abstention", "curve", 0, "accuracy"): 1.0,
     ("baselines", 0, "accuracy", "value"): 0.01,
     ("baselines", 2, "accuracy", "value"): 0.99,
+    ("gap",): None,
+    ("calibration",): None,
+    ("abstention",): None,
     ("warnings",): [],
     ("checklist", 0, "why"): "all is well",
 }
@@ -273,6 +276,12 @@ def test_whatever_follows_from_its_predictions_is_verified(run: Path, place: tup
     changed(run, place, FORGED[place])
     found = verify_run(run)
     assert any(line.startswith(str(place[0])) for line in found), found
+
+
+def test_a_baseline_that_was_taken_out_is_missed(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    changed(run, ("baselines",), [row for row in report["baselines"] if row["name"] != "majority class"])
+    assert any(line.startswith("baselines") for line in verify_run(run))
 
 
 def changed(run: Path, place: tuple[str | int, ...], value: Any) -> None:

@@ -12,10 +12,19 @@ from automl_vision.cli.terminal import safe, stderr, stdout
 from automl_vision.errors import AutomlVisionError, UsageError
 
 #: What `--verify` says, and no more than it did.
-VERIFIED = (
-    "All figures on test and validation images in report.json follow from the saved predictions, bit for bit, and its "
-    "warnings and checklist from its figures. Not compared: the linear probe, costs and checks of the data, whose "
-    "predictions are not kept, and the pages, which automl-vision report RUN makes anew."
+FIGURES = (
+    "Bit for bit what the saved predictions give: {sections} in report.json, without the linear probe among the "
+    "baselines."
+)
+JUDGED = "Warnings and checklist are what follows from what the report says."
+NOT_JUDGED = (
+    "Not compared: its warnings and checklist, and any of these sections that it lacks, since it says that version "
+    "{theirs} wrote it, and this is {ours}."
+)
+NOT_COMPARED = (
+    "Not compared: whatever else it says, such as the scores of trials and of backbones, the selection, costs, checks "
+    "of the data and the linear probe, whose predictions are not kept; and the pages, which automl-vision report RUN "
+    "makes anew."
 )
 
 
@@ -108,4 +117,16 @@ def _verify(run: Path) -> None:
             value=f"{len(differences)} differences",
             fix="one of the two files was changed; trust neither",
         )
-    stdout.print(VERIFIED, highlight=False, soft_wrap=True)
+    stdout.print(safe(_verified(run)), highlight=False, soft_wrap=True)
+
+
+def _verified(run: Path) -> str:
+    """What was found to be as it has to be, and what was not looked at."""
+    from automl_vision import __version__
+    from automl_vision.report.report import FOLLOWING, is_of_this_version
+    from automl_vision.run_dir import read_report
+
+    report = read_report(run) or {}
+    theirs = report.get("environment", {}).get("automl-vision")
+    judged = JUDGED if is_of_this_version(report) else NOT_JUDGED.format(theirs=theirs, ours=__version__)
+    return " ".join((FIGURES.format(sections=", ".join(FOLLOWING)), judged, NOT_COMPARED))
