@@ -336,13 +336,13 @@ def test_a_report_that_cannot_be_rendered_costs_no_entry_in_the_ledger(run: Path
 
 
 def test_no_text_of_a_foreign_report_acts_in_an_exported_card(run: Path) -> None:
-    changed(run, ("created",), f"now\n\n{ACTS} [click](javascript:alert(1)) https://a.b www.a.b")
+    changed(run, ("created",), f"now\n\n{ACTS} [click](javascript:alert(1)) https://a.b www.a.b @octocat")
     changed(run, ("costs",), COSTS)
     changed(run, ("model", "resolution"), ACTS)
     text = (export(Order(run / "model.pt", "huggingface")).path / "README.md").read_text(encoding="utf-8")
     body = text.split("---\n", 2)[2]
     assert "alert" in body
-    for sign in ("<img", "<script", "[click](", "https://a.b", "www.a.b", "\n\n<"):
+    for sign in ("<img", "<script", "[click](", "https://a.b", "www.a.b", "@octocat", "\n\n<"):
         assert sign not in body.replace("\\<", "").replace("\\[", ""), sign
     changed(run, ("model", "temperature"), None)
     with pytest.raises(RunError, match="not as a search leaves it"):

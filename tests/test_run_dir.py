@@ -191,9 +191,12 @@ def test_a_full_disk_is_told_from_a_closed_folder(tmp_path: Path) -> None:
     closed = cannot_write(tmp_path, OSError(13, "Permission denied"))
     assert (type(full), full.exit_code) == (BudgetExhausted, 5)
     assert "start it again" in full.fix  # there is nothing to go on with
+    assert "--out" in closed.fix
     (tmp_path / run_dir.RUN).touch()
     assert "--resume" in cannot_write(tmp_path, OSError(28, "No space left on device")).fix
     assert (type(closed), closed.exit_code) == (RunError, 2)
+    of_a_run = cannot_write(tmp_path, OSError(13, "Permission denied")).fix  # report --out compares runs
+    assert ("--out" in of_a_run, "copy the run" in of_a_run) == (False, True)
 
 
 def test_discarding_removes_a_run_that_never_began_and_spares_one_with_trials(tmp_path: Path) -> None:

@@ -540,11 +540,9 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
     if error.errno in NO_ROOM:
         go_on = how_to_resume(path) if (path / RUN).is_file() else "start it again"
         return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {go_on}")
-    return RunError(
-        "the output folder cannot be written",
-        value=value,
-        fix="choose another folder with --out or --runs, or fix its permissions",
-    )
+    is_run = os.path.isfile(path / RUN)  # noqa: PTH113 - it says no where the folder may not be entered
+    elsewhere = "copy the run to where you may write" if is_run else "choose another folder with --out or --runs"
+    return RunError("the output folder cannot be written", value=value, fix=f"fix its permissions, or {elsewhere}")
 
 
 def how_to_resume(path: Path) -> str:

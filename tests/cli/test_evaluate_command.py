@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from command import assert_harmless, assert_mistake
 
 from make_smoke_data import make_smoke_data
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def test_the_drop_is_told_and_the_page_is_written(finished, command, tmp_path):
@@ -85,3 +92,15 @@ def test_an_inspection_replaces_no_map_of_classes(command, data, tmp_path):
     audit = (tmp_path / "map.csv").rename(tmp_path / "audit.csv")
     refused = command("inspect", "--data", data, "--label-map", audit, "--out", tmp_path)
     assert_mistake(refused, 2, "this would replace", str(audit))
+
+
+def test_a_gate_whose_output_nobody_reads_does_not_pass(tmp_path):
+    """As in `evaluate ... --fail-on-leak | head -c 1` of a shell that looks at what every command of a pipe said."""
+    model = Path(shutil.copy(GOLDEN / "run" / "model.pt", tmp_path / "model.pt"))
+    make_smoke_data(tmp_path / "shapes")
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "automl_vision", "evaluate", model, "--data", tmp_path / "shapes", "--fail-on-leak"]
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.returncode not in (0, 3), done.stderr
