@@ -458,6 +458,7 @@ WRONG: dict[str, Change] = {
     "classes that are lists": meta(class_names=[["a"], ["b"], ["c"]]),
     "classes in one text": meta(class_names="abc"),
     "an endless class name": meta(class_names=["a" * 10**6, "b", "c"]),
+    "half a pair of surrogates": meta(class_names=["\ud800", "b", "c"]),
     "no class names": without_meta("class_names"),
     "a hub's architecture": meta(backbone="hf-hub:evil/x"),
     "an architecture on this disk": meta(backbone="local-dir:/tmp"),

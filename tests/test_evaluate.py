@@ -79,6 +79,30 @@ def test_the_same_pictures_many_times_make_no_narrower_interval(tmp_path: Path, 
     assert often["accuracy"] == pytest.approx(once["accuracy"])
 
 
+COPIES = {
+    "as JPEGs": lambda image, k: (image, {"format": "JPEG", "quality": 40 + 5 * k}),
+    "scaled": lambda image, k: (image.resize((image.width + 9 * k, image.height + 5 * k)), {"format": "PNG"}),
+    "turned, mirrored and scaled": lambda image, k: (
+        image.transpose(list(Image.Transpose)[k % 7]).resize((100 + 7 * k, 120)),
+        {"format": "PNG"},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_altered_copies_make_no_narrower_interval(tmp_path: Path, way: str) -> None:
+    """Their names say nothing, and no two of them are equal."""
+    for number, label in enumerate(("circle", "square", "triangle") * 2):
+        folder = tmp_path / "often" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        for k in range(9):
+            image, options = COPIES[way](scene(number), k)
+            image.save(folder / f"q{chr(97 + number)}x{chr(97 + k)}.img.{options['format'].lower()}", **options)
+    often = evaluate(model_of(tmp_path, ""), tmp_path / "often", SETTINGS).figures
+    assert often is not None
+    assert (often["n"], often["groups"]) == (54, 6)
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_the_set_that_the_model_was_made_from_is_called_so(tmp_path: Path, data: Path, own: bool) -> None:
     fingerprint = read_manifest(data, SETTINGS).fingerprint if own else "another"

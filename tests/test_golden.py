@@ -263,6 +263,9 @@ FORGED: dict[tuple[str | int, ...], Any] = {
     ("abstention", "curve", 0, "accuracy"): 1.0,
     ("baselines", 0, "accuracy", "value"): 0.01,
     ("baselines", 2, "accuracy", "value"): 0.99,
+    ("gap",): None,
+    ("calibration",): None,
+    ("abstention",): None,
     ("warnings",): [],
     ("checklist", 0, "why"): "all is well",
 }
@@ -273,6 +276,12 @@ def test_whatever_follows_from_its_predictions_is_verified(run: Path, place: tup
     changed(run, place, FORGED[place])
     found = verify_run(run)
     assert any(line.startswith(str(place[0])) for line in found), found
+
+
+def test_a_baseline_that_was_taken_out_is_missed(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    changed(run, ("baselines",), [row for row in report["baselines"] if row["name"] != "majority class"])
+    assert any(line.startswith("baselines") for line in verify_run(run))
 
 
 def changed(run: Path, place: tuple[str | int, ...], value: Any) -> None:
@@ -327,13 +336,13 @@ def test_a_report_that_cannot_be_rendered_costs_no_entry_in_the_ledger(run: Path
 
 
 def test_no_text_of_a_foreign_report_acts_in_an_exported_card(run: Path) -> None:
-    changed(run, ("created",), f"now\n\n{ACTS} [click](javascript:alert(1)) https://a.b www.a.b")
+    changed(run, ("created",), f"now\n\n{ACTS} [click](javascript:alert(1)) https://a.b www.a.b @octocat")
     changed(run, ("costs",), COSTS)
     changed(run, ("model", "resolution"), ACTS)
     text = (export(Order(run / "model.pt", "huggingface")).path / "README.md").read_text(encoding="utf-8")
     body = text.split("---\n", 2)[2]
     assert "alert" in body
-    for sign in ("<img", "<script", "[click](", "https://a.b", "www.a.b", "\n\n<"):
+    for sign in ("<img", "<script", "[click](", "https://a.b", "www.a.b", "@octocat", "\n\n<"):
         assert sign not in body.replace("\\<", "").replace("\\[", ""), sign
     changed(run, ("model", "temperature"), None)
     with pytest.raises(RunError, match="not as a search leaves it"):

@@ -74,3 +74,10 @@ def test_inputs_show_one_part_of_an_image() -> None:
 def test_a_number_beyond_all_floats_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match="must be a number"):
         ModelDescription.from_json(json.dumps({**whole(), key: value}))
+
+
+def test_class_names_that_no_table_gives_back_are_refused() -> None:
+    names = json.dumps({**whole(), "class_names": ["\udce9", "b"]})
+    assert ModelDescription.from_json(names).class_names == ("\udce9", "b")
+    with pytest.raises(ValueError, match="class name must be text"):
+        ModelDescription.from_json(names.replace("udce9", "ud800"))

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pytest
@@ -19,7 +19,10 @@ import pytest
 from automl_vision import run_dir
 from automl_vision.config import Settings, dump_settings, load_settings
 from automl_vision.errors import AutomlVisionError, BudgetExhausted, ConfigError, RunError, RunInUse
+from automl_vision.files import write_atomically
 from automl_vision.run_dir import RunDir, cannot_write, predictions_file, read_report, trials_address
+from automl_vision.tracking.to_tensorboard import FOLDER
+from automl_vision.tracking.tracking import MEMORY
 from automl_vision.user_state import state_folder
 
 ABOUT = {"data": "/images", "note": "ä"}
@@ -94,6 +97,47 @@ def test_files_of_the_user_are_not_taken_for_such_leftovers(tmp_path: Path, own:
     assert {each.name: each.read_text() for each in folder.iterdir()} == dict.fromkeys(own, "precious")
 
 
+def test_who_opens_a_run_sweeps_what_was_left_of_its_own_files_and_nothing_else(run: RunDir) -> None:
+    """Somebody else may write predictions or a comparison there at this moment, without the lock."""
+    own = ("report.json", "model.pt", "predictions_augmented_val.csv", "model-trial-3.pt", "model-trial-3.pt.md")
+    theirs = ("notes.tmp", "mine.csv.0a1b2c3d.tmp", "comparison.json.0a1b2c3d.tmp", "thesis.report.json.0a.tmp")
+    for name in (*(f"{each}.0a1b2c3d.tmp" for each in own), *theirs):
+        (run.path / name).write_text("half")
+    reopened(run)
+    assert sorted(each.name for each in run.path.glob("*.tmp")) == sorted(theirs)
+
+
+def test_every_file_that_a_run_writes_is_swept_by_its_name() -> None:
+    golden = Path(__file__).parent / "golden" / "run"
+    left = {each.name for each in golden.iterdir() if each.is_file()}
+    assert left <= set(run_dir._OWN_FILES)
+    assert {FOLDER, MEMORY} <= set(run_dir._OWN_FOLDERS)
+
+
+def test_predictions_that_are_written_into_a_run_are_not_lost_when_it_is_opened(run: RunDir) -> None:
+    run.close()
+
+    def meanwhile(file: IO[bytes]) -> None:
+        file.write(b"predictions")
+        RunDir.open(run.path).close()
+
+    write_atomically(run.path / "mine.csv", meanwhile)
+    assert (run.path / "mine.csv").read_bytes() == b"predictions"
+
+
+def test_a_run_that_could_not_start_takes_nothing_of_the_user_with_it(tmp_path: Path) -> None:
+    made = RunDir.create(tmp_path / "run", Settings(), ABOUT)
+    (made.path / "workers").mkdir()
+    (made.path / "split.csv").write_text("own")
+    (made.path / "notes").mkdir()
+    (made.path / "notes" / "thesis.txt").write_text("precious")
+    (made.path / "notes.txt").write_text("precious")
+    made.discard()
+    made.close()
+    assert sorted(each.name for each in made.path.iterdir()) == ["notes", "notes.txt"]
+    assert (made.path / "notes" / "thesis.txt").read_text() == "precious"
+
+
 def test_two_processes_that_make_the_same_run_do_not_write_over_one_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,9 +191,12 @@ def test_a_full_disk_is_told_from_a_closed_folder(tmp_path: Path) -> None:
     closed = cannot_write(tmp_path, OSError(13, "Permission denied"))
     assert (type(full), full.exit_code) == (BudgetExhausted, 5)
     assert "start it again" in full.fix  # there is nothing to go on with
+    assert "--out" in closed.fix
     (tmp_path / run_dir.RUN).touch()
     assert "--resume" in cannot_write(tmp_path, OSError(28, "No space left on device")).fix
     assert (type(closed), closed.exit_code) == (RunError, 2)
+    of_a_run = cannot_write(tmp_path, OSError(13, "Permission denied")).fix  # report --out compares runs
+    assert ("--out" in of_a_run, "copy the run" in of_a_run) == (False, True)
 
 
 def test_discarding_removes_a_run_that_never_began_and_spares_one_with_trials(tmp_path: Path) -> None:
@@ -486,12 +533,41 @@ def test_what_is_written_in_a_run_is_not_swept_meanwhile(run: RunDir) -> None:
         {"data": "/d", "drawn": "x"},
         {"data": "/d", "resize": []},
         {"data": "/d", "found": True},
+        {"data": "a\0b"},
+        {"data": "/d", "drawn": -5},
+        {"data": "/d", "decode_side": 10**400},
+        {"data": "/d", "plan": {"backbones": 5}},
+        {"data": "/d", "plan": {"backbones": [1], "resolutions": [32]}},
+        {"data": "/d", "plan": {"backbones": ["resnet18"], "resolutions": ["32"]}},
+        {"data": "/d", "plan": {"backbones": ["resnet18"], "budget": "99d"}},
+        {"data": "/d", "limits": {"sides": {"resnet18": 5}, "latencies": []}},
+        {"data": "/d", "limits": {"sides": {}, "latencies": [["resnet18", 32, "fast"]]}},
+        {"data": "/d", "limits": {}},
+        {"data": "/d", "resize": {}},
+        {"data": "/d", "resize": {"chosen": "zzz", "reason": ""}},
+        {"data": "/d", "resize": {"chosen": [], "reason": ""}},
+        {"data": "/d", "unsettled": [1]},
+        {"data": "/d", "unsettled": {"a": []}},
+        {"data": "/d", "unsettled": {"a": "odd"}},
     ],
 )
 def test_facts_of_other_types_are_named(run: RunDir, facts: Any) -> None:
     (run.path / "run.json").write_text(json.dumps(facts))
     with pytest.raises(RunError, match=r"run\.json"):
         _ = run.about
+
+
+def test_facts_as_runs_write_them_are_read(run: RunDir) -> None:
+    facts = {
+        "data": "/d",
+        "found": 3,
+        "plan": {"backbones": ["resnet18"], "resolutions": [32]},
+        "limits": {"sides": {"resnet18": [32, 64]}, "latencies": [["resnet18", 32, 1.5], ["resnet18", 64, 3]]},
+        "resize": {"chosen": "", "reason": "the settings ask for it", "square": True},
+        "unsettled": {"0a": "too_large"},
+    }
+    (run.path / "run.json").write_text(json.dumps(facts))
+    assert run.about == facts
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from automl_vision.calibration import apply_temperature
 from automl_vision.data.fingerprint import Fingerprint, Marks
-from automl_vision.data.manifest import LONGEST_CLASS_NAME
+from automl_vision.data.manifest import is_class_name
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError, UsageError
 from automl_vision.models.classifier import Classifier, build_classifier, empty_classifier, fill, placed
@@ -336,7 +336,7 @@ def _is_positive(value: float) -> bool:
 
 def _class_names(names: Any) -> tuple[str, ...]:
     _checked(names, list, lambda each: len(each) >= 2 and len(set(each)) == len(each), "class_names")
-    return tuple(_checked(name, str, lambda text: len(text) <= LONGEST_CLASS_NAME, "class name") for name in names)
+    return tuple(_checked(name, str, is_class_name, "class name") for name in names)
 
 
 def _check_tensors(network: Network, num_classes: int, expected_digest: object) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from automl_vision.data.manifest import LONGEST_CLASS_NAME
+from automl_vision.data.manifest import LONGEST_CLASS_NAME, is_class_name
 from automl_vision.data.preprocess import Preprocessing
 
 FORMAT = 1
@@ -115,6 +115,8 @@ class ModelDescription:
 
 def _class_names(value: object) -> tuple[str, ...]:
     names = tuple(_text("class name", each) for each in _sequence("class_names", value))
+    if odd := [name for name in names if not is_class_name(name)]:
+        raise ValueError(f"a class name must be text, got {odd[0]!a:.80}")
     if len(names) < 2 or len(set(names)) != len(names):
         raise ValueError(f"class_names must be two or more different names, got {len(names)}")
     return names

@@ -36,7 +36,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -53,6 +52,7 @@ from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, place_of
 from automl_vision.report.gallery import Gallery
 from automl_vision.rules import TRIALS_URL, is_address
+from automl_vision.run_facts import wrong_fact
 from automl_vision.seal import is_sealed, seal_of
 from automl_vision.spreadsheet import disarmed
 
@@ -69,6 +69,8 @@ LABEL_SUSPECTS = "label_suspects.csv"
 COMPARED = "compared.json"
 EVIDENCE = "evidence.csv"
 INSPECTION = "inspect.html"
+#: What an inspection leaves.
+INSPECTED = (INSPECTION, SPLIT, AUDIT, EVIDENCE)
 TRIALS = "trials"
 WORKERS = "workers"
 TRIALS_CSV = "trials.csv"
@@ -90,15 +92,6 @@ _PROCESS = re.compile(r"[0-9]{1,20}")
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-#: What run.json may say of a run -> what that has to be. A folder may come from anybody.
-_FACTS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(("data", "trials", "fingerprint", "content", "history"), str),
-        **dict.fromkeys(("found", "drawn", "decode_side"), int),
-        **dict.fromkeys(("resize", "plan", "limits"), dict),
-        **dict.fromkeys(("by_shards", "fail_on_leak"), bool),
-    }
-)
 #: Seconds that no run has taken.
 _MOST_SECONDS = 1e12
 #: What values of other types than were written raise in whoever reads them.
@@ -117,6 +110,17 @@ _REPORT_FILES = (
     MODEL_CARD,
     GALLERY,
     *(predictions_file(name) for name in ("test", "val", "augmented_val")),
+)
+#: Files that a run writes into its folder, beside exported trials; all others there are the user's.
+_OWN_FILES = (
+    *(CONFIG, RUN, LOCK, OWNER, SPENT, LOOKS, EVENTS, MODEL, TRIALS_CSV, STUDY),
+    *(SPLIT, AUDIT, COMPARED, LABEL_SUSPECTS, *_REPORT_FILES),
+)
+#: Folders that it and its trackers make there, beside those of trials and of interrupted sessions.
+_OWN_FOLDERS = (WORKERS, "tracking", "tensorboard", "wandb")
+#: What a process leaves that was killed amid writing one of its own files.
+_OWN_UNFINISHED = re.compile(
+    rf"(?:{'|'.join(map(re.escape, _OWN_FILES))}|model-trial-[0-9]+\.pt(?:\.md)?)\.[0-9a-z]+{re.escape(UNFINISHED)}"
 )
 
 
@@ -188,18 +192,20 @@ class RunDir:
     def discard(self) -> None:
         """Remove what a new run wrote, unless trials were begun: one that could not start leaves nothing behind.
 
-        Called while the folder is held, so that it is nobody else's. A folder that was there before stays, emptied: its
-        mode, its group or a disk that is mounted there are its owner's.
+        Called while the folder is held, so that no other process writes such files. What the user put there meanwhile
+        stays. A folder that was there before stays, too: its mode, its group or a disk that is mounted there are its
+        owner's.
         """
         if not self._is_new or (self.path / TRIALS).exists():
             return
-        for each in self.path.iterdir():
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
-                each.unlink(missing_ok=True)
+        for name in _OWN_FOLDERS:
+            if not (self.path / name).is_symlink():
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in _OWN_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        _sweep(self.path)
         if self._made_folder:
-            with suppress(OSError):  # another process has begun there
+            with suppress(OSError):  # another process has begun there, or the user has put something there
                 self.path.rmdir()
 
     @property
@@ -353,7 +359,7 @@ def _seal(settings: Settings, about: Mapping[str, Any]) -> dict[str, str]:
 def held(path: Path) -> Iterator[None]:
     """Hold the run in `path`, where there is one, while something is written there.
 
-    Whoever opens a run sweeps files that are half written.
+    Whoever opens a run sweeps files of it that are half written.
 
     Raises:
         RunError: another process works in it, or the folder cannot be written.
@@ -400,15 +406,9 @@ def read_about(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = _read_json(path / RUN, {})
     if facts and "data" not in facts:
         raise _damaged(path / RUN, "it does not say where the images are")
-    wrong = [name for name, kind in _FACTS.items() if name in facts and not _is(facts[name], kind)]
-    if wrong:
-        raise _damaged(path / RUN, f"{wrong[0]} is {type(facts[wrong[0]]).__name__!s}")
+    if wrong := wrong_fact(facts):
+        raise _damaged(path / RUN, wrong)
     return facts
-
-
-def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value of JSON is of this type; True is no number."""
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 @contextmanager
@@ -483,7 +483,7 @@ def _read_json(file: Path, default: Any) -> Any:
 
 def _seconds(file: Path) -> float:
     seconds = _read_json(file, {"seconds": 0.0}).get("seconds")
-    if not _is(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
         raise _damaged(file, f"seconds are {str(seconds)[:100]}")
     return float(seconds)
 
@@ -540,11 +540,9 @@ def cannot_write(path: Path, error: OSError) -> AutomlVisionError:
     if error.errno in NO_ROOM:
         go_on = how_to_resume(path) if (path / RUN).is_file() else "start it again"
         return BudgetExhausted("the disk is full", value=value, fix=f"free some space, then {go_on}")
-    return RunError(
-        "the output folder cannot be written",
-        value=value,
-        fix="choose another folder with --out or --runs, or fix its permissions",
-    )
+    is_run = os.path.isfile(path / RUN)  # noqa: PTH113 - it says no where the folder may not be entered
+    elsewhere = "copy the run to where you may write" if is_run else "choose another folder with --out or --runs"
+    return RunError("the output folder cannot be written", value=value, fix=f"fix its permissions, or {elsewhere}")
 
 
 def how_to_resume(path: Path) -> str:
@@ -591,8 +589,13 @@ def _is_unfinished(name: str) -> bool:
 
 
 def _sweep(path: Path) -> None:
+    """Remove what a killed process left half written, while the run is held.
+
+    No file of another name goes: it may be what somebody writes there who does not hold the run, as predictions.
+    """
     for leftover in path.glob(f"*{UNFINISHED}"):
-        leftover.unlink(missing_ok=True)
+        if _OWN_UNFINISHED.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def _taken(path: Path) -> RunError:

@@ -18,7 +18,7 @@ from command import Result, assert_harmless, assert_mistake
 from PIL import Image
 
 from automl_vision.bundle import save_bundle
-from automl_vision.cli.heat_maps import LONGEST, safe_name
+from automl_vision.cli.heat_maps import LONGEST, require_apart, safe_name
 
 Command = Callable[..., Result]
 
@@ -153,7 +153,16 @@ def test_they_do_not_go_where_a_pattern_finds_them_either(model: Path, pictures:
     for named, folder in (
         (f"{pictures}/a/*", pictures / "a"),
         (f"{pictures}/**/*.png", pictures / "maps"),
+        (f"{pictures}/*/*.png", pictures / "maps"),
+        (f"{pictures}/*/{image.stem}*.png", pictures / "b" / ".." / "maps"),
+        (f"{pictures.parent}/*/**/*", pictures / "maps" / "deep"),
+        (f"{pictures}/*", pictures / "maps"),
         (str(image), pictures / "a" / ".." / "a"),
     ):
         assert_mistake(command("predict", model, named, "--explain", folder), 2, "--explain")
     assert not (pictures / "maps").exists()
+
+
+@pytest.mark.parametrize("pattern", ["*/*.jpg", "a/*.png", "?/*.png", "*/[!mx]*.png", "*.png"])
+def test_where_no_pattern_finds_them_they_may_go(pictures: Path, pattern: str) -> None:
+    require_apart(pictures / "maps", [f"{pictures}/{pattern}"], [pictures / "a" / "x.png"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import BY_NAMES, assert_harmless, run_command
@@ -13,19 +14,27 @@ from automl_vision.bundle import load_bundle
 from automl_vision.config import load_settings
 from automl_vision.events import Event, TrialChanged
 from automl_vision.pipeline import resume_search, run_search
+from automl_vision.stages import decode
 from automl_vision.stop_request import StopRequest
 
 
-@pytest.fixture(scope="module")
-def smaller(smoke: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that used fewer images than it found: a class of one image was dropped."""
+@pytest.fixture(scope="module", params=["a class of one image was dropped", "the budget drew some"])
+def smaller(request: Any, smoke: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that used fewer images than it found."""
     folder = tmp_path_factory.mktemp("fewer")
     data = Path(shutil.copytree(smoke, folder / "data"))
-    (data / "rare").mkdir()
-    shutil.copy(next(smoke.rglob("*.png")), data / "rare" / "one.png")
     settings = ("--config", Path(__file__).parents[1] / "golden" / "run.toml", "--cache-dir", cache, *BY_NAMES)
-    result = run_command("search", "--data", data, *settings, "--drop-small-classes", "--out", folder / "run")
+    dropped = request.param.startswith("a class")
+    if dropped:
+        (data / "rare").mkdir()
+        shutil.copy(next(smoke.rglob("*.png")), data / "rare" / "one.png")
+    with pytest.MonkeyPatch.context() as patched:
+        if not dropped:
+            patched.setattr(decode, "_affordable", lambda _context, manifest, *_: len(manifest) - 6)
+        result = run_command("search", "--data", data, *settings, "--drop-small-classes", "--out", folder / "run")
     assert result.code == 0, result.err
+    about = json.loads((folder / "run" / "run.json").read_text())
+    assert (about["drawn"] < about["found"]) != dropped
     return folder / "run"
 
 

@@ -57,6 +57,21 @@ def test_several_runs_are_verified(command, both):
     assert (result.code, len(result.lines())) == (0, 2)
 
 
+def test_what_was_not_compared_is_said(command, copied):
+    """Another version has other words in its warnings; whoever changed the version is found to have done so, too."""
+    assert "Warnings and checklist are what follows" in command("report", copied.path, "--verify").out
+    report = copied.report
+    report["environment"]["automl-vision"] = "0.0.1"
+    report["warnings"] = []
+    report["trials"]["table"][0]["score"] = 0.999
+    (copied.path / "report.json").write_text(json.dumps(report))
+    result = command("report", copied.path, "--verify")
+    assert (result.code, "Warnings and checklist are what follows" in result.out) == (0, False)
+    assert "Not compared: its warnings and checklist" in result.out
+    assert "version 0.0.1" in result.out
+    assert "scores of trials" in result.out
+
+
 def test_mistakes_of_a_comparison(command, finished, tmp_path):
     run = finished.path
     assert_mistake(command("report", run, run), 2, "named twice")
@@ -66,5 +81,9 @@ def test_mistakes_of_a_comparison(command, finished, tmp_path):
     (tmp_path / "wrong.csv").write_text("dataset,accuracy\nsmoke,much\n")
     assert_mistake(command("report", run, "--baseline", tmp_path / "wrong.csv"), 2, "line 2", "much")
     assert_mistake(command("report", run, "--verify", "--json"), 2, "--verify")
+    baseline = tmp_path / "comparison.csv"
+    baseline.write_text("dataset,accuracy\nsmoke,50 %\n")
+    refused = command("report", run, "--baseline", baseline, "--out", tmp_path)
+    assert_mistake(refused, 2, "this would replace", str(baseline))
     (tmp_path / "file").write_text("")
     assert_mistake(command("report", run, "--out", tmp_path / "file" / "x"), 2, "cannot be written")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sqlite3
 import tomllib
 from pathlib import Path
 
+import pytest
 from command import BY_NAMES, assert_harmless
 
 from automl_vision.config import load_settings
@@ -18,6 +20,7 @@ FILES = {
     *("predictions_test.csv", "predictions_val.csv", "trials.csv", "trials", "study.db", "events.log"),
     *("looks.json", "run.json", "spent.json", "compared.json", "gallery.json", "label_suspects.csv"),
 }
+GOLDEN = Path(__file__).parents[1] / "golden"
 FINE_TUNES = load_settings(Path(__file__).parents[2] / "configs" / "smoke.toml").search.trials
 SPLITS = {"train", "val", "test", "aside", "quarantine"}
 ROLES = {"original", "copy", "unsure"}
@@ -236,3 +239,25 @@ def test_plain_lines_tell_what_happens_and_what_to_type_next(smoke, quick, comma
     for words in ("Test accuracy", "95 % interval", "macro F1", "circle", "majority class", "predict", "evaluate"):
         assert words in result.out
     assert f"automl-vision predict '{tmp_path}/it'\"'\"'s my run/model.pt' IMAGE" in result.out
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"stop_reason": each} for each in (None, [], float("inf"))),
+        *({name: "x"} for name in ("seconds", "budget_seconds", "trials", "test")),
+        {"seconds": {"a": float("nan")}},
+    ],
+    ids=str,
+)
+def test_a_complete_run_whose_report_somebody_changed_is_told_so(command, tmp_path, changed):
+    run = Path(shutil.copytree(GOLDEN / "run", tmp_path / "run"))
+    report = json.loads((run / "report.json").read_text()) | changed
+    (run / "report.json").write_text(json.dumps(report))
+    for form in ((), ("--json",)):
+        result = command("search", "--resume", run, *form)
+        assert result.code in (0, 2)
+        assert_harmless(result)
+        assert result.code == 0 or (
+            "report.json is not as a search leaves it" in result.err and "\nFix: " in result.err
+        )

@@ -17,11 +17,14 @@ from automl_vision.data.fingerprint import (
     TINY,
     Mark,
     Marks,
+    look_alike,
     mark,
     orientations,
     picture_hash,
     pixel_digest,
 )
+from automl_vision.data.lineage.groups import connected
+from automl_vision.data.lineage.lineage import Link
 
 
 def scene(seed: int, size: tuple[int, int] = (180, 140)) -> Image.Image:
@@ -158,9 +161,43 @@ def test_blocks_change_nothing(monkeypatch, block):
     assert marks.recognise(asked)[:40] == ["nearly" if n % 5 <= LARGEST_DISTANCE else "" for n in range(40)]
 
 
+def nearby(rng: np.random.Generator, value: int) -> int:
+    """A hash turned in some way, with up to five signs changed."""
+    turned = list(orientations(value))[rng.integers(8)]
+    for bit in rng.choice(63, rng.integers(6), replace=False).tolist():
+        turned ^= 1 << bit
+    return turned
+
+
+@pytest.mark.parametrize("block", [1, 7, 4_000_000])
+@pytest.mark.parametrize("seed", range(3))
+def test_those_look_alike_of_which_one_is_recognised_by_the_other(monkeypatch, block, seed):
+    rng = np.random.default_rng(seed)
+    originals = rng.integers(0, 2**63, 8, dtype=np.uint64).tolist()
+    hashes = [nearby(rng, originals[row % 8]) for row in range(60)]
+    images = [Mark(row, value, int(rng.choice([0, LARGEST_DISTANCE]))) for row, value in enumerate(hashes)]
+    images[::20] = [None, Mark(70, None), None]
+    monkeypatch.setattr(subject, "_BLOCK", block)
+    known = [None if each is None or each.hash is None else Marks.of([], [f"{each.hash:016x}"]) for each in images]
+
+    def recognised(one: int, other: int) -> bool:
+        return (
+            known[one] is not None and known[other] is not None and known[one].recognise([images[other]]) == ["nearly"]
+        )
+
+    pairs = [(one, other) for other in range(60) for one in range(other)]
+    wanted = {pair for pair in pairs if recognised(*pair) or recognised(*pair[::-1])}
+    found = set(look_alike(images))
+    groups = [connected(60, [Link(*pair, "", "") for pair in pairs]).tolist() for pairs in (found, wanted)]
+    assert found <= wanted
+    assert groups[0] == groups[1]
+    assert 8 < len(set(groups[0])) < 50
+
+
 def test_nothing_is_known_of_nobody():
     assert Marks.of([], []).recognise([marked(scene(0))]) == [""]
     assert marks_of(scene(0)).recognise([]) == []
+    assert list(look_alike([])) == list(look_alike([None, Mark(1, None)])) == []
 
 
 def test_marks_are_sorted_and_say_nothing_of_their_order():

@@ -20,6 +20,7 @@ from pictures import picture
 from automl_vision.config import DataSettings
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.readers import READERS, read
+from automl_vision.data.readers.reader import check_class_names
 from automl_vision.errors import DataError
 from trust.other_users import as_other_users
 
@@ -603,3 +604,9 @@ def test_links_to_files_are_read_wherever_they_lead_and_counted(tmp_path: Path) 
     lines = ["cat/a.png,cat", "cat/own.png,cat", "dog/inside.png,dog", "far/c.png,dog", "dog/own.png,dog"]
     table.write_text("image,label\n" + "\n".join(lines))
     assert read(table, PLAIN).outside == 2
+
+
+def test_half_a_pair_of_surrogates_is_no_class_name() -> None:
+    """As the JSON of a data set may have it."""
+    with pytest.raises(DataError, match="not UTF-8"):
+        check_class_names(["\ud800", "b"])

@@ -1,12 +1,14 @@
 """The model card and the page say which model their figures are of."""
 
+import re
+
 import pytest
 from huggingface_hub import ModelCard
 from measured_costs import measured_costs
 
 from automl_vision.report.card_front import card_front
 from automl_vision.report.html import render_html
-from automl_vision.report.model_card import model_card
+from automl_vision.report.model_card import model_card, plain
 from automl_vision.report.report import build_report
 
 REFIT = {"steps": [], "refit": {"done": True, "detail": "", "images": 9, "seconds": 1.0}}
@@ -70,3 +72,9 @@ def test_costs_are_in_the_card_where_they_are_known(inputs):
     assert "## Costs" in model_card(report)
     assert "one image takes" in model_card(report)
     assert "## Costs" not in model_card(build_report(inputs(model=MODEL)))
+
+
+def test_nobody_is_called_and_no_mail_is_linked():
+    shown = plain("@octocat and a@b.co, mailto:c@d.e")
+    assert not re.search(r"@\w", shown)
+    assert shown.replace("\u2060", "") == "@octocat and a@b.co, mailto:c@d.e"

@@ -119,6 +119,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("path,label,predicted,correct,probability,group,p:a\nx,a,a,1,1.0,0,nan\n", "not finite"),
         ("path,label,predicted,correct,probability,group,p:a\nx,a,a,1,1.0,0,1.0,0.0\n", "2 probabilities"),
         ("path,label,predicted,correct,probability,group,p:a\nx,a\n", "row 1"),
+        (
+            f"path,label,predicted,correct,probability,group,p:a\nx,a,a,1,1.0,{'9' * 25},1.0\n",
+            "row 1.*no number of a group",
+        ),
     ],
 )
 def test_a_foreign_file_is_named_and_refused(tmp_path, content, said):
@@ -152,3 +156,36 @@ def test_the_file_is_utf8_whatever_names_are(tmp_path):
     after = Predictions.from_csv(tmp_path / "p.csv")
     assert (after.paths, after.class_names) == (before.paths, before.class_names)
     assert (after.probabilities == before.probabilities).all()
+
+
+BYTE = b"\xe9".decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (r"\udce9", BYTE),
+        (r"\u005cudce9", r"\udce9", r"\\udce9", "\\" + BYTE),
+        (r"=\udce9", "=" + BYTE, r"\uDCE9", r"\u005c"),
+    ],
+)
+def test_letters_like_an_escape_come_back_as_letters(tmp_path, names):
+    before = made(list(names), n=len(names), paths=[f"{name}/x.png" for name in names])
+    before.to_csv(tmp_path / "p.csv")
+    (tmp_path / "p.csv").read_text(encoding="utf-8")
+    after = Predictions.from_csv(tmp_path / "p.csv")
+    assert (after.paths, after.class_names) == (before.paths, before.class_names)
+    assert (after.labels == before.labels).all()
+
+
+odd = st.text(st.sampled_from(["\\", "u", "d", "c", "e", "9", "0", "5", BYTE, "=", ";"]), max_size=14)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(odd, min_size=2, max_size=4, unique=True))
+def test_odd_names_come_back_whatever_they_are(tmp_path_factory, names):
+    file = tmp_path_factory.mktemp("odd") / "p.csv"
+    before = made(names, n=len(names), paths=names)
+    before.to_csv(file)
+    after = Predictions.from_csv(file)
+    assert (after.paths, after.class_names) == (before.paths, before.class_names)

@@ -56,6 +56,17 @@ def test_every_state_is_explained() -> None:
     assert all(STATES.values())
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [{"head_search": "x"}, {"symmetries": []}, {"lost": "2"}, {"micro_batch": True}, {"share": None}, {"lost_why": 5}],
+    ids=str,
+)
+def test_notes_of_other_types_are_refused(notes: dict[str, object]) -> None:
+    """A record may come from anybody, and they are looked into while the search is told of."""
+    with pytest.raises(TypeError, match=rf"notes\.{next(iter(notes))} must be"):
+        Trial.from_dict(finetune(0).replace(notes=notes).to_dict())
+
+
 FAILED = finetune(
     0, recipe=Recipe("finetune", "net_a", 160, freeze_stages=2), state="failed", notes={"out_of_memory": True}
 )

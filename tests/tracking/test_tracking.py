@@ -19,7 +19,7 @@ from automl_vision.search.trial import EpochRecord, Trial
 from automl_vision.tracking import trackers, tracking
 from automl_vision.tracking.tracker import Subject
 from automl_vision.tracking.trackers import TRACKERS, TrackerRow, require_trackers
-from automl_vision.tracking.tracking import Tracking
+from automl_vision.tracking.tracking import MEMORY, Tracking
 from automl_vision.training.recipe import Recipe
 
 REPORT = {
@@ -114,6 +114,20 @@ def test_a_resumed_run_sends_what_is_new_under_what_was_remembered(
         assert recording.calls[0] == ("start", (tmp_path.name, "5m", expected))
         assert recording.calls[1] == ("trial", (1, "running", [3]))
     assert (tmp_path / "trials" / "000002.json").exists(), "it is the search that sets it aside"
+
+
+def test_what_is_nested_beyond_all_depth_is_taken_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tracker remembered and the record of a trial, in a run folder of somebody else's."""
+    (tmp_path / "trials").mkdir()
+    (tmp_path / MEMORY).mkdir()
+    for file in (tmp_path / "trials" / "000001.json", *(tmp_path / MEMORY / f"{name}.json" for name in TRACKERS)):
+        file.write_text("[" * 100_000)
+    recording, warned = Recording(), []
+    with tracked(tmp_path, monkeypatch, recording, [], warned) as one:
+        one.tell(changed(trial(1, 2)))
+        one.finish(REPORT, 30.0)
+    assert recording.calls[:2] == [("start", (tmp_path.name, "5m", {})), ("trial", (1, "running", [1, 2]))]
+    assert warned == []
 
 
 @pytest.mark.parametrize("where", ["start", "trial", "finish", "close"])

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import DATA_HELP, require_data, require_model, require_replaceable, write_or_refuse
+from automl_vision.cli.paths import (
+    DATA_HELP,
+    require_data,
+    require_model,
+    require_no_data,
+    require_replaceable,
+    write_or_refuse,
+)
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stderr
 from automl_vision.config import load_settings
 from automl_vision.errors import DataError, LeakFound, PartialFailure, UsageError
 
 if TYPE_CHECKING:
+    from automl_vision.config import Settings
     from automl_vision.pipeline import Evaluation
 
 
@@ -61,8 +69,7 @@ def evaluate(
     settings = load_settings(overrides=overrides)
     require_model(model)
     require_data(data)
-    for file in filter(None, (out, page)):
-        require_replaceable(file, (model, data))
+    _require_apart(out, page, model, data, settings)
 
     with loading():
         from automl_vision.cli.progress import listener
@@ -87,6 +94,16 @@ def evaluate(
     for path, reason in found.failed[:10]:
         stderr.print(f"  {safe(path)}: {safe(reason)}", highlight=False)
     _leave(found, fail_on_leak=fail_on_leak)
+
+
+def _require_apart(out: Path | None, page: Path | None, model: Path, data: Path, settings: Settings) -> None:
+    """Raise UsageError where what is written would replace what is read, or the page the table."""
+    given = settings.data.label_map
+    for file in filter(None, (out, page)):
+        require_replaceable(file, (model, *([Path(given)] if given else [])))
+        require_no_data(file, data)
+    if out is not None and page is not None and out.resolve() == page.resolve():
+        raise UsageError("the page would replace the predictions", value=page, fix="name another file with --page")
 
 
 def _plain(found: Evaluation) -> dict[str, Any]:

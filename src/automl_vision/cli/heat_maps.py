@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from fnmatch import fnmatch
+from glob import has_magic
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,13 +44,36 @@ def require_apart(folder: Path, named: Sequence[str], images: Iterable[Path]) ->
         images: what was found by that.
     """
     own = folder.resolve()
-    for name in named:
-        start, deep, _ = name.partition("**")
-        if deep and not Path(name).exists() and own.is_relative_to(Path(start).resolve()):
+    patterns = [name for name in named if has_magic(name) and not Path(name).exists()]
+    parents = set()
+    for name in _matching(patterns, own):
+        raise _among_images(folder, name)
+    for each in images:
+        parents.add(each.parent)
+        for name in _matching(patterns, own / f"{safe_name(each.stem)}.png"):
             raise _among_images(folder, name)
-    for parent in {each.parent for each in images}:
+    for parent in parents:
         if parent.resolve() == own:
             raise _among_images(folder, str(parent))
+
+
+def _matching(patterns: Iterable[str], place: Path) -> Iterator[str]:
+    """Those of the patterns that would find this place, were it there; hidden names are no exception here."""
+    for pattern in patterns:
+        parts = Path(pattern).parts
+        plain = tuple(takewhile(lambda part: not has_magic(part), parts))
+        start = Path(*plain).resolve()
+        if place.is_relative_to(start) and _leads_to(parts[len(plain) :], place.relative_to(start).parts):
+            yield pattern
+
+
+def _leads_to(pattern: Sequence[str], place: Sequence[str]) -> bool:
+    """Whether a pattern finds a place, both part by part."""
+    if not pattern or not place:
+        return not place and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _leads_to(pattern[1:], place) or _leads_to(pattern, place[1:])
+    return fnmatch(place[0], pattern[0]) and _leads_to(pattern[1:], place[1:])
 
 
 def _among_images(folder: Path, place: str) -> UsageError:

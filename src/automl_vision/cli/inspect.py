@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from automl_vision.cli.options import with_settings
-from automl_vision.cli.paths import DATA_HELP, require_data, write_or_refuse
+from automl_vision.cli.paths import DATA_HELP, require_data, require_no_data, require_no_input, write_or_refuse
 from automl_vision.cli.process import loading
 from automl_vision.cli.terminal import safe, stdout
 from automl_vision.config import load_settings
@@ -64,6 +64,11 @@ def inspect(
         from automl_vision.pipeline import inspect as look
         from automl_vision.report.inspection import judge
         from automl_vision.report.sections import data_section
+        from automl_vision.run_dir import INSPECTED
+
+    if out is not None:
+        for name in INSPECTED:
+            _require_apart(out / name, data, config, settings)
 
     with listener(quiet=quiet or json_output) as tell:
         prepared = look(data, settings, tell=tell)
@@ -78,6 +83,12 @@ def inspect(
         _show(prepared, verdict, section, out)
     if fail_on_leak:
         _require_no_leak(prepared)
+
+
+def _require_apart(file: Path, data: Path, config: Path | None, settings: Settings) -> None:
+    """Raise UsageError where a file of the inspection would replace what is read."""
+    require_no_input(file, [Path(each) for each in (config, settings.data.label_map) if each])
+    require_no_data(file, data)
 
 
 def _refuse(prepared: Prepared, *, fail_on_leak: bool) -> None:

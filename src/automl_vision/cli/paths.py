@@ -75,6 +75,16 @@ def require_no_input(out: Path, inputs: Iterable[Path]) -> None:
             raise UsageError("this would replace a file that is read", value=out, fix="choose another --out")
 
 
+def require_no_data(out: Path, data: Path) -> None:
+    """Raise UsageError where the file that is there already is the table of the data, or lies in their folder.
+
+    Whatever lies there may be read, now or next time: shards, their index, a table, an image under any name.
+    """
+    require_no_input(out, (data,))
+    if out.exists() and data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise UsageError("this would replace a file among the data", value=out, fix="choose another --out, beside them")
+
+
 def _is_file(path: Path, wanted: os.stat_result) -> bool:
     try:
         return os.path.samestat(path.stat(), wanted)

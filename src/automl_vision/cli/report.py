@@ -7,15 +7,24 @@ from typing import Annotated
 
 import typer
 
-from automl_vision.cli.paths import require_baseline, require_run, write_or_refuse
+from automl_vision.cli.paths import require_baseline, require_no_input, require_run, write_or_refuse
 from automl_vision.cli.terminal import safe, stderr, stdout
 from automl_vision.errors import AutomlVisionError, UsageError
 
 #: What `--verify` says, and no more than it did.
-VERIFIED = (
-    "All figures on test and validation images in report.json follow from the saved predictions, bit for bit, and its "
-    "warnings and checklist from its figures. Not compared: the linear probe, costs and checks of the data, whose "
-    "predictions are not kept, and the pages, which automl-vision report RUN makes anew."
+FIGURES = (
+    "Bit for bit what the saved predictions give: {sections} in report.json, without the linear probe among the "
+    "baselines."
+)
+JUDGED = "Warnings and checklist are what follows from what the report says."
+NOT_JUDGED = (
+    "Not compared: its warnings and checklist, and any of these sections that it lacks, since it says that version "
+    "{theirs} wrote it, and this is {ours}."
+)
+NOT_COMPARED = (
+    "Not compared: whatever else it says, such as the scores of trials and of backbones, the selection, costs, checks "
+    "of the data and the linear probe, whose predictions are not kept; and the pages, which automl-vision report RUN "
+    "makes anew."
 )
 
 
@@ -81,8 +90,11 @@ def _compare(runs: list[Path], baseline: Path | None, out: Path | None, *, json_
 
     from automl_vision.cli.comparison import print_comparison
     from automl_vision.cli.result import print_json
-    from automl_vision.stages.compare_runs import compare_runs, write_comparison
+    from automl_vision.stages.compare_runs import COMPARISON_FILES, compare_runs, write_comparison
 
+    if out is not None and baseline is not None:
+        for name in COMPARISON_FILES:
+            require_no_input(out / name, (baseline,))
     comparison = compare_runs(runs, baseline)
     if out is not None:
         write_or_refuse(out, lambda: write_comparison(comparison, out))
@@ -105,4 +117,16 @@ def _verify(run: Path) -> None:
             value=f"{len(differences)} differences",
             fix="one of the two files was changed; trust neither",
         )
-    stdout.print(VERIFIED, highlight=False, soft_wrap=True)
+    stdout.print(safe(_verified(run)), highlight=False, soft_wrap=True)
+
+
+def _verified(run: Path) -> str:
+    """What was found to be as it has to be, and what was not looked at."""
+    from automl_vision import __version__
+    from automl_vision.report.report import FOLLOWING, is_of_this_version
+    from automl_vision.run_dir import read_report
+
+    report = read_report(run) or {}
+    theirs = report.get("environment", {}).get("automl-vision")
+    judged = JUDGED if is_of_this_version(report) else NOT_JUDGED.format(theirs=theirs, ours=__version__)
+    return " ".join((FIGURES.format(sections=", ".join(FOLLOWING)), judged, NOT_COMPARED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -103,7 +104,6 @@ def search(
         with loading():
             from automl_vision.cli.progress import listener
             from automl_vision.cli.ranks import follow_first, joined
-            from automl_vision.cli.result import print_json, print_run
             from automl_vision.pipeline import resume_search, run_search
 
         with joined(settings) as ranks:
@@ -118,7 +118,7 @@ def search(
                 elif resume is not None:
                     watched |= {"trusted": trust_run, "fail_on_leak": fail_on_leak}
                     run = resume_search(resume, tell=tell, moved=moved, **watched)
-    print_json({"run": str(run.path), "model_file": str(run.model), **run.report}) if json_output else print_run(run)
+    _print(run, json_output=json_output, resumed=resume is not None)
     _leave(run)
 
 
@@ -144,6 +144,19 @@ def _named_folder(settings: Settings, out: Path | None) -> Path:
             fix="give --out, or --resume",
         )
     return out or Path(settings.output.runs) / settings.output.name
+
+
+def _print(run: Run, *, json_output: bool, resumed: bool) -> None:
+    """The result. The report of a run that was complete already may be of anybody."""
+    from automl_vision.cli.result import print_json, print_run
+    from automl_vision.report.damage import told_as_damage
+    from automl_vision.run_dir import REPORT_JSON
+
+    with told_as_damage(run.path / REPORT_JSON) if resumed else nullcontext():
+        if json_output:
+            print_json({"run": str(run.path), "model_file": str(run.model), **run.report})
+        else:
+            print_run(run)
 
 
 def _leave(run: Run) -> None:

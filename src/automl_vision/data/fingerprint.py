@@ -43,6 +43,10 @@ DIGEST_BYTES = 8
 
 #: Pairs of hashes that are compared at once; bounds the memory.
 _BLOCK = 4_000_000
+#: Bits of a part of a hash, and where the parts begin. There is one more of them than signs may differ, so that two
+#: hashes which are near each other have at least one part in common.
+_PART_BITS = 16
+_PARTS = tuple(range(0, 64, _PART_BITS))
 
 How = Literal["", "exactly", "nearly"]
 Hashes = NDArray[np.uint64]
@@ -110,6 +114,53 @@ class Mark:
     hash: int | None
     tolerance: int = LARGEST_DISTANCE
     whole: int | None = None
+
+
+def look_alike(images: Sequence[Mark | None]) -> Iterator[tuple[int, int]]:
+    """Pairs of places of images of which one is recognised by the hash of the other, mirrored or turned as well.
+
+    Args:
+        images: None for one that is not looked at.
+
+    Yields:
+        (earlier, later), some of them more than once. Of images of one hash, each comes with the first of them.
+    """
+    telling = [(row, each.hash, each.tolerance) for row, each in enumerate(images) if each and each.hash is not None]
+    first_of: dict[tuple[int, int], int] = {}
+    for row, value, signs in telling:
+        if (first := first_of.setdefault((value, signs), row)) != row:
+            yield first, row
+    rows = np.fromiter(first_of.values(), dtype=np.int64, count=len(first_of))
+    hashes = np.fromiter((value for value, _ in first_of), dtype=np.uint64, count=len(first_of))
+    tolerance = np.fromiter((signs for _, signs in first_of), dtype=np.int64, count=len(first_of))
+    turned = np.array([list(orientations(value)) for value, _ in first_of], dtype=np.uint64).reshape(-1, 8)
+    for views in turned.T:
+        for one, other in _sharing_a_part(views, hashes):
+            near = np.bitwise_count(views[one] ^ hashes[other]) <= np.maximum(tolerance[one], tolerance[other])
+            near &= rows[one] < rows[other]  # the eight ways of the earlier one are those of the later one, undone
+            yield from zip(rows[one[near]].tolist(), rows[other[near]].tolist(), strict=True)
+
+
+def _sharing_a_part(views: Hashes, hashes: Hashes) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Blocks of places in `views` and in `hashes` that have a part of their bits in common."""
+    for begin in map(np.uint64, _PARTS):
+        wanted, there = (values >> begin & np.uint64(2**_PART_BITS - 1) for values in (views, hashes))
+        order = np.argsort(there, kind="stable")
+        low, high = (np.searchsorted(there[order], wanted, side) for side in ("left", "right"))
+        yield from _paired(order, low, high - low)
+
+
+def _paired(
+    order: NDArray[np.int64], low: NDArray[np.int64], count: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Each place with the `count` entries of `order` from its `low` on, some millions of pairs at a time."""
+    before = np.cumsum(count) - count
+    block = before // _BLOCK
+    for number in np.unique(block):
+        here = np.flatnonzero(block == number)
+        one = np.repeat(here, count[here])
+        offset = np.arange(len(one)) - np.repeat(before[here] - before[here[0]], count[here])
+        yield one, order[low[one] + offset]
 
 
 @dataclass(frozen=True, eq=False)

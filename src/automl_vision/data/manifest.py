@@ -115,3 +115,15 @@ def scattered_rows(manifest: Manifest) -> list[int]:
         return hashlib.blake2b(manifest.paths[row].encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
     return sorted(range(len(manifest)), key=key)
+
+
+def is_class_name(text: str) -> bool:
+    """Whether it is text, or text with bytes of a file name that are none (U+DC80 to U+DCFF), and not too long.
+
+    Other halves of surrogate pairs are written by nobody but who crafts a file, and no table gives them back.
+    """
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return len(text) <= LONGEST_CLASS_NAME

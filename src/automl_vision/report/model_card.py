@@ -15,7 +15,7 @@ from automl_vision.report.warnings import is_refitted
 Report = Mapping[str, Any]
 
 CLASSES = 100  # listed at most
-
+_WORD_JOINER = "\u2060"
 
 #: How a run's model is used; lines of Markdown.
 USE = ("```", "automl-vision predict model.pt IMAGE", "```")
@@ -101,7 +101,12 @@ def _times(count: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Foreign text on one line, with nothing in it that Markdown or HTML would act on."""
+    """Foreign text on one line, with nothing in it that Markdown, HTML or a forge would act on.
+
+    Forges link `@name` and addresses of mail wherever they stand in the finished page, so that no escape of Markdown
+    keeps them from it: what follows an `@` is kept apart by a character that nobody sees.
+    """
     one_line = "".join(character if character.isprintable() else "�" for character in text)
     marked = re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", one_line)
-    return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", r"\\\1\2", marked)  # forges link bare addresses
+    without_links = re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", r"\\\1\2", marked)  # forges link bare addresses
+    return without_links.replace("@", f"@{_WORD_JOINER}")

@@ -19,8 +19,8 @@ from automl_vision.spreadsheet import disarmed, rearmed
 
 COLUMNS = ("path", "label", "predicted", "correct", "probability", "group")
 
-#: What is no text in a name, as it is written.
-_ESCAPE = re.compile(r"\\u(d[89a-f][0-9a-f]{2})")
+#: What is no text in a name, as it is written, and the backslash of a name that has such letters itself.
+_ESCAPE = re.compile(r"\\u(d[89a-f][0-9a-f]{2}|005c)")
 
 #: Before the class name in the header of a column of probabilities.
 CLASS_PREFIX = "p:"
@@ -71,12 +71,14 @@ class Predictions:
 
         Text that a spreadsheet would take for a formula gets a leading `'`, which reading takes off. Bytes of a name
         that are no text are written as escapes (`\\udce9`), as in split.csv: the file is UTF-8 whatever the names are.
+        Of a name that has these letters itself, the backslash is one (`\\u005cudce9`).
 
         Raises:
             OSError: the file cannot be written. What was there before is then still there.
         """
         text = io.StringIO()
-        csv.writer(text, quoting=self._quoting(), lineterminator="\n").writerows(self._cells())
+        rows = ([_escaped(cell) for cell in row] for row in self._cells())
+        csv.writer(text, quoting=self._quoting(), lineterminator="\n").writerows(rows)
         data = text.getvalue().encode("utf-8", "backslashreplace")
         write_atomically(file, lambda stream: stream.write(data))
 
@@ -118,6 +120,11 @@ class Predictions:
         return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
+def _escaped(cell: str | int | float) -> str | int | float:
+    """The cell with nothing in it that would be read as an escape; half a surrogate pair is left to the encoding."""
+    return _ESCAPE.sub(r"\\u005cu\1", cell) if isinstance(cell, str) else cell
+
+
 def _unescaped(cell: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), cell)
 
@@ -138,7 +145,7 @@ def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
     try:
         path, label, _, _, _, group, *texts = cells
         chances = [float(text) for text in texts]
-        number = int(group)
+        number = _group_number(group)
     except ValueError as error:
         raise _broken(file, row, str(error)) from None
     if rearmed(label) not in index:
@@ -148,6 +155,13 @@ def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
     if not np.isfinite(chances).all():
         raise _broken(file, row, "a probability is not finite")
     return rearmed(path), index[rearmed(label)], number, chances
+
+
+def _group_number(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"group {text[:30]} is no number of a group")
+    return number
 
 
 def _broken(file: Path, row: int, detail: str) -> DataError:

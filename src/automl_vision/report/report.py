@@ -40,6 +40,9 @@ CONFUSED_PAIRS = 50
 #: Metrics of the table of baselines.
 BASELINE_METRICS = ("accuracy", "macro_f1")
 
+#: Sections that follow from saved predictions.
+FOLLOWING = ("test", "validation", "augmented_validation", "calibration", "abstention", "gap", "baselines")
+
 Section = dict[str, Any]
 
 
@@ -204,22 +207,29 @@ def verify(
 ) -> list[str]:
     """Recompute what follows from the saved predictions; one line per figure that differs by as much as one bit.
 
-    With `validation` that is all but figures whose predictions are not saved: of the linear probe, and whatever is
-    no figure on test or validation images. Warnings and checklist are drawn again from the report, where this version
-    wrote it: another one has other words. What reports of earlier versions lack is passed over.
+    With `validation` that is `FOLLOWING`, without the linear probe, whose predictions are not saved. Warnings and
+    checklist are drawn again from the report, where this version wrote it: another one has other words. What reports of
+    other versions lack is passed over.
     """
     fresh: dict[str, Any] = {"test": test_section(test, int(report["seed"]))}
     if validation is not None:
         fresh |= _following(report, test, validation, augmented_validation)
-    lines = [line for key in fresh if key == "test" or report.get(key) for line in _compared(report, fresh, key)]
-    if validation is None or report.get("environment", {}).get("automl-vision") != __version__:
+    whole = validation is not None and is_of_this_version(report)
+    told = [key for key in fresh if whole or key == "test" or report.get(key)]
+    lines = [line for key in told for line in _compared(report, fresh, key)]
+    if not whole:
         return lines
-    drawn = _judged({**report, **{key: fresh[key] for key in fresh if report.get(key)}})
+    drawn = _judged({**report, **{key: fresh[key] for key in told}})
     return lines + [line for key in ("warnings", "checklist") for line in _compared(report, drawn, key)]
 
 
+def is_of_this_version(report: Mapping[str, Any]) -> bool:
+    """Whether this version says that it wrote the report, so that its warnings and checklist can be drawn again."""
+    return bool(report.get("environment", {}).get("automl-vision") == __version__)
+
+
 def _compared(report: Mapping[str, Any], fresh: Mapping[str, Any], key: str) -> list[str]:
-    return _differences(key, report[key], fresh[key])
+    return _differences(key, report.get(key), fresh[key])
 
 
 def _following(
@@ -230,13 +240,15 @@ def _following(
     ours, theirs = metrics_section(validation, seed), test_section(test, seed)
     inputs = ReportInputs("", "", test, validation, objective, seed=seed, data=report["data"])
     known = {row["name"]: row for row in _baselines(inputs, theirs)}
+    told = {row["name"]: row for row in report["baselines"]}
     return {
         "validation": ours,
         "augmented_validation": metrics_section(augmented, seed) if augmented is not None else None,
         "calibration": calibration_section(validation, test, report["model"].get("temperature", 1.0)),
         "abstention": abstention(validation, test),
         "gap": gap(objective, ours, theirs),
-        "baselines": [known.get(row["name"], row) for row in report["baselines"]],
+        "baselines": [known.get(row["name"], row) for row in report["baselines"]]
+        + [row for name, row in known.items() if name not in told],
     }
 
 

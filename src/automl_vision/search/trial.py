@@ -134,7 +134,11 @@ class Trial:
             raise TypeError(f"unknown state, got {own['state']!r}")
         recipe = Recipe.from_dict(own.pop("recipe"))
         epochs = tuple(_typed(EpochRecord(**each)) for each in own.pop("epochs"))
-        return _typed(cls(recipe=recipe, epochs=epochs, **own))
+        trial = _typed(cls(recipe=recipe, epochs=epochs, **own))
+        for name, kinds in _NOTED.items():
+            if name in trial.notes:
+                _require(f"notes.{name}", trial.notes[name], kinds)
+        return trial
 
 
 _Told = TypeVar("_Told", EpochRecord, Trial)
@@ -148,6 +152,15 @@ _DECLARED: Mapping[str, tuple[type, ...]] = MappingProxyType(
         "Mapping[str, Any]": (dict,),
     }
 )
+#: Notes that are computed with or looked into -> likewise.
+_NOTED: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("symmetries", "head_search"), (dict,)),
+        **dict.fromkeys(("steps", "micro_batch", "lost"), (int,)),
+        **dict.fromkeys(("strength", "share"), (int, float)),
+        "lost_why": (str,),
+    }
+)
 
 
 def _typed(value: _Told) -> _Told:
@@ -158,9 +171,15 @@ def _typed(value: _Told) -> _Told:
     """
     for each in dataclasses.fields(value):
         kinds, found = _DECLARED.get(str(each.type)), getattr(value, each.name)
-        if kinds is not None and (not isinstance(found, kinds) or isinstance(found, bool)):
-            raise TypeError(f"{each.name} must be {each.type}, got {found!r:.80}")
+        if kinds is not None:
+            _require(each.name, found, kinds)
     return value
+
+
+def _require(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} must be {words}, got {value!r:.80}")
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

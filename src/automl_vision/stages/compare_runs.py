@@ -18,6 +18,7 @@ from automl_vision.report.report import metrics_section
 COMPARISON_HTML = "comparison.html"
 COMPARISON_JSON = "comparison.json"
 COMPARISON_CSV = "comparison.csv"
+COMPARISON_FILES = (COMPARISON_HTML, COMPARISON_CSV, COMPARISON_JSON)
 
 #: How far a figure in report.json may be from that of the predictions; both are made of the same counts.
 _ROUNDING = 1e-9

@@ -20,7 +20,7 @@ from automl_vision.data.preparation import (
 from automl_vision.data.preprocess import SQUASH
 from automl_vision.data.readable import said_of_unreadable, too_many_unreadable, unsettled_faults, with_faults
 from automl_vision.data.store import ImageStore
-from automl_vision.errors import IMAGE_FAULTS, BudgetExhausted, RunError
+from automl_vision.errors import BudgetExhausted, RunError
 from automl_vision.events import Progress
 from automl_vision.models.backbones import backbone
 from automl_vision.runtime import Runtime
@@ -97,18 +97,11 @@ def _require_readable(context: RunContext, manifest: Manifest, facts: Facts, sto
 
 
 def _as_it_began(context: RunContext, facts: Facts) -> Facts:
-    """Without what this machine could not read when the run began, for want of memory: its sets were dealt without it.
-
-    Raises:
-        RunError: `run.json` says of these files what cannot be.
-    """
+    """Without what memory was too short for when the run began: its sets were dealt without it."""
     if "content" not in context.run.about:
         context.run.add_about(unsettled=unsettled_faults(facts))
         return facts
-    told = context.run.about.get("unsettled", {})
-    if not isinstance(told, dict) or not all(each in IMAGE_FAULTS for each in told.values()):
-        raise RunError("run.json is damaged", value=f"{context.run.path} (unsettled)", fix="start a new run")
-    return with_faults(facts, told)
+    return with_faults(facts, context.run.about.get("unsettled", {}))
 
 
 def _decode_side(context: RunContext, plan: Plan) -> int:

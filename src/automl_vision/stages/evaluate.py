@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_vision.config import Settings
-from automl_vision.data.fingerprint import Fingerprint, How, Mark
+from automl_vision.data.fingerprint import Fingerprint, How, Mark, look_alike
 from automl_vision.data.lineage.groups import connected, declared_groups
 from automl_vision.data.lineage.lineage import Link
 from automl_vision.data.manifest import Manifest
@@ -133,16 +133,15 @@ def _predicted(model: Model, manifest: Manifest, tell: Tell) -> list[Prediction]
 
 
 def _groups(manifest: Manifest, settings: Settings, said: Sequence[Prediction]) -> NDArray[np.int64]:
-    """(N) what counts as one piece of evidence: declared groups, and images of the same pixels or picture hash."""
+    """(N) what counts as one piece of evidence: declared groups, equal pixels, and what is recognised as the same."""
     declared = declared_groups(manifest, settings.data)
     links = [Link(int(first), row, "group", "declared") for row, first in enumerate(declared) if first != row]
-    for name in ("digest", "hash"):
-        first_of: dict[int, int] = {}
-        for row, each in enumerate(said):
-            value = None if each.mark is None else getattr(each.mark, name)
-            if value is not None and (first := first_of.setdefault(value, row)) != row:
-                links.append(Link(first, row, name, f"same {name}"))
-    return connected(len(manifest), links)
+    first_of: dict[int, int] = {}
+    for row, each in enumerate(said):
+        if each.mark is not None and (first := first_of.setdefault(each.mark.digest, row)) != row:
+            links.append(Link(first, row, "digest", "same pixels"))
+    alike = look_alike([each.mark for each in said])
+    return connected(len(manifest), [*links, *(Link(*pair, "hash", "same picture") for pair in alike)])
 
 
 def _probabilities(prediction: Prediction) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from automl_vision.data.manifest import LONGEST_CLASS_NAME, Manifest
+from automl_vision.data.manifest import LONGEST_CLASS_NAME, Manifest, is_class_name
 from automl_vision.errors import DataError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _check_storable(names: Sequence[str]) -> None:
             value=f"{long[0][:100]!a}... ({len(long[0]):,} characters)",
             fix="give the class a shorter name; in a table a quote may be missing",
         )
-    no_text = [name for name in names if printable(name) != name]
+    no_text = [name for name in names if not is_class_name(name) or printable(name) != name]
     if no_text:
         raise DataError("a class name is not UTF-8", value=f"{no_text[0]!a}", fix="save the table as CSV in UTF-8")
 
