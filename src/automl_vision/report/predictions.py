@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +76,7 @@ class Predictions:
         Raises:
             OSError: the file cannot be written. What was there before is then still there.
         """
-        text = io.StringIO()
-        rows = ([_escaped(cell) for cell in row] for row in self._cells())
-        csv.writer(text, quoting=self._quoting(), lineterminator="\n").writerows(rows)
-        data = text.getvalue().encode("utf-8", "backslashreplace")
-        write_atomically(file, lambda stream: stream.write(data))
+        write_atomically(file, self._write)
 
     @classmethod
     def from_csv(cls, file: Path) -> Predictions:
@@ -91,12 +87,13 @@ class Predictions:
         """
         try:
             with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:  # as 0.1.0 wrote it
-                rows = [[_unescaped(cell) for cell in row] for row in csv.reader(stream, strict=True)]
+                rows = csv.reader(stream, strict=True)
+                class_names = _class_names(file, next(rows, []))
+                index = {name: i for i, name in enumerate(class_names)}
+                # One row after the other: of 10,000 classes, the numbers as text take many times what they do.
+                body = [_parsed(file, row, cells, index) for row, cells in enumerate(rows, start=1)]
         except (OSError, csv.Error) as error:
             raise DataError("cannot read the predictions", value=f"{file} ({error})", fix="check the path") from None
-        class_names = _class_names(file, rows[0] if rows else [])
-        index = {name: i for i, name in enumerate(class_names)}
-        body = [_parsed(file, row, cells, index) for row, cells in enumerate(rows[1:], start=1)]
         return cls(
             paths=tuple(path for path, _, _, _ in body),
             labels=np.array([label for _, label, _, _ in body], dtype=np.int64),
@@ -105,14 +102,26 @@ class Predictions:
             class_names=class_names,
         )
 
-    def _cells(self) -> Iterator[list[str | int | float]]:
-        yield [*COLUMNS, *(disarmed(CLASS_PREFIX + name) for name in self.class_names)]
-        names = [disarmed(name) for name in self.class_names]
+    def _write(self, stream: IO[bytes]) -> None:
+        line = io.StringIO()
+        writer = csv.writer(line, quoting=self._quoting(), lineterminator="\n")
+        for cells, numbers in self._rows():
+            line.seek(0)
+            line.truncate()
+            writer.writerow(cells)
+            # As the writer has them, without looking for what has to be quoted in each of a hundred million.
+            text = ",".join([line.getvalue().removesuffix("\n"), *map(repr, numbers)])
+            stream.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+
+    def _rows(self) -> Iterator[tuple[list[str | int | float], list[float]]]:
+        """The header and the rows: cells that may have to be quoted, and the probabilities after them."""
+        yield [*COLUMNS, *(_escaped(disarmed(CLASS_PREFIX + name)) for name in self.class_names)], []
+        names = [_escaped(disarmed(name)) for name in self.class_names]
         values = zip(self.paths, self.labels.tolist(), self.predicted.tolist(), self.groups.tolist(), strict=True)
         for row, (path, label, said, group) in zip(self.probabilities, values, strict=True):
             chances = row.tolist()
             right = int(label == said)
-            yield [disarmed(path), names[label], names[said], right, chances[said], group, *chances]
+            yield [_escaped(disarmed(path)), names[label], names[said], right, chances[said], group], chances
 
     def _quoting(self) -> Literal[0, 2]:
         # The csv module of Python before 3.13 leaves a bare carriage return unquoted, which ends the row.
@@ -120,9 +129,9 @@ class Predictions:
         return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
-def _escaped(cell: str | int | float) -> str | int | float:
-    """The cell with nothing in it that would be read as an escape; half a surrogate pair is left to the encoding."""
-    return _ESCAPE.sub(r"\\u005cu\1", cell) if isinstance(cell, str) else cell
+def _escaped(text: str) -> str:
+    """The text with nothing in it that would be read as an escape; half a surrogate pair is left to the encoding."""
+    return _ESCAPE.sub(r"\\u005cu\1", text)
 
 
 def _unescaped(cell: str) -> str:
@@ -131,7 +140,7 @@ def _unescaped(cell: str) -> str:
 
 def _class_names(file: Path, header: Sequence[str]) -> tuple[str, ...]:
     count = len(COLUMNS)
-    classes = header[count:]
+    classes = [_unescaped(name) for name in header[count:]]
     if tuple(header[:count]) != COLUMNS or not all(name.startswith(CLASS_PREFIX) for name in classes):
         raise DataError(
             "this is no file of predictions",
@@ -141,10 +150,13 @@ def _class_names(file: Path, header: Sequence[str]) -> tuple[str, ...]:
     return tuple(rearmed(name).removeprefix(CLASS_PREFIX) for name in classes)
 
 
-def _parsed(file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]) -> tuple[str, int, int, list[float]]:
+def _parsed(
+    file: Path, row: int, cells: Sequence[str], index: Mapping[str, int]
+) -> tuple[str, int, int, NDArray[np.float64]]:
     try:
-        path, label, _, _, _, group, *texts = cells
-        chances = [float(text) for text in texts]
+        path, label = map(_unescaped, cells[:2])
+        _, _, _, _, _, group, *texts = cells
+        chances = np.fromiter(map(float, texts), np.float64, len(texts))
         number = _group_number(group)
     except ValueError as error:
         raise _broken(file, row, str(error)) from None
