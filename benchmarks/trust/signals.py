@@ -164,13 +164,14 @@ class Storm:
             self._check(run, looked)
         else:
             self._look_at(run, session, KINDS[kind], had_report)
+            told = session.code in TOLD.values() and is_begun(run)
+            if told and not says_how_to_go_on(session.said, resumed=lines > 0):
+                self._tally.faults.append(f"it did not say how to go on: {session.said[-300:]!r}")
         return complete
 
     def _look_at(self, run: Path, session: Session, sent: Sequence[signal.Signals], had_report: bool) -> None:
         if session.code == -sent[0] and len(sent) == 1:
             self._tally.before += 1
-        if is_begun(run) and session.code == TOLD[sent[0]] and "go on with: " not in session.said:
-            self._tally.faults.append(f"it did not say how to go on: {session.said[-300:]!r}")
         has_report = (run / "report.json").is_file()
         if sent[0] == signal.SIGTERM and has_report and not had_report:
             self._tally.faults.append("SIGTERM left a report")
@@ -206,6 +207,11 @@ def told_to_end(session: Session, signals: Sequence[signal.Signals], between: fl
     session.runs_until(look)
     session.wait()
     return time.monotonic() - told, newest - used
+
+
+def says_how_to_go_on(said: str, *, resumed: bool) -> bool:
+    """With the command for it; a command that goes on with a run already may be given again as it was."""
+    return "go on with: " in said or (resumed and "start it again with the same command" in said)
 
 
 def faults_of_leaving(
