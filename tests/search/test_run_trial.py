@@ -16,6 +16,7 @@ from histories import finetune
 from memory_source import MemorySource
 from torch import nn
 
+from automl_vision import tensor_file
 from automl_vision.errors import FileTooLarge, ResolutionError
 from automl_vision.models import head_choice
 from automl_vision.models.classifier import Classifier
@@ -237,6 +238,29 @@ def test_a_lost_checkpoint_costs_the_epochs_and_nothing_else(runner: TrialRunner
     told = list(runner(Assignment(paused, until=4)))
     assert states(told) == [(1, "running"), (2, "running"), (3, "running"), (4, "paused")]
     assert runner.files.load_result(0) is not None
+
+
+def test_memory_that_is_too_short_for_a_checkpoint_fails_the_trial_and_loses_nothing(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, paused = runner(Assignment(fresh(), until=3))
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_file, "available_memory", lambda: 100)
+        (failed,) = runner(Assignment(paused, until=4))
+    assert (failed.state, failed.epochs_done, failed.notes["out_of_memory"]) == ("failed", 3, True)
+    assert "100 bytes of memory are left" in failed.error
+    assert states(list(runner(Assignment(paused, until=4)))) == [(4, "paused")]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told_and_its_epochs_are_trained_again(runner: TrialRunner) -> None:
+    *_, paused = runner(Assignment(fresh(), until=2))
+    file = runner.files.name_of_checkpoint(0)
+    file.write_bytes(file.read_bytes()[:100])
+    told = list(runner(Assignment(paused, until=3)))
+    assert states(told) == [(1, "running"), (2, "running"), (3, "paused")]
+    assert told[-1].notes["unread"] == [str(file)]
+    (later,) = runner(Assignment(told[-1], until=4))
+    assert later.notes["unread"] == [str(file)]
 
 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(runner: TrialRunner) -> None:

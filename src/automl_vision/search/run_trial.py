@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import SQUASH, Preprocessing
-from automl_vision.errors import FileTooLarge, ResolutionError, WeightsError
+from automl_vision.errors import FileTooLarge, ResolutionError, ShortOfMemory, WeightsError
 from automl_vision.main_memory import available_memory
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
@@ -38,6 +38,7 @@ from automl_vision.models.symmetry import (
     shown_rows,
 )
 from automl_vision.models.weights import WeightSource, load_weights
+from automl_vision.place import Place
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
@@ -540,7 +541,7 @@ class TrialRunner:
             self.compiler,
             self.ranks,
         )
-        checkpoint = self.files.load_checkpoint(trial.number)
+        trial, checkpoint = self._left(trial)
         with told_as_damage(self.files.name_of_checkpoint(trial.number)):
             other = checkpoint is None or Trial.from_dict(checkpoint["trial"]).recipe != recipe
         if checkpoint is None or other:
@@ -551,6 +552,20 @@ class TrialRunner:
         known = Trial.from_dict(checkpoint["trial"])
         notes = {**known.notes, **kept_notes(trial)}
         return known.replace(state="running", attempt=trial.attempt, notes=notes), trainer
+
+    def _left(self, trial: Trial) -> tuple[Trial, dict[str, Any] | None]:
+        """The checkpoint of a trial; its notes name those that are there and cannot be read.
+
+        Raises:
+            TooLittleMemory: it does not fit. To begin anew would take as much, and lose what there is.
+        """
+        unread: list[Place] = []
+        try:
+            checkpoint = self.files.load_checkpoint(trial.number, unread.append)
+        except ShortOfMemory as error:
+            raise TooLittleMemory(f"too little memory for its checkpoint: {error.what}") from error
+        told = {"unread": [str(file) for file in unread]} if unread else {}
+        return trial.replace(notes={**trial.notes, **told}), checkpoint
 
     def start_head(self, net: Classifier, recipe: Recipe) -> None:
         """Start from the head that was fitted to frozen features, so that fine-tuning begins where that ended."""
@@ -583,8 +598,8 @@ class TrialRunner:
 
 
 def kept_notes(trial: Trial) -> dict[str, Any]:
-    """Notes that tell of workers that were lost with a trial: a checkpoint knows older ones."""
-    return {name: trial.notes[name] for name in ("lost", "lost_why") if name in trial.notes}
+    """Notes that tell of workers and checkpoints that were lost with a trial: a checkpoint knows older ones."""
+    return {name: trial.notes[name] for name in ("lost", "lost_why", "unread") if name in trial.notes}
 
 
 def _next_state(result: EpochResult, until: int) -> str:

@@ -72,6 +72,7 @@ class Trial:
             (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`);
             "share" of the machine that `seconds_per_image` was timed with, where others ran beside it;
+            "unread": checkpoints that it was to go on from, and that could not be read;
             "lost": how often whoever worked on it was lost, and "lost_why": how, the last time.
     """
 
