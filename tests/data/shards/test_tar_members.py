@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from automl_vision.data.shards.tar_members import BLOCK, END, TornArchive, header, members, padding, room
 from automl_vision.errors import DataError
 
+BACK = (-512, -1536, -(1 << 20), -(1 << 70))
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=90).filter(lambda n: n.strip("."))
 FILES = st.dictionaries(NAMES, st.binary(max_size=1500), max_size=8)
 
@@ -112,3 +114,31 @@ def test_names_without_end_are_refused_or_torn(tmp_path: Path) -> None:
     (tmp_path / "names.tar").write_bytes(one * 2_000)
     with pytest.raises(TornArchive):
         list(members(tmp_path / "names.tar"))
+
+
+def with_size(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header of a file of so many bytes, which may be below zero, as GNU writes it."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (256**12 + size if size < 0 else size).to_bytes(12, "big")
+    block[124] = 0xFF if size < 0 else 0x80
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (tarfile.REGTYPE, -1),
+        (tarfile.REGTYPE, -1024),
+        *((kind, back) for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE) for back in BACK),
+    ],
+)
+def test_a_size_below_zero_is_a_damaged_header(tmp_path: Path, kind: bytes, size: int) -> None:
+    """It leads back to where reading comes by again, or to before the beginning."""
+    file = tmp_path / "back.tar"
+    file.write_bytes(archive({"a.txt": b"text"})[: -len(END)] + with_size("b.txt", size, kind) + END)
+    with pytest.raises(TornArchive):
+        list(itertools.islice(members(file), 100))
