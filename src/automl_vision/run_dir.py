@@ -397,8 +397,9 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged.
     """
+    there = (path / RUN).exists()
     facts: dict[str, Any] = _read_json(path / RUN, {})
-    if facts and "data" not in facts:
+    if there and "data" not in facts:
         raise _damaged(path / RUN, "it does not say where the images are")
     wrong = [name for name, kind in _FACTS.items() if name in facts and not _is(facts[name], kind)]
     if wrong:

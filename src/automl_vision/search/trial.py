@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from automl_vision.training.recipe import Recipe
+from automl_vision.training.recipe import Recipe, require_declared, typed
 
 State = Literal["running", "paused", "complete", "stopped", "failed"]
 
@@ -134,34 +134,26 @@ class Trial:
         if own["state"] not in STATES:
             raise TypeError(f"unknown state, got {own['state']!r}")
         recipe = Recipe.from_dict(own.pop("recipe"))
-        epochs = tuple(_typed(EpochRecord(**each)) for each in own.pop("epochs"))
-        return _typed(cls(recipe=recipe, epochs=epochs, **own))
+        epochs = tuple(typed(EpochRecord(**each)) for each in own.pop("epochs"))
+        return _noted(typed(cls(recipe=recipe, epochs=epochs, **own)))
 
 
-_Told = TypeVar("_Told", EpochRecord, Trial)
-#: How a field is declared -> what a value of JSON has to be for it; other fields are not looked at.
-_DECLARED: Mapping[str, tuple[type, ...]] = MappingProxyType(
-    {
-        "int": (int,),
-        "float": (int, float),
-        "float | None": (int, float, type(None)),
-        "str": (str,),
-        "Mapping[str, Any]": (dict,),
-    }
+#: Note -> what it has to be, where whoever reads it calculates with it.
+_NOTED: Mapping[str, str] = MappingProxyType(
+    {"share": "float", "strength": "float", "lost": "int", "micro_batch": "int"}
 )
 
 
-def _typed(value: _Told) -> _Told:
-    """The value, if its fields hold what they are declared as: a record may come from anybody.
+def _noted(trial: Trial) -> Trial:
+    """The trial, if its notes hold what they have to.
 
     Raises:
         TypeError: one does not.
     """
-    for each in dataclasses.fields(value):
-        kinds, found = _DECLARED.get(str(each.type)), getattr(value, each.name)
-        if kinds is not None and (not isinstance(found, kinds) or isinstance(found, bool)):
-            raise TypeError(f"{each.name} must be {each.type}, got {found!r:.80}")
-    return value
+    for name, declared in _NOTED.items():
+        if name in trial.notes:
+            require_declared(name, declared, trial.notes[name])
+    return trial
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
