@@ -315,8 +315,10 @@ def _solve_in_parts(
     Raises:
         NoRoom: not even one fits.
     """
-    at_once = _at_once(*scores.shape, start.shape[2], len(seen))
-    parts = zip(seen.split(at_once), start.split(at_once), strict=True)
+    rows, directions = scores.shape
+    at_once = _at_once(rows, directions, start.shape[2], len(seen))
+    firsts = range(0, len(seen), at_once)
+    parts = ((seen[first : first + at_once], start[first : first + at_once]) for first in firsts)
     solved = [_solve(scores, targets, own, strength, start=begun, should_stop=should_stop) for own, begun in parts]
     return torch.cat(solved)
 
