@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from automl_vision.bundle import MAGIC, VERSION, Bundle, Network, digest, load_bundle, save_bundle
+from automl_vision.bundle import MAGIC, VERSION, Bundle, Network, _checked, digest, load_bundle, save_bundle
 from automl_vision.data.fingerprint import Fingerprint, Marks
 from automl_vision.data.preprocess import Preprocessing
 from automl_vision.errors import ModelFileError
@@ -630,3 +630,10 @@ def test_the_digest_knows_names_types_shapes_and_values(bundle: Bundle, name: st
     assert digest({**state, name: state[name].reshape(1, *state[name].shape)}) != known
     assert digest({**state, name: state[name].double()}) != known
     assert digest({("x" if key == name else key): value for key, value in state.items()}) != known
+
+
+@pytest.mark.parametrize("value", ["x", 3, None, [[[[]]]], {"a": {}}])
+def test_of_what_holds_others_a_fault_names_the_type_alone(value: object) -> None:
+    """To write out what holds the same thing many times over takes for ever."""
+    with pytest.raises(ValueError, match=r"^meta is out of order, got ('x'|'3'|'None'|a list|a dict)$"):
+        _checked(value, float, lambda _: True, "meta")

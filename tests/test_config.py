@@ -97,10 +97,10 @@ def test_what_is_written_reads_back_equal(value: Settings) -> None:
 def test_nasty_text_survives_writing_and_reading(text: str, table: dict[str, str]) -> None:
     import tempfile
 
-    value = load_settings(overrides={"data.label_map": text, "search.weights": table})
+    value = load_settings(overrides={"data.label_column": text, "search.weights": table})
     with tempfile.TemporaryDirectory() as folder:
         back = load_settings(written(Path(folder), dump_settings(value)))
-    assert (back.data.label_map, back.search.weights) == (text, table)
+    assert (back.data.label_column, back.search.weights) == (text, table)
 
 
 def test_defaults_pass_their_own_checks_and_round_trip(tmp_path: Path) -> None:
@@ -290,3 +290,16 @@ def test_every_setting_is_described() -> None:
 def test_help_for_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(KeyError):
         setting_help("search.nothing")
+
+
+@pytest.mark.parametrize("name", ["machine.cache_dir", "data.label_map", "output.trials_url", "output.runs"])
+@pytest.mark.parametrize("path", ["a\0b", "/tmp/\0", "s3://bucket/a\0b"])
+def test_no_path_holds_a_nul_character(name: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}.*without a NUL character"):
+        load_settings(overrides={name: path})
+
+
+@pytest.mark.parametrize("threads", [-1, 4097, 10**30])
+def test_threads_have_bounds(threads: int) -> None:
+    with pytest.raises(ConfigError, match=r"machine\.threads.*from 0 to 4096"):
+        load_settings(overrides={"machine.threads": threads})

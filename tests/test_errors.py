@@ -14,6 +14,7 @@ EXIT_CODES = {
     "DataError": 2,
     "ModelFileError": 2,
     "FileTooLarge": 2,
+    "ShortOfMemory": 2,
     "WeightsError": 2,
     "ResolutionError": 2,
     "RunError": 2,

@@ -404,6 +404,14 @@ def test_a_damaged_file_is_named(run: RunDir, name: str, damage: bytes) -> None:
     assert str(run.path / name) in str(caught.value)
 
 
+def test_a_run_that_does_not_say_where_its_images_are_is_damaged(run: RunDir) -> None:
+    (run.path / run_dir.RUN).write_text("{}")
+    with pytest.raises(RunError, match="does not say where the images are"):
+        run_dir.read_about(run.path)
+    (run.path / run_dir.RUN).unlink()
+    assert run_dir.read_about(run.path) == {}
+
+
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", '"10"', "null", "[]"])
 def test_time_that_makes_no_sense_is_damage(run: RunDir, seconds: str) -> None:
     (run.path / run_dir.SPENT).write_text(f'{{"seconds": {seconds}}}')

@@ -272,6 +272,9 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "a text behind the end": lambda whole: stored(whole)[:-2] + b"\x04\0abcd",
     "an end that lies elsewhere": lambda whole: whole[:-34] + b"\1" + whole[-33:],
     "billion laughs in dictionaries": lambda whole: rezipped(whole, {"data.pkl": ORDERED_LAUGHS}),
+    "billion laughs behind an opcode that does nothing": lambda whole: rezipped(whole, {"data.pkl": SPLIT_LAUGHS}),
+    "billion laughs in dictionaries of nothing": lambda whole: rezipped(whole, {"data.pkl": TUPLE_LAUGHS}),
+    "more taken than there is": lambda whole: rezipped(whole, {"data.pkl": b"\x80\x02}K\1s."}),
     "a dictionary that is made of a list": lambda whole: program({"a": Call(OrderedDict, [("a", 1)])}),
     "a list": lambda whole: saved([1, 2]),
     "a tensor": lambda whole: saved(torch.ones(3)),
@@ -305,9 +308,13 @@ def _key_laughs() -> bytes:
     return b"".join([*parts, b"K\x01s."])
 
 
-def _ordered_laughs() -> bytes:
-    """Dictionaries that hold the one before them twice: to write them out would take for ever."""
-    make = b"ccollections\nOrderedDict\n)R"
+def _ordered_laughs(between: bytes = b"") -> bytes:
+    """Dictionaries that hold the one before them twice: to write them out would take for ever.
+
+    Args:
+        between: opcodes between the arguments of a call and the call.
+    """
+    make = b"ccollections\nOrderedDict\n)" + between + b"R"
     parts = [b"\x80\x02}X\1\0\0\0a(", make, b"q\x00"]
     for n in range(60):
         twice = b"(K\x00h" + bytes([n]) + b"K\x01h" + bytes([n]) + b"u"
@@ -317,6 +324,10 @@ def _ordered_laughs() -> bytes:
 
 KEY_LAUGHS = _key_laughs()
 ORDERED_LAUGHS = _ordered_laughs()
+#: The same, with another word on the protocol between.
+SPLIT_LAUGHS = _ordered_laughs(b"\x80\x02")
+#: The same, called with a tuple of nothing instead of with nothing.
+TUPLE_LAUGHS = _ordered_laughs(b"\x85")
 #: `{"a": bytearray(1 << 30)}`, which torch lets in.
 SWELLS = b"\x80\x02}X\1\0\0\0ac__builtin__\nbytearray\nJ\0\0\0\x40\x85Rs."
 
@@ -397,6 +408,7 @@ def test_the_weights_that_others_save_are_read(tmp_path: Path, archive: bool) ->
 PLAIN = {
     "legacy pickle",  # torch wants more of its older format than a pickle
     "billion laughs in dictionaries",  # nobody writes them out
+    "billion laughs in dictionaries of nothing",
     "a dictionary that is made of a list",
     "a counter",
     "a set",

@@ -326,8 +326,14 @@ def _class_bias(values: Any, num_classes: int) -> tuple[float, ...]:
 
 def _checked(value: Any, kind: type, holds: Any, name: str) -> Any:
     if type(value) is not kind or not holds(value):
-        raise ValueError(f"{name} is out of order, got {str(value)[:80]!r}")
+        raise ValueError(f"{name} is out of order, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A plain value as it is; of what holds others its type alone, since it may take for ever to write out."""
+    plain = value is None or isinstance(value, str | int | float)
+    return repr(str(value)[:80]) if plain else f"a {type(value).__name__}"
 
 
 def _is_positive(value: float) -> bool:

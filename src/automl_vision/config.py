@@ -77,7 +77,7 @@ class DataSettings:
         "(left out).",
         SETS_BY_NAME,
     )
-    label_map: str = _setting("", "CSV of two columns, fine label and coarse label: merges classes.")
+    label_map: str = _setting("", "CSV of two columns, fine label and coarse label: merges classes.", PATH)
     group_regex: str = _setting(
         "",
         "Regular expression on the relative path; its first group names what must stay together.",
@@ -332,7 +332,7 @@ class MachineSettings:
         "Decode all images before training, into a file (or memory, where no disk has room). Off: each whenever it is "
         "asked for, so that neither disk nor memory grows with their number; every epoch decodes them anew.",
     )
-    cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).")
+    cache_dir: str = _setting("", "Folder for decoded images (empty: the user's cache folder).", PATH)
     cache_gigabytes: float | None = _setting(
         None,
         "What decoded images of earlier runs may take; those used longest ago give way, none of the last day (left "

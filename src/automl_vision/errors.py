@@ -5,7 +5,8 @@
     │   ├── ConfigError        2    a settings file or a setting is wrong
     │   ├── DataError          2    the images or labels cannot be used
     │   ├── ModelFileError     2    a model file is damaged, foreign or too new
-    │   │   └── FileTooLarge   2    a file of tensors is larger than what is read again
+    │   │   ├── FileTooLarge   2    a file of tensors is larger than what is read again
+    │   │   └── ShortOfMemory  2    memory is too short at the moment for a file of tensors, which may be sound
     │   ├── ResolutionError    2    a network cannot take images of this size
     │   ├── WeightsError       2    pretrained weights are not here and cannot be fetched
     │   └── RunError           2    a run folder cannot be written, or cannot be resumed
@@ -67,6 +68,10 @@ class ModelFileError(UsageError):
 
 class FileTooLarge(ModelFileError):
     """A file of tensors would be larger than what is read again."""
+
+
+class ShortOfMemory(ModelFileError):
+    """Memory is too short at the moment to read a file of tensors: that says nothing about the file."""
 
 
 class WeightsError(UsageError):

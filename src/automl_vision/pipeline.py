@@ -50,7 +50,7 @@ from automl_vision.stages.evaluate import Evaluation, evaluate
 from automl_vision.stages.finish import finish
 from automl_vision.stages.impact import impact_of
 from automl_vision.stages.plan import Plan, make_plan, plan_run
-from automl_vision.stages.read import read
+from automl_vision.stages.read import asked_while_waiting, read
 from automl_vision.stages.rendering import render_run, report_of, write_rendered
 from automl_vision.stages.report import write_report
 from automl_vision.stages.resize import choose_resize
@@ -160,14 +160,13 @@ def run_search(
         raise DataError("there are no images at this path", value=str(data), fix="check the path given to --data")
     require_trackers(settings.output.track)
     clock = Clock(time.monotonic() if started is None else started, settings.budget_seconds)
-    read_manifest(
-        data, settings, lambda text: tell(Note(text))
-    )  # before the folder is made: data that cannot be used leave nothing behind
+    stop = stop or StopRequest()
+    # Before the folder is made: data that cannot be used leave nothing behind.
+    read_manifest(data, settings, lambda text: tell(Note(text)), asked_while_waiting(stop, clock))
     path = out or new_run_path(data, settings)
     promised = {_FAIL_ON_LEAK: True} if fail_on_leak else {}
     about = {"data": str(absolute_place(data)), **promised, **_trials_elsewhere(settings, path)}
     run = RunDir.create(path, settings, about)
-    stop = stop or StopRequest()
     return _go(RunContext(run, data, settings, tell, stop, clock, fail_on_leak=fail_on_leak, ranks=ranks))
 
 

@@ -226,7 +226,9 @@ def is_address(text: str) -> bool:
 
 
 def _check_trials_url(text: str) -> str:
-    if not text or not is_address(text) or _PLAIN_ADDRESS.fullmatch(text):
+    if not is_address(text) or PATH.check(text):
+        return PATH.check(text)
+    if _PLAIN_ADDRESS.fullmatch(text):
         return ""
     scheme = _ADDRESS.match(text)
     if scheme is None or scheme[1] not in ADDRESS_SCHEMES:

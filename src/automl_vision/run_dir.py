@@ -403,8 +403,9 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged.
     """
+    there = (path / RUN).exists()
     facts: dict[str, Any] = _read_json(path / RUN, {})
-    if facts and "data" not in facts:
+    if there and "data" not in facts:
         raise _damaged(path / RUN, "it does not say where the images are")
     if wrong := wrong_fact(facts):
         raise _damaged(path / RUN, wrong)

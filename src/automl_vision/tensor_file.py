@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import torch
 
-from automl_vision.errors import FileTooLarge, ModelFileError
+from automl_vision.errors import FileTooLarge, ModelFileError, ShortOfMemory
 from automl_vision.files import write_atomically
 from automl_vision.main_memory import available_memory
 from automl_vision.place import Place, fetched
@@ -34,6 +34,7 @@ LARGEST_INDEX = 16 << 20  # bytes of data.pkl: names and shapes, no weights
 #: How a zip ends: its last record, and before that, in files as torch writes them, the wide form and where that is.
 _END, _WIDE_END, _WIDE_PLACE = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 _ENDS = _WIDE_END.size + _WIDE_PLACE.size + _END.size
+_FREE = "end other programs, or take a machine with more memory"
 _REGENERATE = "copy it again from where it was made, or make it again"
 
 
@@ -56,6 +57,7 @@ def load_tensors(path: Place) -> dict[str, Any]:
     """Read a file that `save_tensors` wrote, onto the CPU.
 
     Raises:
+        ShortOfMemory: it does not fit into the memory that is free.
         ModelFileError: the file is missing, damaged, or holds anything but tensors and plain types.
     """
     source = _source(path)
@@ -67,16 +69,24 @@ def load_tensors(path: Place) -> dict[str, Any]:
     try:
         loaded = torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251 - this is its one door
     except Exception as error:  # torch has no single error for "this is not what I wrote"
+        if _ran_out(error):
+            raise ShortOfMemory("memory ran out while the file was read", value=str(path), fix=_FREE) from error
         raise ModelFileError("the file is damaged or foreign", value=str(path), fix=_REGENERATE) from error
     if not isinstance(loaded, dict):
         raise ModelFileError("the file does not hold named values", value=str(path), fix=_REGENERATE)
     return loaded
 
 
+def _ran_out(error: Exception) -> bool:
+    """Whether it was memory that was missing, and nothing in the file."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _source(path: Place) -> Path | BytesIO:
     """The file itself, or what is at an address, brought here whole.
 
     Raises:
+        ShortOfMemory: it does not fit into the memory that is free.
         ModelFileError: it is missing, no regular file, or too large.
     """
     try:
@@ -89,7 +99,7 @@ def _source(path: Place) -> Path | BytesIO:
         free = available_memory()
         if free is not None and status.st_size > free:
             what = f"the file has {status.st_size} bytes, and {free} bytes of memory are left"
-            raise ModelFileError(what, value=str(path), fix="end other programs, or take a machine with more memory")
+            raise ShortOfMemory(what, value=str(path), fix=_FREE)
         return path if isinstance(path, Path) else fetched(path)
     except OSError as error:
         what = f"the file cannot be read ({error.strerror or error})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools  # nosec B403 # it tells opcodes, and obeys none
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -27,8 +27,12 @@ _MAKE_ATOMS = {
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINSTRING", "GLOBAL"),
 }
-#: Opcode that makes a tuple -> of how many values; 0 for all down to the last mark.
-_MAKE_TUPLES = {"TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MAKE_TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+#: Functions that make an atom, whatever they are called with. What any other makes may hold things.
+_MAKES_ATOM = re.compile(
+    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter Parameter|torch (Tensor|Size|device)"
+    r"|(__builtin__|builtins) complex|_codecs encode"
+)
 
 
 @dataclass(frozen=True)
@@ -85,73 +89,127 @@ def program_fault(program: bytes | IO[bytes], grammar: Grammar) -> str:
     follower = _Follower()
     reused = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
-        follower.take(opcode.name, argument)
+        follower.take(opcode, argument)
         reused += opcode.name in _USE_AGAIN and follower.top not in grammar.reusable
-        fault = _first(
-            {
-                "the index is of another protocol": opcode.name == "PROTO" and argument not in grammar.protocols,
-                "the index is too long": count > LARGEST_PROGRAM,
-                "it would run foreign code": opcode.name == "GLOBAL" and not grammar.callables.fullmatch(str(argument)),
-                "it would change what was made": opcode.name in _CHANGE and not grammar.changes,
-                "it fills what should be empty": follower.fills and not grammar.changes,
-                "it names a container twice": reused > grammar.reuses,
-            }
-        )
+        own = _OWN_FAULTS.get(opcode.name)  # most have none, and there are many of them
+        fault = own(argument, count, grammar) if own is not None else ""
+        fault = fault or _fault_so_far(count, follower.fills, reused, grammar)
         if fault:
             return f"this is no model file: {fault}"
     return ""
 
 
-def _first(faults: Mapping[str, bool]) -> str:
-    return next((fault for fault, found in faults.items() if found), "")
+def _fault_so_far(count: int, fills: bool, reused: int, grammar: Grammar) -> str:
+    if count > LARGEST_PROGRAM:
+        return "the index is too long"
+    if fills and not grammar.changes:
+        return "it fills what should be empty"
+    return "it names a container twice" if reused > grammar.reuses else ""
+
+
+def _protocol_fault(argument: object, count: int, grammar: Grammar) -> str:
+    if argument not in grammar.protocols:
+        return "the index is of another protocol"
+    return "the index names its protocol again" if count > 0 else ""
+
+
+def _call_fault(argument: object, _count: int, grammar: Grammar) -> str:
+    return "" if grammar.callables.fullmatch(str(argument)) else "it would run foreign code"
+
+
+def _change_fault(_argument: object, _count: int, grammar: Grammar) -> str:
+    return "" if grammar.changes else "it would change what was made"
+
+
+#: Opcode -> what is wrong with it: its argument, how many came before it, what the program may do.
+_OWN_FAULTS: Mapping[str, Callable[[object, int, Grammar], str]] = {
+    "PROTO": _protocol_fault,
+    "GLOBAL": _call_fault,
+    **dict.fromkeys(_CHANGE, _change_fault),
+}
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What is known of a value.
+
+    Attributes:
+        kind: one of those above.
+        function: "module name" of a function, empty for all else.
+        empty: whether it is a tuple of nothing.
+    """
+
+    kind: str
+    function: str = ""
+    empty: bool = False
+
+
+_SOME_ATOM = _Value(_ATOM)
 
 
 class _Follower:
-    """Kinds of values on top of the stack and in the memory, as far as the opcodes just before tell them.
+    """What stands on the stack and in the memory of the machine.
+
+    It is kept whole, and not told from the opcodes just before: some opcodes do nothing, and would come in between.
 
     Attributes:
-        top: kind of the value on top.
-        fills: whether an `OrderedDict` is called with anything but nothing.
+        fills: whether an `OrderedDict` was called with anything but nothing.
     """
 
     def __init__(self) -> None:
-        self.top = _CONTAINER
         self.fills = False
-        self._memory: dict[object, str] = {}
-        self._ordered: set[object] = set()
-        self._is_ordered = False
-        self._atoms = 0
-        self._marked = False
-        self._before = ""
+        self._stack: list[_Value] = []
+        self._below: list[list[_Value]] = []  # what stood before each mark
+        self._memory: dict[object, _Value] = {}
 
-    def take(self, opcode: str, argument: object) -> None:
-        """The next opcode."""
-        if opcode in _STORE:
-            self._memory[argument] = self.top
-            (self._ordered.add if self._is_ordered else self._ordered.discard)(argument)
+    @property
+    def top(self) -> str:
+        """Kind of the value on top."""
+        return self._stack[-1].kind if self._stack else _CONTAINER
+
+    def take(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+        """The next opcode.
+
+        Raises:
+            ValueError: it takes more values than there are.
+        """
+        if opcode.name == "MARK":
+            self._below.append(self._stack)
+            self._stack = []
             return
-        self.fills = self._is_ordered and opcode != "EMPTY_TUPLE"
-        self._is_ordered = (opcode == "GLOBAL" and argument == _ORDERED) or (
-            opcode in _USE_AGAIN and argument in self._ordered
-        )
-        self.top = self._made(opcode, argument)
-        if opcode == "MARK":
-            self._atoms, self._marked = 0, True
-        elif self.top == _ATOM and opcode != "REDUCE":
-            self._atoms += 1
-        else:
-            self._atoms, self._marked = 0, False
-        self._before = opcode
+        if opcode.name in _STORE:
+            self._memory[argument] = self._stack[-1] if self._stack else _Value(_CONTAINER)
+            return
+        taken = self._taken(opcode)
+        self._stack += [self._made(opcode.name, argument, taken)] * len(opcode.stack_after)
 
-    def _made(self, opcode: str, argument: object) -> str:
+    def _taken(self, opcode: pickletools.OpcodeInfo) -> list[_Value]:
+        """The values that an opcode takes off the stack, in their order."""
+        if not opcode.stack_before:
+            return []
+        fixed = [each for each in opcode.stack_before if each not in (pickletools.markobject, pickletools.stackslice)]
+        to_mark: list[_Value] = []
+        if len(fixed) < len(opcode.stack_before):
+            if not self._below:
+                raise ValueError(f"{opcode.name} without a mark")
+            to_mark, self._stack = self._stack, self._below.pop()
+        if len(self._stack) < len(fixed):
+            raise ValueError(f"{opcode.name} takes {len(fixed)} values of {len(self._stack)}")
+        place = len(self._stack) - len(fixed)
+        taken = self._stack[place:]
+        del self._stack[place:]
+        return taken + to_mark
+
+    def _made(self, opcode: str, argument: object, taken: list[_Value]) -> _Value:
         if opcode in _MAKE_ATOMS:
-            return _ATOM
-        if opcode == "EMPTY_TUPLE":
-            return _FLAT
+            return _Value(_ATOM, function=str(argument)) if opcode == "GLOBAL" else _SOME_ATOM
         if opcode in _USE_AGAIN:
-            return self._memory.get(argument, _CONTAINER)
+            return self._memory.get(argument, _Value(_CONTAINER))
         if opcode in _MAKE_TUPLES:
-            count = _MAKE_TUPLES[opcode]
-            return _FLAT if (self._atoms >= count if count else self._marked) else _TUPLE
-        # Called with nothing it is a dictionary, with something a tensor.
-        return _ATOM if opcode == "REDUCE" and self._before != "EMPTY_TUPLE" else _CONTAINER
+            return _Value(_FLAT if all(each.kind == _ATOM for each in taken) else _TUPLE, empty=not taken)
+        return self._returned(*taken) if opcode == "REDUCE" else _Value(_CONTAINER)
+
+    def _returned(self, called: _Value, arguments: _Value) -> _Value:
+        """What a function returns."""
+        self.fills |= called.function == _ORDERED and not arguments.empty
+        return _Value(_ATOM if _MAKES_ATOM.fullmatch(called.function) else _CONTAINER)

@@ -17,18 +17,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from automl_vision.config import Settings, load_settings
-from automl_vision.data.cache_entries import cache_entries, give_up
+from automl_vision.data.cache_entries import cache_entries, give_up, lock_of
 from automl_vision.data.hub_name import absolute, is_hub_name, parse_hub_name
 from automl_vision.data.hugging_face import _data_caches
 from automl_vision.data.manifest import Manifest
 from automl_vision.data.preparation import decode, read_manifest
-from automl_vision.data.unpacked import own_names
-from automl_vision.errors import DataError
+from automl_vision.data.unpacked import Source, own_names, unpack
+from automl_vision.errors import BudgetExhausted, DataError, Interrupted
+from automl_vision.runtime import Clock
+from automl_vision.stages.read import asked_while_waiting
+from automl_vision.stop_request import StopRequest
 
 datasets = pytest.importorskip("datasets", reason="the package datasets (extra hub) is not installed")
 
@@ -511,3 +515,23 @@ def test_a_set_of_the_hub_is_downloaded_once(tmp_path: Path) -> None:
     wanted = [data.hex() for name in ("test", "train") for data, _ in PARTS[name]]
     assert first == [*wanted, ["test", "train"]]
     assert read() == first
+
+
+def test_waiting_for_who_unpacks_the_same_set_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_vision.data.cache_entries._PATIENCE_SECONDS", 0.05)
+    said: list[str] = []
+    stop, clock = StopRequest(), Clock(time.monotonic(), 600.0)
+    asked = asked_while_waiting(stop, clock)
+    of_no_time = asked_while_waiting(StopRequest(), Clock(time.monotonic() - 9.0, 5.0))
+
+    def ask() -> None:
+        asked()
+        stop.requested = True
+
+    source = Source("key", {}, "image", lambda _: False)
+    with FileLock(lock_of(tmp_path, "key")):
+        with pytest.raises(Interrupted, match="waiting for another process"):
+            unpack(source, tmp_path, None, said.append, ask)
+        with pytest.raises(BudgetExhausted, match="another process unpacked"):
+            unpack(source, tmp_path, None, said.append, of_no_time)
+    assert said == ["Waiting for another process, which unpacks the same data set."] * 2

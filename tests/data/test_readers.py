@@ -610,3 +610,31 @@ def test_half_a_pair_of_surrogates_is_no_class_name() -> None:
     """As the JSON of a data set may have it."""
     with pytest.raises(DataError, match="not UTF-8"):
         check_class_names(["\ud800", "b"])
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ('a.png,cat,\n"b.png,dog,\nc.png,cat,\nd.png,dog",,', "line 5: the image path"),
+        ('a.png,cat,\nb.png,dog,"train\nc.png,cat,\nd.png,dog,"', "line 5: the set"),
+        ('a.png,cat,\n,"dog\nc.png,cat,\nd.png,dog",', "line 5: the label"),
+    ],
+)
+def test_a_stray_quote_swallows_no_rows_in_silence(tmp_path: Path, rows: str, what: str, skip: bool) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.png").touch()
+    table = tmp_path / "t.csv"
+    table.write_text(f"image,label,split\n{rows}\n")
+    with pytest.raises(DataError) as caught:
+        read(table, DataSettings(skip_bad_rows=skip))
+    assert what in str(caught.value) and "goes over several lines: is a quote missing?" in str(caught.value)
+
+
+def test_lines_inside_of_a_comment_are_counted(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.png").touch()
+    table = tmp_path / "t.csv"
+    table.write_text('image,label,comment\na.png,cat,"big\nb.png,dog,\nc.png,cat,small"\nd.png,dog,\n')
+    manifest = read(table, DataSettings())
+    assert (len(manifest), manifest.ignored) == (2, {"line inside of a cell of another column": 2})

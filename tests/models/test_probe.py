@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from automl_vision.models.probe import deal_folds, fit_probe
+from automl_vision.models import probe as module
+from automl_vision.models.probe import NoRoom, deal_folds, fit_linear, fit_probe, most_rows
 
 
 def blobs(n: int, dims: int, classes: int, seed: int = 0, spread: float = 1.0):
@@ -174,3 +175,42 @@ def test_classes_are_spread_over_folds() -> None:
     fold = deal_folds(labels, np.arange(65), 5, seed=0)
     counts = np.array([[np.sum((fold == k) & (labels == c)) for c in range(3)] for k in range(5)])
     assert (counts == [10, 2, 1]).all()
+
+
+def test_where_memory_is_short_folds_are_fitted_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = blobs(60, 5, 3)
+    at_once: list[int] = []
+    solve = module._solve
+
+    def counted(scores, targets, seen, *rest, **named):
+        at_once.append(len(seen))
+        return solve(scores, targets, seen, *rest, **named)
+
+    monkeypatch.setattr(module, "_solve", counted)
+    one = 3 * (module.ROW_BYTES * 60 + module.DIRECTION_BYTES * 6)
+    made = []
+    for free in (None, 2 * 4 * one, 2 * 3 * one, int(1.3 * one)):
+        monkeypatch.setattr(module, "available_memory", lambda free=free: free)
+        made.append(fit_probe(features, labels, np.arange(60), 3, strengths=[0.1], folds=3))
+    assert at_once == [4, 4, 3, 1, 1, 1, 1, 1]
+    for each in made[1:]:
+        assert np.allclose(each.out_of_fold, made[0].out_of_fold, atol=2e-3)
+        assert np.allclose(each.weight, made[0].weight, atol=2e-3)
+
+
+def test_where_not_even_one_fold_fits_there_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = blobs(60, 5, 3)
+    monkeypatch.setattr(module, "available_memory", lambda: 3 * module.ROW_BYTES * 60)
+    with pytest.raises(NoRoom, match="a linear head of 3 classes on 60 images takes"):
+        fit_probe(features, labels, np.arange(60), 3)
+    with pytest.raises(NoRoom):
+        fit_linear(features, labels, 3, 0.1)
+
+
+@pytest.mark.parametrize("dims", [1, 64, 1280])
+@pytest.mark.parametrize("free", [10**5, 10**6, 10**9])
+def test_so_many_rows_as_fit_do_and_more_do_not(monkeypatch: pytest.MonkeyPatch, dims: int, free: int) -> None:
+    monkeypatch.setattr(module, "available_memory", lambda: free)
+    rows = int(most_rows(dims, 10, 2))
+    assert module._at_once(rows, min(rows, dims), 10, 2) == 2
+    assert module._at_once(rows + 1, min(rows + 1, dims), 10, 2) == 1

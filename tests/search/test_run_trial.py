@@ -16,11 +16,13 @@ from histories import finetune
 from memory_source import MemorySource
 from torch import nn
 
+from automl_vision import tensor_file
 from automl_vision.errors import FileTooLarge, ResolutionError
-from automl_vision.models import head_choice
+from automl_vision.models import head_choice, probe
 from automl_vision.models.classifier import Classifier
 from automl_vision.models.features import OutOfTime
 from automl_vision.models.heads import build_head
+from automl_vision.models.probe import DIRECTION_BYTES, MEMORY, ROW_BYTES
 from automl_vision.models.symmetry import FEWEST_IMAGES, UNTESTED
 from automl_vision.runtime import Runtime
 from automl_vision.search import run_trial, trial_saver
@@ -239,6 +241,29 @@ def test_a_lost_checkpoint_costs_the_epochs_and_nothing_else(runner: TrialRunner
     assert runner.files.load_result(0) is not None
 
 
+def test_memory_that_is_too_short_for_a_checkpoint_fails_the_trial_and_loses_nothing(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, paused = runner(Assignment(fresh(), until=3))
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_file, "available_memory", lambda: 100)
+        (failed,) = runner(Assignment(paused, until=4))
+    assert (failed.state, failed.epochs_done, failed.notes["out_of_memory"]) == ("failed", 3, True)
+    assert "100 bytes of memory are left" in failed.error
+    assert states(list(runner(Assignment(paused, until=4)))) == [(4, "paused")]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told_and_its_epochs_are_trained_again(runner: TrialRunner) -> None:
+    *_, paused = runner(Assignment(fresh(), until=2))
+    file = runner.files.name_of_checkpoint(0)
+    file.write_bytes(file.read_bytes()[:100])
+    told = list(runner(Assignment(paused, until=3)))
+    assert states(told) == [(1, "running"), (2, "running"), (3, "paused")]
+    assert told[-1].notes["unread"] == [str(file)]
+    (later,) = runner(Assignment(told[-1], until=4))
+    assert later.notes["unread"] == [str(file)]
+
+
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(runner: TrialRunner) -> None:
     """A trial whose record was lost leaves its files to the next one of its number."""
     list(runner(Assignment(fresh(), until=3)))
@@ -424,24 +449,49 @@ def test_folds_are_dealt_twice_on_few_images_and_where_there_is_time(on_features
     assert late._thoroughness(images.features[:N_TRAIN])[:2] == (5, 1)
 
 
+def bytes_free(rows: int, problems: int) -> int:
+    """So much that so many problems of two classes on so many rows can be solved at once."""
+    return math.ceil(2 * problems * (ROW_BYTES * rows + DIRECTION_BYTES * (min(rows, DIMS) + 1)) / MEMORY)
+
+
 @pytest.mark.parametrize(
     ("free", "folds", "rows"),
     [
         (None, 5, N_TRAIN),
-        (2 * 40 * 2 * 11 * N_TRAIN, 5, N_TRAIN),
-        (2 * 40 * 2 * 4 * N_TRAIN, 3, N_TRAIN),
-        (2 * 40 * 2 * 3 * 8, 2, 8),
-        (1, 2, 2),
+        (bytes_free(N_TRAIN, 11), 5, N_TRAIN),
+        (bytes_free(N_TRAIN, 4), 3, N_TRAIN),
+        (bytes_free(8, 3), 2, 8),
+        (bytes_free(2, 1), 2, 2),  # one fold after the other
     ],
 )
 def test_a_probe_keeps_to_the_memory_that_there_is(
     on_features: Any, monkeypatch: Any, free: int | None, folds: int, rows: int
 ) -> None:
     """Rows times classes: ten of each of ten thousand classes would take more than a hundred gigabytes."""
-    monkeypatch.setattr(run_trial, "available_memory", lambda: free)
+    monkeypatch.setattr(probe, "available_memory", lambda: free)
     runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS))
     notes = probed(runner).notes
     assert (notes["folds"], notes["trained_on"]) == (folds, rows)
+
+
+def test_a_probe_that_has_no_room_at_all_fails_and_says_what_it_takes(on_features: Any, monkeypatch: Any) -> None:
+    """Not even one image of each class: before, it was fitted all the same, and the kernel ended the process."""
+    monkeypatch.setattr(probe, "available_memory", lambda: 400)
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS))
+    failed = probed(runner)
+    assert (failed.state, failed.notes["out_of_memory"]) == ("failed", True)
+    assert failed.error.startswith("a linear head of 2 classes on 2 images takes")
+
+
+def test_a_probe_is_kept_where_symmetries_have_no_room(on_features: Any, monkeypatch: Any) -> None:
+    def no_room(*_: Any, **__: Any) -> None:
+        raise probe.NoRoom("none")
+
+    monkeypatch.setattr(TrialRunner, "_changed_features", shifted)
+    monkeypatch.setattr(run_trial, "compare_symmetries", no_room)
+    runner, _ = on_features(*gaussians(N_TRAIN + N_VAL, classes=2, dims=DIMS), tests_symmetries=True)
+    done = probed(runner)
+    assert (done.state, done.notes["symmetries"]["reason"]) == ("complete", "too little memory")
 
 
 def test_an_adopted_head_is_a_model_of_its_own(on_features: Any) -> None:

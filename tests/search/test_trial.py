@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from histories import finetune, probe
@@ -92,3 +93,38 @@ def test_what_needs_no_less_memory_than_what_did_not_fit_is_too_large(
     recipe = dataclasses.replace(FAILED.recipe, **changes)  # type: ignore[arg-type] # fields of a recipe
     assert is_too_large(recipe, [finetune(1, [0.5]), FAILED]) == too_large
     assert not is_too_large(recipe, [FAILED.replace(notes={}, error="loss is not finite")])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", "x"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("resolution", None),
+        ("learning_rate", "fast"),
+        ("learning_rate", math.nan),
+        ("weight_decay", 10**400),
+        ("backbone", 7),
+        ("ema", 1),
+        ("kind", "guess"),
+        ("kind", []),
+    ],
+)
+def test_a_recipe_of_other_types_is_none(field: str, value: object) -> None:
+    told = finetune(0, [0.5]).to_dict()
+    with pytest.raises(TypeError, match=field):
+        Trial.from_dict({**told, "recipe": {**told["recipe"], field: value}})
+
+
+@pytest.mark.parametrize("note", [{"share": "x"}, {"share": 10**400}, {"strength": []}, {"lost": "y"}])
+def test_notes_that_nothing_can_be_calculated_with_are_refused(note: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=next(iter(note))):
+        Trial.from_dict({**finetune(0, [0.5]).to_dict(), "notes": note})
+
+
+@pytest.mark.parametrize("field", ["seconds", "seconds_per_image", "score", "loss", "peak_bytes"])
+@pytest.mark.parametrize("value", [10**400, math.inf, math.nan])
+def test_figures_that_are_not_finite_are_none(field: str, value: float) -> None:
+    with pytest.raises(TypeError, match=field):
+        Trial.from_dict({**finetune(0, [0.5]).to_dict(), field: value})

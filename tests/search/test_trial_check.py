@@ -11,6 +11,7 @@ import pytest
 import torch
 from histories import finetune
 
+from automl_vision import tensor_file
 from automl_vision.errors import RunError
 from automl_vision.models.classifier import build_classifier
 from automl_vision.search.trial import Trial
@@ -54,6 +55,24 @@ def test_what_a_search_left_stays(files: TrialFiles, trial: Trial) -> None:
     assert set_aside_unsound(files, [trial], EXPECTED) == []
     assert sorted(files.folder.rglob("*")) == before
     assert {each.relative_to(files.folder).as_posix() for each in before if each.suffix == ".pt"} == set(KINDS)
+
+
+@pytest.mark.parametrize("short", ["before", "amid"])
+def test_what_memory_is_too_short_for_stays(
+    files: TrialFiles, trial: Trial, short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it does not fit says nothing about a file."""
+
+    def dry(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    before = sorted(files.folder.rglob("*"))
+    if short == "before":
+        monkeypatch.setattr(tensor_file, "available_memory", lambda: 1)
+    else:
+        monkeypatch.setattr(torch, "load", dry)
+    assert set_aside_unsound(files, [trial], EXPECTED) == []
+    assert sorted(files.folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,28 @@ def test_comparisons_of_other_files_are_not_believed(tmp_path: Path, data: Path)
     content = json.loads(kept.read_text())
     kept.write_text(json.dumps({**content, "files": "other", "pairs": [[0, 99]], "same": [True], "score": [9.0]}))
     assert joined(prepared(tmp_path, data, resume=True)) == {("b/owl.png", "b/zebra.png")}
+
+
+@pytest.mark.parametrize(
+    "crafted",
+    [
+        {"pairs": [[10**6, -5]], "same": [True], "score": [9.0], "detail": ["x"]},
+        {"pairs": [], "same": [True], "score": [], "detail": []},
+        {"plain": [99999]},
+        {"resembling": [-1]},
+        {"strangers": [[0, 99]]},
+        {"unseen": [10**6]},
+        {"original": {"77": 0.5}},
+        {"marked": {"-3": ["x"]}},
+    ],
+)
+def test_rows_that_there_are_not_are_compared_again(tmp_path: Path, data: Path, crafted: dict[str, Any]) -> None:
+    prepared(tmp_path, data)
+    kept = tmp_path / "run" / COMPARED
+    content = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**content, **crafted}))
+    assert joined(prepared(tmp_path, data, resume=True)) == {("b/owl.png", "b/zebra.png")}
+    assert json.loads(kept.read_text()) == content
 
 
 @pytest.mark.parametrize("method", [None, METHOD - 1, METHOD + 1])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from automl_vision.config import OutputSettings
+from automl_vision.models.probe import NoRoom
 from automl_vision.search.trial import Trial
 from automl_vision.stages import impact as stage
 from automl_vision.stages.context import StopRequest
@@ -110,3 +111,24 @@ def test_no_budget_affords_more_images_than_are_of_use() -> None:
     assert stage._affordable(RELATED, PROBE, math.inf) == MOST_IMAGES
     assert stage._affordable(RELATED, PROBE, 1e9) == MOST_IMAGES
     assert stage._affordable(RELATED, PROBE, -1.0) == 0
+
+
+def test_without_the_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        raise NoRoom("a linear head takes 9 GB")
+
+    monkeypatch.setattr(stage, "extract_features", lambda *_, **__: np.zeros((5, 2), np.float32))
+    monkeypatch.setattr(stage, "placed", lambda net, device: net)
+    monkeypatch.setattr(stage, "measure_impact", no_room)
+    runner: Any = SimpleNamespace(
+        classifier=lambda recipe: SimpleNamespace(backbone=None),
+        preprocessing=lambda recipe: None,
+        runtime=SimpleNamespace(device=None),
+        objective="accuracy",
+    )
+    prepared = SimpleNamespace(
+        **vars(RELATED), store=None, audit=SimpleNamespace(eligible=np.ones(6, bool)), labels=lambda rows: rows % 2
+    )
+    searched = SimpleNamespace(runner=runner)
+    found = stage._measured(context_of(), prepared, searched, PROBE, np.arange(5), math.inf)  # type: ignore[arg-type]
+    assert found == {"measured": False, "reason": "a linear head takes 9 GB"}

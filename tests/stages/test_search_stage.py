@@ -117,3 +117,19 @@ def test_the_user_reads_once_what_came_of_compiling(tmp_path: Path) -> None:
     for number, said in enumerate(("", "steps were compiled in 40 s", "steps were compiled in 40 s")):
         keeper.take(trial.replace(number=number, notes={"compiling": said} if said else {}), [])
     assert notes == ["net_a at 96 px: steps were compiled in 40 s."]
+
+
+def test_the_user_reads_once_that_a_checkpoint_cannot_be_read(tmp_path: Path) -> None:
+    notes: list[str] = []
+    run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
+    clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
+    context: Any = SimpleNamespace(run=run, tell=lambda _: None, clock=clock, settings=settings, note=notes.append)
+    files = TrialFiles(tmp_path)
+    judge = Judge(np.zeros(10, np.int64), np.arange(10), 2, "accuracy")
+    task: Any = SimpleNamespace(candidates=list)
+    runner: Any = SimpleNamespace(files=files)
+    keeper = _Keeper(context, SimpleNamespace(), runner, task, Chooser(files, judge))  # type: ignore[arg-type]
+    trial = Trial(3, Recipe("finetune", "net_a", 96), {}, "portfolio", notes={"unread": ["000003/checkpoint.pt"]})
+    for state in ("running", "running", "stopped"):
+        keeper.take(trial.replace(state=state), [])
+    assert notes == ["Trial 3 trains epochs again, since a checkpoint cannot be read: 000003/checkpoint.pt."]

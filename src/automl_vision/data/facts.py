@@ -111,6 +111,14 @@ class Compared:
             strangers=strangers[(strangers >= 0).all(axis=1)],
         )
 
+    def is_of(self, n: int) -> bool:
+        """Whether it can be of a manifest of `n` rows: a file may say anything."""
+        named = [self.pairs, self.plain, self.strangers, self.resembling, self.unseen, self.original, self.marked]
+        rows = np.concatenate([np.array(list(each), dtype=np.int64).ravel() for each in named])
+        count = len(self.pairs)
+        fits = {len(self.score), len(self.same), len(self.detail)} == {count}
+        return fits and bool(((rows >= 0) & (rows < n)).all())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""
         return {

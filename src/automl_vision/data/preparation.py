@@ -119,19 +119,25 @@ class Prepared:
         return replace(self, store=self.store.opened(test))
 
 
-def read_manifest(data: Path, settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Manifest:
+def read_manifest(
+    data: Path,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda _: None,
+    ask: Callable[[], object] = lambda: None,
+) -> Manifest:
     """The list of images, with labels merged and the number of images limited as the settings say.
 
     Args:
         data: a folder or a table, `hf:NAME`, or shards and their URL.
         settings: all settings.
         tell: told what takes long.
+        ask: asked while another process is waited for; ends the waiting by an error of its own.
 
     Raises:
         DataError: there are no labelled images, a table has faulty rows, or a pattern matches no path.
     """
     if is_data_set(data):
-        manifest = read_data_set(data, settings, cache_folder(settings), tell)
+        manifest = read_data_set(data, settings, cache_folder(settings), tell, ask)
     elif is_sharded(data):
         manifest = read_sharded(data, settings, tell)
         give_back()

@@ -80,7 +80,13 @@ class Unpacked:
     names: Mapping[str, Sequence[str | None]]
 
 
-def unpack(source: Source, cache_dir: Path | None, most_bytes: int | None, tell: Callable[[str], None]) -> Unpacked:
+def unpack(
+    source: Source,
+    cache_dir: Path | None,
+    most_bytes: int | None,
+    tell: Callable[[str], None],
+    ask: Callable[[], object] = lambda: None,
+) -> Unpacked:
     """The images of a set as files; written where an earlier run has not left them.
 
     Args:
@@ -88,6 +94,7 @@ def unpack(source: Source, cache_dir: Path | None, most_bytes: int | None, tell:
         cache_dir: the folder of the cache; None for one that goes with the process.
         most_bytes: what the cache may grow to, once these are in it; None for `largest_cache`.
         tell: told once, where something is written.
+        ask: asked every second, as long as another process writes them; ends the waiting by an error of its own.
 
     Raises:
         DataError: the folder cannot be written, or has no room.
@@ -100,9 +107,15 @@ def unpack(source: Source, cache_dir: Path | None, most_bytes: int | None, tell:
     found = _opened(folder, source)
     if found is not None:
         return found
+    told = told_once(tell, "unpacks the same data set")
+
+    def waiting(who: str) -> None:
+        told(who)
+        ask()
+
     try:
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with held_in_turn(cache_dir, source.key, told_once(tell, "unpacks the same data set")):
+        with held_in_turn(cache_dir, source.key, waiting):
             found = _opened(folder, source)  # another process may have written it while this one waited
             if found is None:
                 _write_beside(folder, source, tell)

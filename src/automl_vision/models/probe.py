@@ -10,10 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_vision.main_memory import available_memory
+
 #: L2 penalties that are tried: the objective is mean cross-entropy + strength / 2 * |weight|^2, with the
 #: weight on standardised features (see `Rotated`).
 STRENGTHS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
+#: Bytes that fitting takes: per row, class and problem (a fold, or the fit on all rows); and per direction of the
+#: features, class and problem, which the solver keeps some thirty times over. Measured: 28 to 40, and 16 to 27 times.
+ROW_BYTES, DIRECTION_BYTES = 40, 30 * 4
+#: As many problems are solved at once as fit into this share of the memory that is free, or one at a time; where not
+#: even one fits into the second share, there is no probe.
+MEMORY, MOST_MEMORY = 0.5, 0.8
 #: Iterations per penalty at most, in rounds between which the time is looked at.
 _ROUNDS, _ITERATIONS = 6, 10
 #: No feature is divided by less than the standard deviation that this share of them stays below. Nearly constant ones
@@ -22,6 +30,10 @@ _ROUNDS, _ITERATIONS = 6, 10
 _SPREAD_OF_MOST = 0.75
 #: Directions with less than this share of the largest variance are noise of the arithmetic.
 _RANK_TOLERANCE = 1e-8
+
+
+class NoRoom(MemoryError):
+    """Not even one problem fits into the memory that is free."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,7 @@ def fit_probe(
 
     Raises:
         ValueError: features that are not finite, or fewer than two rows.
+        NoRoom: there is no memory for it.
     """
     if not np.isfinite(features).all():
         raise ValueError("features must be finite")
@@ -155,7 +168,7 @@ def _sweep(
     fits: dict[float, _Fit] = {}
     for strength in sorted(strengths, reverse=True):
         before = min((fit.log_loss for fit in fits.values()), default=math.inf)
-        solution = _solve(scores, targets, seen, strength, start=solution, should_stop=should_stop)
+        solution = _solve_in_parts(scores, targets, seen, strength, start=solution, should_stop=should_stop)
         predicted = _held_out_log_probabilities(scores, solution, held_out, len(folds))
         fits[strength] = _Fit(strength, *_figures(predicted, targets), solution[-1], predicted)
         if fits[strength].log_loss > before or should_stop():
@@ -173,12 +186,15 @@ def fit_linear(
         labels: (n) class indices below `num_classes`.
         num_classes: C.
         strength: penalty > 0.
+
+    Raises:
+        NoRoom: there is no memory for it.
     """
     rotated = rotate(features)
     seen = torch.ones(1, len(labels))
     start = torch.zeros(1, rotated.scores.shape[1] + 1, num_classes)
     targets = torch.from_numpy(labels)
-    return rotated.fold_in(_solve(rotated.scores, targets, seen, strength, start=start, should_stop=_never)[0])
+    return rotated.fold_in(_solve_in_parts(rotated.scores, targets, seen, strength, start=start, should_stop=_never)[0])
 
 
 def held_out_probabilities(
@@ -192,6 +208,9 @@ def held_out_probabilities(
         fold: (n) as `deal_folds` gives it.
         num_classes: C.
         strength: penalty > 0.
+
+    Raises:
+        NoRoom: there is no memory for it.
     """
     targets, folded = torch.from_numpy(labels), torch.from_numpy(fold)
     fits = _sweep(rotated.scores, targets, folded[None], [strength], num_classes, _never)
@@ -244,6 +263,64 @@ def rotate(features: NDArray[np.float32]) -> Rotated:
     directions = directions[:, kept]
     basis = standard.T @ directions / variances[kept].sqrt() if wide else directions
     return Rotated((standard @ basis).float(), basis, mean, std)
+
+
+def most_rows(dims: int, num_classes: int, problems: int) -> float:
+    """Rows of which so many problems can be solved at once; infinity where nobody tells what memory is free.
+
+    Args:
+        dims: of their features.
+        num_classes: C.
+        problems: folds, and the fit on all rows.
+    """
+    free = available_memory()
+    if free is None:
+        return math.inf
+    each = MEMORY * free / (num_classes * problems)
+    rows = (each - DIRECTION_BYTES * (dims + 1)) / ROW_BYTES
+    if rows >= dims:
+        return rows
+    # Of fewer rows than features there are no more directions than rows.
+    return max((each - DIRECTION_BYTES) / (ROW_BYTES + DIRECTION_BYTES), 0.0)
+
+
+def _at_once(rows: int, directions: int, num_classes: int, problems: int) -> int:
+    """How many of these problems can be solved at once.
+
+    Raises:
+        NoRoom: not even one.
+    """
+    free, one = available_memory(), num_classes * (ROW_BYTES * rows + DIRECTION_BYTES * (directions + 1))
+    if free is None:
+        return problems
+    if one > MOST_MEMORY * free:
+        raise NoRoom(
+            f"a linear head of {num_classes:,} classes on {rows:,} images takes {one / 1e9:.1f} GB of memory, "
+            f"and {free / 1e9:.1f} GB are free"
+        )
+    return min(problems, max(int(MEMORY * free / one), 1))
+
+
+def _solve_in_parts(
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    seen: torch.Tensor,
+    strength: float,
+    *,
+    start: torch.Tensor,
+    should_stop: Callable[[], bool],
+) -> torch.Tensor:
+    """As `_solve`, as many problems at once as there is memory for: all of them as a rule.
+
+    Raises:
+        NoRoom: not even one fits.
+    """
+    rows, directions = scores.shape
+    at_once = _at_once(rows, directions, start.shape[2], len(seen))
+    firsts = range(0, len(seen), at_once)
+    parts = ((seen[first : first + at_once], start[first : first + at_once]) for first in firsts)
+    solved = [_solve(scores, targets, own, strength, start=begun, should_stop=should_stop) for own, begun in parts]
+    return torch.cat(solved)
 
 
 def _solve(
@@ -314,9 +391,10 @@ def _held_out_log_probabilities(
 ) -> torch.Tensor:
     """(n, C): each row from the problems that did not see it, one per repeat; the mean of their probabilities."""
     inputs = torch.cat([scores, torch.ones(len(scores), 1)], dim=1)
-    predicted = _log_probabilities(inputs, solution[:-1])
-    unseen_by = held_out.int().topk(repeats, dim=0).indices  # (R, n)
-    return predicted[unseen_by, torch.arange(len(scores))].logsumexp(dim=0) - math.log(repeats)
+    total = torch.full((len(scores), solution.shape[2]), -math.inf)
+    for own, rows in zip(solution[:-1], held_out, strict=True):  # one after the other, for the memory
+        total[rows] = total[rows].logaddexp(_log_probabilities(inputs[rows], own[None])[0])
+    return total - math.log(repeats)
 
 
 def _figures(predicted: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:

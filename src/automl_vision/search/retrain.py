@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_vision.errors import ShortOfMemory
 from automl_vision.models.classifier import placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.probe import fit_probe
@@ -22,7 +23,7 @@ from automl_vision.search.trial import Trial
 from automl_vision.search.trial_check import told_as_damage
 from automl_vision.search.trial_files import TrialFiles
 from automl_vision.search.trial_saver import SAVING_SHARE, WITHIN_EPOCH
-from automl_vision.training.loop import Trainer
+from automl_vision.training.loop import TooLittleMemory, Trainer
 from automl_vision.training.ranks import OVER, RankLost
 from automl_vision.training.recipe import Recipe
 
@@ -178,8 +179,15 @@ class _Keeper:
         self._seconds = self._saved - started
 
     def load(self) -> None:
-        """Go on where a training of the same trial on the same rows was left, if there is one."""
-        left = self.files.load_retrained()
+        """Go on where a training of the same trial on the same rows was left, if there is one.
+
+        Raises:
+            TooLittleMemory: there is one, and it does not fit.
+        """
+        try:
+            left = self.files.load_retrained()
+        except ShortOfMemory as error:
+            raise TooLittleMemory(f"too little memory to go on where it was left: {error.what}") from error
         if left is None:
             return
         with told_as_damage(self.files.name_of_retrained):

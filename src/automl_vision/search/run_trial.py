@@ -16,15 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from automl_vision.data.preprocess import SQUASH, Preprocessing
-from automl_vision.errors import FileTooLarge, ResolutionError, WeightsError
-from automl_vision.main_memory import available_memory
+from automl_vision.errors import FileTooLarge, ResolutionError, ShortOfMemory, WeightsError
 from automl_vision.metrics import METRICS
 from automl_vision.models.backbones import backbone, statistics
 from automl_vision.models.classifier import Classifier, build_classifier, placed, set_linear_head
 from automl_vision.models.features import OutOfTime, extract_features
 from automl_vision.models.head_choice import choose_head
 from automl_vision.models.memory import is_out_of_memory, watched_memory
-from automl_vision.models.probe import fit_probe
+from automl_vision.models.probe import NoRoom, fit_probe, most_rows
 from automl_vision.models.symmetry import (
     FEWEST_IMAGES,
     FOLDS,
@@ -38,6 +37,7 @@ from automl_vision.models.symmetry import (
     shown_rows,
 )
 from automl_vision.models.weights import WeightSource, load_weights
+from automl_vision.place import Place
 from automl_vision.runtime import Runtime
 from automl_vision.search.costs import step_over_forward
 from automl_vision.search.trial import EpochRecord, Trial
@@ -64,10 +64,6 @@ REPEATED_ROWS = 2_000
 PROBE_UNIT_SECONDS = 6.5e-9
 #: More rows than this change a linear head little, and their features would fill the memory.
 PROBE_ROWS = 20_000
-#: Bytes per row, class and problem (a fold, or the fit on all rows) while a probe is fitted; measured, 12 to 40.
-PROBE_BYTES = 40
-#: A probe may take this share of the memory that is free.
-PROBE_MEMORY = 0.5
 FEATURE_BATCH = 64
 #: A probe is cut down to fewer images where their features would take more than this share of the time left.
 PROBE_TIME = 0.5
@@ -215,6 +211,8 @@ class TrialRunner:
         except (TrialFailed, WeightsError, ResolutionError, FileTooLarge) as error:
             # Weights that cannot be had or kept, and images too small for a network: this candidate ends, not the run.
             yield from self._failed(latest, str(error))
+        except NoRoom as error:
+            yield from self._failed(latest, str(error), out_of_memory=True)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -302,7 +300,7 @@ class TrialRunner:
     def _frozen(self, net: Classifier, recipe: Recipe) -> _Frozen:
         """Features of the validation rows, and of as many training rows as the time allows."""
         val, first_seconds = self._features(net, recipe, self.data.val_rows)
-        chosen = self._affordable(first_seconds, recipe.seed)
+        chosen = self._affordable(first_seconds, val.shape[1], recipe.seed)
         train, forward_seconds = self._features(net, recipe, self.data.train_rows[chosen])
         return _Frozen(
             rows=self.data.train_rows[chosen],
@@ -335,22 +333,18 @@ class TrialRunner:
             for folds, repeats, strengths in PROBE_LEVELS
             if (repeats == 1 or len(features) <= REPEATED_ROWS)
             and unit * (folds * repeats + 1) * len(strengths) <= PROBE_TIME * self.seconds_left()
-            and len(features) <= self._rows_in_memory(folds * repeats + 1)
+            and len(features) <= most_rows(features.shape[1], self.data.num_classes, folds * repeats + 1)
         ]
         return fitting[0] if fitting else PROBE_LEVELS[-1]
 
-    def _rows_in_memory(self, problems: int) -> float:
-        """Rows on which so many problems can be solved at once in a share of the memory that is free."""
-        free = available_memory()
-        return math.inf if free is None else PROBE_MEMORY * free / (PROBE_BYTES * self.data.num_classes * problems)
-
-    def _affordable(self, forward_seconds: float, seed: int) -> NDArray[np.int64]:
+    def _affordable(self, forward_seconds: float, dims: int, seed: int) -> NDArray[np.int64]:
         """Training rows whose features fit into a share of the time left: all of them, or as many of each class.
 
-        Of many classes there are few each, as the memory allows, or one.
+        Of many classes there are few each, as the memory allows, or one: where there is no room for those, fitting
+        says so.
         """
         labels, classes = self.data.train_labels.numpy(), self.data.num_classes
-        time_left, in_memory = self.seconds_left(), self._rows_in_memory(PROBE_LEVELS[-1][0] + 1)
+        time_left, in_memory = self.seconds_left(), most_rows(dims, classes, PROBE_LEVELS[-1][0] + 1)
         affordable = min(PROBE_TIME * time_left / forward_seconds, PROBE_ROWS)
         if len(labels) <= min(affordable, in_memory):
             return np.arange(len(labels))
@@ -377,16 +371,19 @@ class TrialRunner:
             }
         except OutOfTime:
             return {"symmetries": not_tested("its time was over")}
-        found = compare_symmetries(
-            frozen.train,
-            frozen.labels,
-            frozen.groups,
-            self.data.num_classes,
-            shown,
-            changed,
-            strength=strength,
-            seed=recipe.seed,
-        )
+        try:
+            found = compare_symmetries(
+                frozen.train,
+                frozen.labels,
+                frozen.groups,
+                self.data.num_classes,
+                shown,
+                changed,
+                strength=strength,
+                seed=recipe.seed,
+            )
+        except NoRoom:
+            return {"symmetries": not_tested("too little memory")}
         return {"symmetries": found.to_dict()}
 
     def _shown_at_most(self, frozen: _Frozen, left: float) -> int:
@@ -540,7 +537,7 @@ class TrialRunner:
             self.compiler,
             self.ranks,
         )
-        checkpoint = self.files.load_checkpoint(trial.number)
+        trial, checkpoint = self._left(trial)
         with told_as_damage(self.files.name_of_checkpoint(trial.number)):
             other = checkpoint is None or Trial.from_dict(checkpoint["trial"]).recipe != recipe
         if checkpoint is None or other:
@@ -551,6 +548,20 @@ class TrialRunner:
         known = Trial.from_dict(checkpoint["trial"])
         notes = {**known.notes, **kept_notes(trial)}
         return known.replace(state="running", attempt=trial.attempt, notes=notes), trainer
+
+    def _left(self, trial: Trial) -> tuple[Trial, dict[str, Any] | None]:
+        """The checkpoint of a trial; its notes name those that are there and cannot be read.
+
+        Raises:
+            TooLittleMemory: it does not fit. To begin anew would take as much, and lose what there is.
+        """
+        unread: list[Place] = []
+        try:
+            checkpoint = self.files.load_checkpoint(trial.number, unread.append)
+        except ShortOfMemory as error:
+            raise TooLittleMemory(f"too little memory for its checkpoint: {error.what}") from error
+        told = {"unread": [str(file) for file in unread]} if unread else {}
+        return trial.replace(notes={**trial.notes, **told}), checkpoint
 
     def start_head(self, net: Classifier, recipe: Recipe) -> None:
         """Start from the head that was fitted to frozen features, so that fine-tuning begins where that ended."""
@@ -583,8 +594,8 @@ class TrialRunner:
 
 
 def kept_notes(trial: Trial) -> dict[str, Any]:
-    """Notes that tell of workers that were lost with a trial: a checkpoint knows older ones."""
-    return {name: trial.notes[name] for name in ("lost", "lost_why") if name in trial.notes}
+    """Notes that tell of workers and checkpoints that were lost with a trial: a checkpoint knows older ones."""
+    return {name: trial.notes[name] for name in ("lost", "lost_why", "unread") if name in trial.notes}
 
 
 def _next_state(result: EpochResult, until: int) -> str:

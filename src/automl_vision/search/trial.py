@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from automl_vision.training.recipe import Recipe
+from automl_vision.training.recipe import Recipe, require_declared, typed
 
 State = Literal["running", "paused", "complete", "stopped", "failed"]
 
@@ -72,6 +72,7 @@ class Trial:
             (`symmetry.SymmetryTest.to_dict`);
             "head_search" of another head (`head_choice.HeadChoice.to_dict`);
             "share" of the machine that `seconds_per_image` was timed with, where others ran beside it;
+            "unread": checkpoints that it was to go on from, and that could not be read;
             "lost": how often whoever worked on it was lost, and "lost_why": how, the last time.
     """
 
@@ -133,53 +134,31 @@ class Trial:
         if own["state"] not in STATES:
             raise TypeError(f"unknown state, got {own['state']!r}")
         recipe = Recipe.from_dict(own.pop("recipe"))
-        epochs = tuple(_typed(EpochRecord(**each)) for each in own.pop("epochs"))
-        trial = _typed(cls(recipe=recipe, epochs=epochs, **own))
-        for name, kinds in _NOTED.items():
-            if name in trial.notes:
-                _require(f"notes.{name}", trial.notes[name], kinds)
-        return trial
+        epochs = tuple(typed(EpochRecord(**each)) for each in own.pop("epochs"))
+        return _noted(typed(cls(recipe=recipe, epochs=epochs, **own)))
 
 
-_Told = TypeVar("_Told", EpochRecord, Trial)
-#: How a field is declared -> what a value of JSON has to be for it; other fields are not looked at.
-_DECLARED: Mapping[str, tuple[type, ...]] = MappingProxyType(
+#: Note -> what it has to be, where whoever reads it calculates with it or looks into it.
+_NOTED: Mapping[str, str] = MappingProxyType(
     {
-        "int": (int,),
-        "float": (int, float),
-        "float | None": (int, float, type(None)),
-        "str": (str,),
-        "Mapping[str, Any]": (dict,),
-    }
-)
-#: Notes that are computed with or looked into -> likewise.
-_NOTED: Mapping[str, tuple[type, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(("symmetries", "head_search"), (dict,)),
-        **dict.fromkeys(("steps", "micro_batch", "lost"), (int,)),
-        **dict.fromkeys(("strength", "share"), (int, float)),
-        "lost_why": (str,),
+        **dict.fromkeys(("symmetries", "head_search"), "Mapping[str, Any]"),
+        **dict.fromkeys(("steps", "micro_batch", "lost"), "int"),
+        **dict.fromkeys(("strength", "share"), "float"),
+        "lost_why": "str",
     }
 )
 
 
-def _typed(value: _Told) -> _Told:
-    """The value, if its fields hold what they are declared as: a record may come from anybody.
+def _noted(trial: Trial) -> Trial:
+    """The trial, if its notes hold what they have to.
 
     Raises:
         TypeError: one does not.
     """
-    for each in dataclasses.fields(value):
-        kinds, found = _DECLARED.get(str(each.type)), getattr(value, each.name)
-        if kinds is not None:
-            _require(each.name, found, kinds)
-    return value
-
-
-def _require(name: str, value: Any, kinds: tuple[type, ...]) -> None:
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise TypeError(f"{name} must be {words}, got {value!r:.80}")
+    for name, declared in _NOTED.items():
+        if name in trial.notes:
+            require_declared(f"notes.{name}", declared, trial.notes[name])
+    return trial
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from automl_vision.errors import ModelFileError, RunError, UsageError
+from automl_vision.errors import ModelFileError, RunError, ShortOfMemory, UsageError
 from automl_vision.models.classifier import empty_classifier
 from automl_vision.models.memory import is_out_of_memory
 from automl_vision.place import Place, files_below, set_aside
@@ -97,9 +97,13 @@ def _fault(file: Place, trial: Trial | None, expected: Expected) -> str:
         return ""
     try:
         return check(load_tensors(file), trial, expected)
+    except (ShortOfMemory, MemoryError):
+        return ""  # what needs it will say so: the file may be sound
     except ModelFileError as error:
         return error.what
     except (*_OF_OTHER_VALUES, UsageError) as error:
+        if is_out_of_memory(error):
+            return ""
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

@@ -26,7 +26,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_vision.errors import ModelFileError
+from automl_vision.errors import ModelFileError, ShortOfMemory
 from automl_vision.files import UNFINISHED, write_json, write_text
 from automl_vision.place import Place, files_below, make_folder, remove_folder, set_aside
 from automl_vision.search.scheduler import KEPT_BEST, kept_files
@@ -204,9 +204,22 @@ class TrialFiles:
         """
         self._save(number, attempt, CHECKPOINT, dict(state))
 
-    def load_checkpoint(self, number: int) -> dict[str, Any] | None:
-        """The last checkpoint of a trial, or None where there is none that can be read."""
-        return next((state for state in map(_load, self._files(number, CHECKPOINT)) if state is not None), None)
+    def load_checkpoint(self, number: int, unread: Callable[[Place], object] = lambda _: None) -> dict[str, Any] | None:
+        """The last checkpoint of a trial, or None where there is none that can be read.
+
+        Args:
+            number: of the trial.
+            unread: told each newer one that is there and cannot be read.
+
+        Raises:
+            ShortOfMemory: it does not fit into the memory that is free.
+        """
+        for file in self._files(number, CHECKPOINT):
+            state = _load_to_go_on(file)
+            if state is not None:
+                return state
+            unread(file)
+        return None
 
     def name_of_checkpoint(self, number: int) -> Place:
         """Where that is; where the first attempt would keep it if there is none."""
@@ -274,8 +287,12 @@ class TrialFiles:
         save_tensors(self.folder / RETRAINED, dict(state))
 
     def load_retrained(self) -> dict[str, Any] | None:
-        """What was kept of that, or None where there is nothing that can be read."""
-        return _load(self.folder / RETRAINED)
+        """What was kept of that, or None where there is nothing that can be read.
+
+        Raises:
+            ShortOfMemory: it does not fit into the memory that is free.
+        """
+        return _load_to_go_on(self.folder / RETRAINED)
 
     @property
     def name_of_retrained(self) -> Place:
@@ -477,10 +494,20 @@ def _read_record(file: Place) -> Trial | None:
 
 
 def _load(file: Place) -> dict[str, Any] | None:
+    try:
+        return _load_to_go_on(file)
+    except ShortOfMemory:
+        return None
+
+
+def _load_to_go_on(file: Place) -> dict[str, Any] | None:
+    """As `_load`; but what memory is too short for is no reason to begin again."""
     if not file.exists():
         return None
     try:
         return load_tensors(file)
+    except ShortOfMemory:
+        raise
     except ModelFileError:
         return None  # the trial starts again, or another one is the best; `read` has named damaged records
 

@@ -42,7 +42,8 @@ def compare_plan(remaining: float) -> str:
 def compared_pictures(context: RunContext, manifest: Manifest, facts: Facts, runtime: Runtime) -> Facts:
     """The facts with what comparing told. A resumed run reads it again: where time was up must not move.
 
-    What other files, or an earlier version that compared in another way, left is not read but compared again.
+    What other files, or an earlier version that compared in another way, left is not read but compared again; so is
+    what names images that there are not.
 
     Raises:
         Interrupted: the user stopped it.
@@ -51,7 +52,9 @@ def compared_pictures(context: RunContext, manifest: Manifest, facts: Facts, run
     before = run_dir.read_compared(context.run.path)
     if key.items() <= before.items():
         with run_dir.as_written(kept):
-            return replace(facts, compared=Compared.from_dict(before))
+            known = Compared.from_dict(before)
+        if known.is_of(len(manifest)):
+            return replace(facts, compared=known)
     left = context.clock.remaining
     seconds = left if math.isinf(left) else COMPARE_SHARE * max(left, 0.0)
 

@@ -19,6 +19,7 @@ from automl_vision.data.preparation import Prepared
 from automl_vision.events import Progress
 from automl_vision.models.classifier import placed
 from automl_vision.models.features import OutOfTime, extract_features
+from automl_vision.models.probe import NoRoom
 from automl_vision.report.impact import FOLDS, STRENGTH, Dealt, measure_impact
 from automl_vision.search.costs import TRIAL_OVERHEAD
 from automl_vision.search.run_trial import PROBE_UNIT_SECONDS
@@ -118,6 +119,8 @@ def _measured(
         found = measure_impact(dealt, runner.objective, context.settings.machine.seed, late)
     except OutOfTime:
         return _unmeasured("the run was stopped early" if context.stop.requested else "its time ended before it did")
+    except NoRoom as error:
+        return _unmeasured(str(error))
     copies = (prepared.audit.lineage.role[rows] == "copy").any()
     recipe = f"frozen {probe.recipe.backbone}, {probe.recipe.resolution} px, penalty {STRENGTH}, {FOLDS} folds"
     return {

@@ -165,6 +165,12 @@ def memory_line(trial: Trial) -> str:
     )
 
 
+def unread_line(trial: Trial) -> str:
+    """What a user reads of a trial that could not go on from a checkpoint that is there."""
+    files = ", ".join(trial.notes["unread"])
+    return f"Trial {trial.number} trains epochs again, since a checkpoint cannot be read: {files}."
+
+
 def compiling_line(trial: Trial) -> str:
     """What a user reads of a trial whose steps were compiled, or were to be."""
     return f"{trial.recipe.backbone} at {trial.recipe.resolution} px: {trial.notes['compiling']}."
@@ -248,6 +254,8 @@ class _Keeper:
             self._tell_once(
                 f"Trial {trial.number} goes on elsewhere as attempt {trial.attempt}: {trial.notes['lost_why']}."
             )
+        if trial.notes.get("unread"):
+            self._tell_once(unread_line(trial))
         if trial.state == "running" and not trial.epochs:
             return
         if trial.recipe.kind == "probe" and "symmetries" in trial.notes:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Kind = Literal["probe", "head", "finetune"]
 
@@ -94,5 +100,65 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe that `to_dict` wrote, also an earlier version's; unknown keys raise `TypeError`."""
-        return cls(**values)
+        """The recipe that `to_dict` wrote, also an earlier version's.
+
+        Raises:
+            TypeError: a key is not known, or a value is of another type or not finite.
+        """
+        recipe = typed(cls(**values))
+        if recipe.kind not in get_args(Kind):
+            raise TypeError(f"unknown kind, got {recipe.kind!r:.80}")
+        return recipe
+
+
+_Told = TypeVar("_Told", bound="DataclassInstance")
+#: How a field is declared -> what a value of JSON has to be for it; other fields are not looked at.
+_DECLARED: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {
+        "int": (int,),
+        "float": (int, float),
+        "float | None": (int, float, type(None)),
+        "str": (str,),
+        "bool": (bool,),
+        "Mapping[str, Any]": (dict,),
+    }
+)
+
+
+def typed(value: _Told) -> _Told:
+    """The value, if its fields hold what they are declared as: a file may come from anybody.
+
+    Raises:
+        TypeError: one does not.
+    """
+    for each in dataclasses.fields(value):
+        require_declared(each.name, str(each.type), getattr(value, each.name))
+    return value
+
+
+def require_declared(name: str, declared: str, found: object) -> None:
+    """Refuse what is not of the type that a field is declared as, and numbers that nothing can be calculated with.
+
+    Raises:
+        TypeError: with the name and what was found.
+    """
+    kinds = _DECLARED.get(declared)
+    if kinds is None:
+        return
+    is_of_kind = isinstance(found, kinds) and (bool in kinds or not isinstance(found, bool))  # True is no number
+    if not is_of_kind or not _is_finite(found):
+        raise TypeError(f"{name} must be {declared}, got {_shown(found)}")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it fits into a float, if it is a number: JSON has numbers of any length."""
+    if not isinstance(value, int | float):
+        return True
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: object) -> str:
+    return "a number that is too large" if isinstance(value, int) else f"{value!r:.80}"

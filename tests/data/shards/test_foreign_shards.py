@@ -125,3 +125,18 @@ def test_class_folders_with_an_archive_beside_them_are_class_folders(shards: Pat
         for seed in range(5):
             (shards / name / f"{seed}.png").write_bytes(encoded(seed + 100 * len(name)))
     assert read_manifest(shards, settings()).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        (rb'{"label": "\ud83d"}', "a class name is not UTF-8"),
+        (rb'{"label": "x", "group": "\ud83d"}', "a group is not UTF-8"),
+        (rb'{"label": "x", "group": "\udce9"}', "a group is not UTF-8"),
+    ],
+)
+def test_halves_of_characters_are_no_labels_and_no_groups(tmp_path: Path, told: bytes, what: str) -> None:
+    members = {"a.png": encoded(0), "a.json": told, "b.png": encoded(1), "b.json": b'{"label": "y"}'}
+    write(tmp_path / "foreign" / "a.tar", members)
+    with pytest.raises(DataError, match=what):
+        looked_at(tmp_path / "foreign")

@@ -289,6 +289,20 @@ def test_a_redirect_to_nowhere_is_told(server: Server, target: str) -> None:
         WebFolder(server.url, allow_private=True).size(INDEX)
 
 
+def test_paths_that_are_not_ascii_are_asked_for_by_their_bytes(server: Server) -> None:
+    size = (server.folder / INDEX).stat().st_size
+    (server.folder / "sét").mkdir()
+    (server.folder / "sét" / INDEX).write_bytes((server.folder / INDEX).read_bytes())
+    assert WebFolder(f"{server.url}/sét", allow_private=True).size(INDEX) == size
+    server.redirects["moved"] = f"/sét/{INDEX}".encode().decode("latin-1")
+    assert WebFolder(server.url, allow_private=True).size("moved") == size
+
+
+def test_an_address_that_no_request_can_hold_is_told(server: Server) -> None:
+    with pytest.raises(FolderError, match="surrogates"):
+        WebFolder(f"{server.url}/\udce9", allow_private=True).part(INDEX, 0, 1)
+
+
 def test_redirects_are_followed_and_checked_anew(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.redirects["moved"] = f"{server.url}/{INDEX}"
     folder = WebFolder(server.url, allow_private=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -112,3 +113,30 @@ def test_names_without_end_are_refused_or_torn(tmp_path: Path) -> None:
     (tmp_path / "names.tar").write_bytes(one * 2_000)
     with pytest.raises(TornArchive):
         list(members(tmp_path / "names.tar"))
+
+
+def with_size(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header of a file of so many bytes, which may be below zero, as GNU writes it."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (256**12 + size if size < 0 else size).to_bytes(12, "big")
+    block[124] = 0xFF if size < 0 else 0x80
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        *((tarfile.REGTYPE, size) for size in (-1, -512, -1024, -1536, -(1 << 20), -(1 << 70))),
+        *((tarfile.GNUTYPE_SPARSE, size) for size in (-512, -(1 << 20), -(1 << 70))),
+    ],
+)
+def test_a_size_below_zero_is_a_damaged_header(tmp_path: Path, kind: bytes, size: int) -> None:
+    """It leads back to where reading comes by again, or to before the beginning."""
+    file = tmp_path / "back.tar"
+    file.write_bytes(archive({"a.txt": b"text"})[: -len(END)] + with_size("b.txt", size, kind) + END)
+    with pytest.raises(TornArchive):
+        list(itertools.islice(members(file), 100))

@@ -53,7 +53,11 @@ def is_data_set(data: Path) -> bool:
 
 
 def read_data_set(
-    data: Path, settings: Settings, cache_dir: Path | None, tell: Callable[[str], None] = lambda _: None
+    data: Path,
+    settings: Settings,
+    cache_dir: Path | None,
+    tell: Callable[[str], None] = lambda _: None,
+    ask: Callable[[], object] = lambda: None,
 ) -> Manifest:
     """The labelled images of a data set, whose encoded bytes are files in the cache folder.
 
@@ -62,6 +66,7 @@ def read_data_set(
         settings: all settings.
         cache_dir: where the files are kept; None for a folder that goes with the process.
         tell: told when they are written.
+        ask: asked while another process writes them; ends the waiting by an error of its own.
 
     Raises:
         UsageError: the package `datasets` is not installed.
@@ -78,7 +83,7 @@ def read_data_set(
         may_read=lambda path: _inside(path, opened, settings.data),
     )
     gigabytes = settings.machine.cache_gigabytes
-    files = unpack(source, cache_dir, None if gigabytes is None else int(gigabytes * 1e9), tell)
+    files = unpack(source, cache_dir, None if gigabytes is None else int(gigabytes * 1e9), tell, ask)
     reading, problems = Reading(), []
     for folder, part in parts.items():
         values = _values(part, columns, opened.columns)

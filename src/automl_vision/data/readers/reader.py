@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from automl_vision.data.manifest import LONGEST_CLASS_NAME, Manifest, is_class_name
+from automl_vision.data.manifest import LONGEST_CLASS_NAME, Manifest
 from automl_vision.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ def to_manifest(root: Path, reading: Reading, settings: DataSettings) -> Manifes
     """Sort the rows by path and number their classes.
 
     Raises:
-        DataError: two class names differ by case or Unicode form alone, or one cannot be kept.
+        DataError: two class names differ by case or Unicode form alone, or one cannot be kept, or one of a group.
     """
     rows = sorted(reading.rows, key=lambda row: row.path)
     class_names = tuple(sorted({row.label for row in rows}))
+    _require_text("class name", class_names)
+    _require_text("group", {row.group for row in rows if row.group is not None})
     if not settings.label_map:
         check_class_names(class_names)
     index = {name: number for number, name in enumerate(class_names)}
@@ -118,9 +120,23 @@ def _check_storable(names: Sequence[str]) -> None:
             value=f"{long[0][:100]!a}... ({len(long[0]):,} characters)",
             fix="give the class a shorter name; in a table a quote may be missing",
         )
-    no_text = [name for name in names if not is_class_name(name) or printable(name) != name]
-    if no_text:
-        raise DataError("a class name is not UTF-8", value=f"{no_text[0]!a}", fix="save the table as CSV in UTF-8")
+    _require_text("class name", names)
+
+
+def _require_text(what: str, names: Iterable[str]) -> None:
+    """Refuse what holds halves of characters, or bytes that are no text: nothing could write it."""
+    no_text = next((name for name in names if not _is_text(name)), None)
+    if no_text is not None:
+        shown = no_text[:100]
+        raise DataError(f"a {what} is not UTF-8", value=f"{shown!a}", fix="save the labels in UTF-8")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(name: str) -> str:

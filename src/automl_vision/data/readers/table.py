@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,10 @@ _QUOTED = 100
 MISSING_LABEL = "row without a label"
 MISSING_PATH = "row without an image path"
 REPEATED = "repeated row"
+INNER_LINE = "line inside of a cell of another column"
+
+#: What a message calls the cells of a column.
+_CALLED = {"image": "image path", "label": "label", "split": "set", "group": "group", "augmented": "mark of a copy"}
 
 
 class _Refused(Exception):
@@ -271,12 +276,34 @@ def _take(table: _Table, number: int, fields: list[str]) -> None:
         table.problems.append(f"{table.unit} {number}: {extra}")
         return
     cells = {p: fields[at] if at < len(fields) else "" for p, at in table.column.items()}
+    if table.unit == "line" and _swallows(table, number, fields, cells):
+        return
     if table.settings.skip_bad_rows and (reason := _nothing_to_use(cells)):
         table.reading.ignored[reason] += 1
         return
     row = _checked(table, number, cells)
     if row is not None:
         _add_once(table, number, row)
+
+
+def _swallows(table: _Table, number: int, fields: list[str], cells: Mapping[str, str]) -> bool:
+    """Whether a cell of use goes over several lines, which is noted before anything is skipped.
+
+    Two stray quotes make one cell of all lines between them. In a column that is not read that may be a long comment,
+    or rows that are missing: such lines are counted.
+    """
+    broken = [purpose for purpose, text in cells.items() if _line_breaks(text)]
+    for purpose in broken:
+        what = f"the {_CALLED[purpose]} {_quoted(cells[purpose])} goes over several lines: is a quote missing?"
+        table.problems.append(f"{table.unit} {number}: {what}")
+    inner = sum(map(_line_breaks, fields))
+    if inner and not broken:
+        table.reading.ignored[INNER_LINE] += inner
+    return bool(broken)
+
+
+def _line_breaks(text: str) -> int:
+    return len(re.findall(r"\r\n|\r|\n", text))
 
 
 def _nothing_to_use(cells: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,9 +69,11 @@ def members(file: Path) -> Iterator[Member]:
     try:
         # "r:" takes no compressed archives, and headers are read one at a time, whatever the archive claims to hold.
         with tarfile.open(file, "r:") as archive:
-            end = 0
+            end, before = 0, -1
             for info in archive:
+                _require_ahead(info, before)
                 _require_plain(file, info)
+                before = info.offset
                 end = info.offset_data + info.size + -info.size % BLOCK
                 if end > file.stat().st_size:
                     raise TornArchive(f"it ends inside {info.name!a}")
@@ -80,6 +83,18 @@ def members(file: Path) -> Iterator[Member]:
             _require_end(file, end)
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise TornArchive(ascii(str(error)) or type(error).__name__) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise TornArchive("a header leads to before its beginning") from None
+
+
+def _require_ahead(info: tarfile.TarInfo, before: int) -> None:
+    """A size below zero leads back: to the same headers, again and again, or to before the beginning."""
+    if info.size < 0:
+        raise TornArchive(f"{info.name[:200]!a} has a size of {info.size} bytes")
+    if info.offset <= before:
+        raise TornArchive(f"the header of {info.name[:200]!a} leads back")
 
 
 def _require_end(file: Path, end: int) -> None:

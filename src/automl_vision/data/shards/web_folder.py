@@ -33,7 +33,10 @@ _KEPT = 32
 #: Answers after which trying again may help.
 _BUSY = frozenset((408, 429, 500, 502, 503, 504))
 _MOVED = frozenset((301, 302, 303, 307, 308))
-_TROUBLE = (OSError, http.client.HTTPException)
+#: ValueError: a name that no host can have, or an address that no request can hold.
+_TROUBLE = (OSError, http.client.HTTPException, ValueError)
+#: What stands in a URL as it is; all else goes as `%` and its bytes.
+_IN_A_URL = "%:/?#[]@!$&'()*+,;=~"
 
 
 class _Connection(http.client.HTTPSConnection):
@@ -132,7 +135,8 @@ class WebFolder:
     def _led_to(self, url: str, location: str) -> str:
         """Where a redirect leads; the address that the user gave was checked when it was read."""
         try:
-            target = urljoin(url, location)
+            # Headers arrive as Latin-1, whatever bytes they had.
+            target = urljoin(url, quote(location.encode("latin-1"), safe=_IN_A_URL))
             parts = urlsplit(target)
             _ = (parts.hostname or "").encode("idna"), parts.port
         except ValueError as error:
@@ -231,7 +235,7 @@ def _require(answer: http.client.HTTPResponse, status: int, name: str) -> None:
 
 def _target(url: str) -> str:
     parts = urlsplit(url)
-    return parts.path + (f"?{parts.query}" if parts.query else "")
+    return quote(parts.path + (f"?{parts.query}" if parts.query else ""), safe=_IN_A_URL)
 
 
 def _host(url: str) -> str:
