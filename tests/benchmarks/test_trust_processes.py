@@ -46,6 +46,19 @@ def test_a_session_whose_run_is_complete_may_end_as_it_likes() -> None:
     assert signals.faults_of_leaving("Traceback", -2, [INT], complete=True)
 
 
+@pytest.mark.parametrize(
+    ("said", "resumed", "right"),
+    [
+        ("go on with: automl-vision search --resume runs/a", False, True),
+        ("start it again with the same command", False, False),
+        ("start it again with the same command", True, True),
+        ("stopped", True, False),
+    ],
+)
+def test_a_session_has_to_say_how_to_go_on(said: str, resumed: bool, right: bool) -> None:
+    assert signals.says_how_to_go_on(said, resumed=resumed) is right
+
+
 def test_sessions_that_take_long_to_leave_are_counted_by_the_clock_of_their_signal() -> None:
     slow, quick = [11.0], [1.0]
     for kind, seconds, cpu, held in (
