@@ -161,6 +161,7 @@ class Slow(types.ModuleType):
         os.kill(os.getpid(), signal.SIGINT)
         raise AttributeError(name)
 sys.modules["typer"] = Slow("typer")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would have inherited to ignore it
 {before}
 from automl_vision.cli.start import program
 program()

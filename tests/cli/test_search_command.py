@@ -159,7 +159,7 @@ def test_the_log_names_every_stage(finished):
 def test_report_verify_passes(finished, command):
     result = command("report", finished.path, "--verify")
     assert (result.code, result.err) == (0, "")
-    assert "bit for bit" in result.out
+    assert result.out.startswith("Bit for bit what the saved predictions give: test, validation, ")
 
 
 def test_report_verify_sees_a_changed_figure(copied, command):

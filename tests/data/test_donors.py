@@ -345,6 +345,7 @@ def test_the_scratch_folder_of_a_living_process_is_left_alone(many: Path, cache:
     line = [sys.executable, "-c", SLOW_BUILD, str(many), str(cache)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     wait_until_it_has(process, GROUP + 5)
+    os.kill(process.pid, signal.SIGSTOP)  # or it is ready before we are
     (scratch,) = scratches(cache)
     part = read(many, DataSettings()).subset(np.arange(MANY - 1))
     assert decodes.during(lambda: build_store(part, SIZES, cache, 1)) == MANY - 1

@@ -131,16 +131,16 @@ def test_of_large_images_no_more_wait_than_there_is_room_for(monkeypatch: pytest
     monkeypatch.setattr(decoders, "LARGE_WAITING", 2)
 
     async def decode_all(opened: Decoders) -> list[Any]:
-        (only,) = opened._lane._all
+        (only,) = opened._large._all
         os.kill(only.number, signal.SIGSTOP)
         asked = [asyncio.create_task(opened.decode(jpeg(200, 100), shown=False)) for _ in range(12)]
-        while sum(each.done() for each in asked) < 12 - 1 - decoders.LARGE_WAITING:
+        while sum(each.done() for each in asked) < 12 - decoders.LARGE_WAITING:
             await asyncio.sleep(0.01)
         os.kill(only.number, signal.SIGCONT)
         return await asyncio.gather(*asked, return_exceptions=True)
 
     told = Counter(map(type, with_decoders(decode_all, replace(DUTY, at_once=5000))))
-    assert told == {Picture: 3, Busy: 9}  # one in work, and two that wait
+    assert told == {Picture: 2, Busy: 10}  # one in work, and one that waits
 
 
 @pytest.mark.parametrize(("data", "kind"), [(b"hello", "not_an_image"), (b"", "empty"), (picture()[:60], "truncated")])
