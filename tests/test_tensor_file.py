@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_vision import tensor_file
+from automl_vision.data.manifest import LARGEST_CLASS_NAMES, MOST_CLASSES
 from automl_vision.errors import FileTooLarge, ModelFileError
 from automl_vision.tensor_file import load_tensors, load_tensors_of_others, save_tensors
 
@@ -95,6 +96,15 @@ def test_what_would_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch
     with pytest.raises(FileTooLarge, match=r"12000 bytes, over the limit of 10000(.|\n)*a\.pt"):
         save_tensors(tmp_path / "a.pt", {"average": [torch.zeros(1000), {"step": (torch.zeros(2000),)}]})
     assert load_tensors(tmp_path / "a.pt")["kept"].shape == (1000,)
+
+
+def test_as_many_classes_as_data_may_have_are_read_again(tmp_path: Path) -> None:
+    length = LARGEST_CLASS_NAMES // MOST_CLASSES
+    names = [f"{number:0{length}d}" for number in range(MOST_CLASSES)]
+    recall = {f"{name}": {"value": 0.3, "low": 0.1, "high": 0.9, "n": 1000 + i} for i, name in enumerate(names)}
+    values = {"class_names": names, "class_bias": [i / 7 for i in range(MOST_CLASSES)], "test": {"recall": recall}}
+    save_tensors(tmp_path / "a.pt", values)
+    assert load_tensors(tmp_path / "a.pt") == values
 
 
 def test_a_file_that_the_memory_has_no_room_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,6 +258,14 @@ def test_class_names_that_look_alike_are_refused(first: str, second: str, tmp_pa
     assert len(read(tmp_path, DataSettings(label_map="merges.csv")).class_names) == 2
 
 
+@pytest.mark.parametrize(("classes", "length"), [(50_001, 5), (4_200, 1_000)])
+def test_more_class_names_than_a_model_file_holds_are_refused(tmp_path: Path, classes: int, length: int) -> None:
+    names = [f"{number:0{length}d}" for number in range(classes)]
+    with pytest.raises(DataError, match=f"{classes:,} names of {classes * length:,} bytes"):
+        check_class_names(names)
+    check_class_names(names[: -100_000 // length])
+
+
 def test_a_missing_path(tmp_path: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "absent")
     assert "absent" in refusal(tmp_path / "absent")

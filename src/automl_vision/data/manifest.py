@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Characters of a class name: model files with longer ones are not read.
 LONGEST_CLASS_NAME = 1000
+#: Classes, and bytes of all their names: what a model file says of more of them is not read again.
+MOST_CLASSES, LARGEST_CLASS_NAMES = 50_000, 4 << 20
 #: The sets that a user's own split may name, with the spellings that are understood.
 SET_NAMES: dict[str, str] = {
     "train": "train",

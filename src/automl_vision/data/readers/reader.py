@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from automl_vision.data.manifest import LONGEST_CLASS_NAME, Manifest
+from automl_vision.data.manifest import LARGEST_CLASS_NAMES, LONGEST_CLASS_NAME, MOST_CLASSES, Manifest
 from automl_vision.errors import DataError
 
 if TYPE_CHECKING:
@@ -121,6 +121,13 @@ def _check_storable(names: Sequence[str]) -> None:
             fix="give the class a shorter name; in a table a quote may be missing",
         )
     _require_text("class name", names)
+    size = sum(len(name.encode()) for name in names)
+    if len(names) > MOST_CLASSES or size > LARGEST_CLASS_NAMES:
+        raise DataError(
+            "no model file can hold so many class names",
+            value=f"{len(names):,} names of {size:,} bytes (limits: {MOST_CLASSES:,}, {LARGEST_CLASS_NAMES:,} bytes)",
+            fix="merge classes with --label-map, or give them shorter names",
+        )
 
 
 def _require_text(what: str, names: Iterable[str]) -> None:
