@@ -1,7 +1,7 @@
 """Many small pieces of work in a child process with bounds: what crashes it, or holds it up, is known by its number.
 
-The child writes the number of each piece before it begins, and a line of JSON when it is done. Where the child dies,
-or spends too long on one piece, that piece is named and another child goes on with the next one.
+The child writes the number of each piece before it begins, and that of each of its steps, and a line of JSON when it is
+done. Where the child dies, or spends too long on one step, that piece is named and another child goes on with the next.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 #: Seconds between two looks at a child.
 _LOOK = 0.05
 _AT, _TOLD, _SAID = "at", "told.jsonl", "stderr.txt"
-_NOTHING_YET = -1
+#: Where a child is: the piece, and its step.
+_Place = tuple[int, int]
+_PLACE = struct.Struct("<qq")
+_NOTHING_YET = (-1, 0)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one piece of work may take.
+    """What one step of a piece of work may take.
 
     Attributes:
         cpu_seconds: of the child's processor time: other work on the machine does not count.
@@ -59,24 +62,57 @@ class Lost:
 # --- in the child ---------------------------------------------------------------------------------------------------
 
 
-def work_through(numbers: Iterable[int], folder: Path, bounds: Bounds, work: Callable[[int], dict[str, Any]]) -> None:
+class _Steps:
+    """The steps of a piece, as they begin.
+
+    Attributes:
+        slowest: seconds of processor time of the one that took longest so far.
+    """
+
+    def __init__(self, at: IO[bytes], number: int) -> None:
+        self.slowest = 0.0
+        self._at, self._number, self._step = at, number, 0
+        self._before = time.process_time()
+        self._write()
+
+    def next(self) -> None:
+        """One is done, another one begins."""
+        self.end()
+        self._step += 1
+        self._write()
+
+    def end(self) -> None:
+        """One is done."""
+        now = time.process_time()
+        self.slowest, self._before = max(self.slowest, now - self._before), now
+
+    def _write(self) -> None:
+        self._at.seek(0)
+        self._at.write(_PLACE.pack(self._number, self._step))
+
+
+def work_through(
+    numbers: Iterable[int], folder: Path, bounds: Bounds, work: Callable[[int, Callable[[], None]], dict[str, Any]]
+) -> None:
     """Do every piece, and tell what became of it; to be called by the child.
 
-    A line has `number`, `cpu` (seconds), `peak_mb` (of the process so far) and what `work` gave; or `foreign`, the
-    error that came out of it.
+    A line has `number`, `cpu` (seconds of its slowest step), `peak_mb` (of the process so far) and what `work` gave; or
+    `foreign`, the error that came out of it.
+
+    Args:
+        work: gets the number, and what it calls where another step begins: bounds of time hold for each.
     """
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (_status_bytes("VmSize:") + bounds.bytes, hard))
     with (folder / _AT).open("r+b", buffering=0) as at, (folder / _TOLD).open("a", encoding="utf-8") as told:
         for number in numbers:
-            at.seek(0)
-            at.write(struct.pack("<q", number))
-            before = time.process_time()
+            steps = _Steps(at, number)
             try:
-                said = work(number)
+                said = work(number, steps.next)
             except Exception as error:  # noqa: BLE001 - this is what is looked for
                 said = {"foreign": f"{type(error).__name__}: {error}"[:300], "where": _place_of(error)}
-            spent = {"cpu": round(time.process_time() - before, 4), "peak_mb": round(_status_bytes("VmHWM:") / 1e6)}
+            steps.end()
+            spent = {"cpu": round(steps.slowest, 4), "peak_mb": round(_status_bytes("VmHWM:") / 1e6)}
             told.write(json.dumps({"number": number, **spent, **said}) + "\n")
             told.flush()
 
@@ -103,7 +139,7 @@ def told_by_children(
         line: the child's command; the first number and the one behind the last, and the folder, are put behind it.
         numbers: of the pieces, one after the other.
         folder: where the child writes; it is there and empty.
-        bounds: for each piece.
+        bounds: for each step of a piece.
         until: monotonic seconds at which the rest is left.
 
     Raises:
@@ -125,7 +161,7 @@ def told_by_children(
 
 def _run_one(line: Sequence[str], numbers: range, folder: Path, bounds: Bounds, until: float) -> Lost | None:
     """The piece at which the child was lost; None where it came to its end, or its time was over."""
-    (folder / _AT).write_bytes(struct.pack("<q", _NOTHING_YET))
+    (folder / _AT).write_bytes(_PLACE.pack(*_NOTHING_YET))
     words = [*line, str(numbers.start), str(numbers.stop), str(folder)]
     with (folder / _SAID).open("wb") as said:
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -134,7 +170,7 @@ def _run_one(line: Sequence[str], numbers: range, folder: Path, bounds: Bounds, 
     finally:
         child.kill()
         child.wait()
-    at = _number_in(folder / _AT)
+    at = _place_in(folder / _AT)
     if hang is not None:
         return hang
     if child.returncode == 0 or time.monotonic() >= until:
@@ -142,26 +178,29 @@ def _run_one(line: Sequence[str], numbers: range, folder: Path, bounds: Bounds, 
     if at == _NOTHING_YET:
         text = (folder / _SAID).read_text("utf-8", "replace")[-2000:]
         raise SystemExit(f"the child did not begin (exit code {child.returncode}): {text}")
-    return Lost(at, "crash", f"exit code {child.returncode}")
+    return Lost(at[0], "crash", f"exit code {child.returncode}")
 
 
 def _watch(child: subprocess.Popen[bytes], at: Path, bounds: Bounds, until: float) -> Lost | None:
-    """Return when the child ended, spent too much on one piece, or its time is over."""
-    number, cpu, wall = _NOTHING_YET, 0.0, time.monotonic()
+    """Return when the child ended, spent too much on one step, or its time is over."""
+    place, cpu, wall = _NOTHING_YET, 0.0, time.monotonic()
     while child.poll() is None and time.monotonic() < until:
-        now = _number_in(at)
-        if now != number:
-            number, cpu, wall = now, _cpu_seconds(child.pid), time.monotonic()
+        now = _place_in(at)
+        if now != place:
+            place, cpu, wall = now, _cpu_seconds(child.pid), time.monotonic()
         spent, waited = _cpu_seconds(child.pid) - cpu, time.monotonic() - wall
-        if number != _NOTHING_YET and (spent > bounds.cpu_seconds or waited > bounds.wall_seconds):
-            return Lost(number, "hang", f"{spent:.1f} s of processor time, {waited:.0f} s by the clock")
+        if place != _NOTHING_YET and (spent > bounds.cpu_seconds or waited > bounds.wall_seconds):
+            return Lost(place[0], "hang", f"{spent:.1f} s of processor time, {waited:.0f} s by the clock")
         time.sleep(_LOOK)
     return None
 
 
-def _number_in(at: Path) -> int:
+def _place_in(at: Path) -> _Place:
     data = at.read_bytes()
-    return int(struct.unpack("<q", data)[0]) if len(data) == 8 else _NOTHING_YET
+    if len(data) != _PLACE.size:
+        return _NOTHING_YET
+    number, step = _PLACE.unpack(data)
+    return number, step
 
 
 def _cpu_seconds(pid: int) -> float:

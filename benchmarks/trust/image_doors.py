@@ -82,9 +82,18 @@ def _predicted(source: Path | bytes, decode_side: int) -> Seen:
 DOORS: dict[str, Callable[[Path, int], Seen]] = {"scan": scan, "predict": predict, "serve": serve}
 
 
-def looked_at(path: Path, decode_side: int) -> dict[str, Any]:
-    """What the first door said of a file, and `wrong`: where others differ, or it is nothing that may be said."""
-    seen = {name: door(path, decode_side) for name, door in DOORS.items()}
+def looked_at(path: Path, decode_side: int, begins: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """What the first door said of a file, and `wrong`: where others differ, or it is nothing that may be said.
+
+    Args:
+        path: of the file.
+        decode_side: as the doors take it.
+        begins: called before each door.
+    """
+    seen: dict[str, Seen] = {}
+    for name, door in DOORS.items():
+        begins()
+        seen[name] = door(path, decode_side)
     said, squares = next(iter(seen.values()))
     wrong = [] if said == OK or said in IMAGE_FAULTS else [said]
     for name, (other, pixels) in seen.items():
@@ -105,12 +114,12 @@ def main(arguments: list[str]) -> None:
     folder = Path(arguments[3])
     all_seeds = seeds()
 
-    def work(number: int) -> dict[str, Any]:
+    def work(number: int, begins: Callable[[], None]) -> dict[str, Any]:
         image = mutated(all_seeds, seed, number)
         path = folder / f"image.{image.ending}"
         path.write_bytes(image.data)
         told = {"seed": image.name}
-        return {**told, **looked_at(path, _DECODE_SIDES[number // len(all_seeds) % len(_DECODE_SIDES)])}
+        return {**told, **looked_at(path, _DECODE_SIDES[number // len(all_seeds) % len(_DECODE_SIDES)], begins)}
 
     work_through(range(first, last), folder, Bounds(), work)
 

@@ -4,10 +4,10 @@
 
 Sound images of every format and mode take turns; each file is one of them, damaged at random, and can be made again
 from `--seed` and its number. All of them go through the doors of `image_doors.py` in a child process with bounds: 1 GB
-of address space beside what it began with, and 5 seconds of processor time for one file, after which it is killed and
-the file named. A share goes through the real commands, too: `inspect` reads them in a folder with sound images,
-`predict` and `serve` answer for each. Whatever they say of a file has to be what the doors said, and they may take 1 GB
-more than they take for the sound images alone (their libraries come to .8 to 1 GB before the first image).
+of address space beside what it began with, and 5 seconds of processor time for one file at one door, after which it is
+killed and the file named. A share goes through the real commands, too: `inspect` reads them in a folder with sound
+images, `predict` and `serve` answer for each. Whatever they say of a file has to be what the doors said, and they may
+take 1 GB more than they take for the sound images alone (their libraries come to .8 to 1 GB before the first image).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Tally:
     Attributes:
         said: what the doors said of how many files; "ok" is one of it.
         crashes, hangs, foreign: files that ended a process, or held it up, or let another error out.
-        slowest: seconds of processor time of one file.
+        slowest: seconds of processor time of one file at one door.
         peak_mb: resident memory of the child, and of each command by name.
         sound_mb: of each command with sound images alone.
         faults: each of what is wrong, in a line.

@@ -21,17 +21,25 @@ from trust.mutations import MUTATIONS, mutated, with_fitting_sums
 
 # Stands in for the doors: pieces of work of which some go wrong.
 CHILD = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from trust.bounded_child import Bounds, work_through
 
-def work(number):
+def spend(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+def work(number, begins):
+    if number == 1:
+        for _ in range(4):
+            spend(0.2)
+            begins()
     if number == 2:
         os.kill(os.getpid(), signal.SIGSEGV)
     if number == 4:
-        while True:
-            pass
+        spend(60)
     if number == 5:
         raise KeyError("five")
     if number == 6:
@@ -48,11 +56,12 @@ def test_what_ends_or_holds_up_a_child_is_named_and_the_rest_is_done(tmp_path: P
     folder.mkdir()
     benchmarks = str(Path(image_doors.__file__).resolve().parents[1])
     line = [sys.executable, str(program), benchmarks]
-    bounds = Bounds(cpu_seconds=0.3)
+    bounds = Bounds(cpu_seconds=0.5)
     told, lost = told_by_children(line, range(9), folder, bounds)
     assert [(each.number, each.kind) for each in lost] == [(2, "crash"), (4, "hang")]
     assert "-11" in lost[0].detail
     assert [each["number"] for each in told] == [0, 1, 3, 5, 6, 7, 8]
+    assert 0.2 <= next(each["cpu"] for each in told if each["number"] == 1) < 0.5, "each step has the bound of its own"
     foreign = {each["number"]: each["foreign"] for each in told if "foreign" in each}
     assert foreign.keys() == {5, 6}
     assert "KeyError: 'five'" in foreign[5]

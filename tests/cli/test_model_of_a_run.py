@@ -56,6 +56,24 @@ def test_the_export_of_such_a_run_has_its_figures_and_its_images(smaller: Path, 
     assert "Figures on the test set" in card
 
 
+def test_what_killed_workers_left_unfinished_is_gone_when_the_run_is_complete(
+    smoke: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = load_settings(
+        Path(__file__).parents[1] / "golden" / "run.toml", {"search.trials": 1, "machine.cache_dir": str(cache)}
+    )
+    half = tmp_path / "run" / "trials" / "000000" / "checkpoint.pt.81cef162.tmp"
+
+    def dying(event: Event) -> None:
+        if isinstance(event, TrialChanged) and event.trial.state == "complete":
+            half.parent.mkdir(exist_ok=True)
+            half.write_bytes(b"PK")
+
+    assert not run_search(smoke, settings, out=tmp_path / "run", tell=dying).interrupted
+    assert half.parent.is_dir()
+    assert not half.exists()
+
+
 class Killed(BaseException):
     """What no code of ours catches."""
 

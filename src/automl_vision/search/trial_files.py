@@ -162,7 +162,7 @@ class TrialFiles:
         Where the newest attempt of a trial has no record that can be read, the one before it counts, and what the
         newest wrote goes with its record. It goes on as an attempt after all that were claimed.
         """
-        self._sweep()
+        self.sweep()
         trials: dict[int, Trial] = {}
         damaged: list[str] = []
         for file in sorted(self.folder.glob("[0-9]*.json"), key=_by_attempt):
@@ -348,6 +348,15 @@ class TrialFiles:
             self._keep_newest(trial.number, CHECKPOINT, 1 if trial.number in checkpoints else 0, present)
             self._keep_newest(trial.number, BEST, 1 if trial.number in weights else 0, present)
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half written; to be called while no trial is in work."""
+        if not isinstance(self.folder, Path):
+            return  # objects are put whole
+        for leftover in self.folder.rglob(f"*{UNFINISHED}"):
+            # A run of somebody else's may name any folder of ours as the place of its trials.
+            if _OWN_UNFINISHED.fullmatch(leftover.relative_to(self.folder).as_posix()):
+                leftover.unlink(missing_ok=True)
+
     def discard(self, number: int) -> None:
         """Remove the files of a trial, but not its records."""
         remove_folder(self._folder(number))
@@ -438,14 +447,6 @@ class TrialFiles:
         number, attempt = int(name[1]), int(name[2])
         if number in trials and trials[number].attempt < attempt:
             remove_folder(self._folder(number, attempt))
-
-    def _sweep(self) -> None:
-        if not isinstance(self.folder, Path):
-            return  # objects are put whole
-        for leftover in self.folder.rglob(f"*{UNFINISHED}"):
-            # A run of somebody else's may name any folder of ours as the place of its trials.
-            if _OWN_UNFINISHED.fullmatch(leftover.relative_to(self.folder).as_posix()):
-                leftover.unlink(missing_ok=True)
 
 
 def _record_name(number: int, attempt: int = 1) -> str:

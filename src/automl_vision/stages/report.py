@@ -89,6 +89,7 @@ def write_report(
         context.settings.output.kept_checkpoints,
         also=finished.choice.weights | kept_for_export(searched, measured),
     )
+    searched.runner.files.sweep()  # a worker that was killed, and whose trial another one ended
     context.run.note_spent(context.clock.elapsed)
     return report
 
