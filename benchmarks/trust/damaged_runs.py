@@ -224,10 +224,19 @@ def _unsaid(command: str, name: str, kept: Path, run: Path, called: Session) -> 
     own: dict[int, Record] = {number: before[number] for number in mine}
     if any(lost_and_repeated(own, after)) and not _is_named(name, run, called):
         yield "a trial began anew, and nobody was told"
-    if name == "looks.json" and looks(run) <= looks(kept):
+    if name == "looks.json" and _forgets_a_look(kept, run):
         yield "an earlier look at the test set was forgotten"
     if not is_complete(run):
         yield "it did not come to its end"
+
+
+def _forgets_a_look(kept: Path, run: Path) -> bool:
+    """Whether the ledger was begun anew; one that is damaged still was left as it was, for who reads it next."""
+    own = 0 if is_complete(kept) else 1  # a run that is complete looks no more
+    try:
+        return looks(run) < looks(kept) + own
+    except ValueError:
+        return False
 
 
 def _is_named(name: str, run: Path, called: Session) -> bool:

@@ -521,6 +521,20 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
     return Settings(**tables)
 
 
+def load_dumped_settings(file: Path) -> Settings:
+    """Settings from a file that `dump_settings` wrote, all of it.
+
+    Raises:
+        ConfigError: a value is wrong, or the file was cut off: what is missing would be taken for what was never set.
+    """
+    settings = load_settings(file)
+    last = f"[{list(TABLES)[-1]}]"
+    if last not in file.read_text(encoding="utf-8").splitlines():
+        value, fix = f"{file} ({last} is missing: it was cut off)", "restore it from a copy, or start a new run"
+        raise ConfigError("a file of settings is damaged", value=value, fix=fix)
+    return settings
+
+
 def dump_settings(settings: Settings) -> str:
     """The settings as TOML that `load_settings` reads back to an equal value."""
     lines: list[str] = []

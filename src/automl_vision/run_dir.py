@@ -42,7 +42,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from pandas.api.types import is_numeric_dtype
 
-from automl_vision.config import TABLES, Settings, dump_settings, load_settings
+from automl_vision.config import Settings, dump_settings, load_dumped_settings, load_settings
 from automl_vision.data.hub_name import is_hub_name
 from automl_vision.data.preparation import Prepared
 from automl_vision.data.shards.address import is_url
@@ -84,8 +84,6 @@ SPENT = "spent.json"
 
 #: Trackers that may send what they are told to other machines.
 SENDING = frozenset(("mlflow", "wandb"))
-#: What every file of settings that a run wrote ends with.
-_LAST_TABLE = f"[{list(TABLES)[-1]}]"
 _PROCESS = re.compile(r"[0-9]{1,20}")
 
 #: What a full disk, a quota and a limit on the size of files say.
@@ -213,13 +211,9 @@ class RunDir:
         """The settings that the run was started with.
 
         Raises:
-            ConfigError: a value is wrong.
-            RunError: the file was cut off; what is missing would be taken for what was never set.
+            ConfigError: a value is wrong, or the file was cut off.
         """
-        settings = load_settings(self.path / CONFIG)
-        if _LAST_TABLE not in (self.path / CONFIG).read_text(encoding="utf-8").splitlines():
-            raise _damaged(self.path / CONFIG, f"{_LAST_TABLE} is missing: it was cut off")
-        return settings
+        return load_dumped_settings(self.path / CONFIG)
 
     def require_trust(self, moved: Collection[str], *, trusted: bool) -> None:
         """Go on only with what this user wanted: a run of somebody else's says where to send and write what.

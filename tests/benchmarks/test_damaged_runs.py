@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from pathlib import Path
@@ -98,3 +99,18 @@ def test_every_way_changes_a_file_and_says_the_same_again() -> None:
         assert damaged != content, name
         assert damaged == way(content, random.Random(1)), name
         assert way(b"", random.Random(1)) == b"", name
+
+
+@pytest.mark.parametrize(
+    ("complete", "ledger", "forgotten"),
+    [(True, "[{}]", False), (True, "[]", True), (True, "[{", False), (False, "[{}]", True), (False, "[{}, {}]", False)],
+)
+def test_a_ledger_that_was_begun_anew_is_noticed(tmp_path: Path, complete: bool, ledger: str, forgotten: bool) -> None:
+    kept, run = tmp_path / "kept", tmp_path / "run"
+    for folder in (kept, run):
+        folder.mkdir()
+        reason = "trials" if complete else "interrupted"
+        (folder / "report.json").write_text(json.dumps({"stop_reason": reason}))
+        (folder / "looks.json").write_text("[{}]")
+    (run / "looks.json").write_text(ledger)
+    assert damaged_runs._forgets_a_look(kept, run) is forgotten

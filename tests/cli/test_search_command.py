@@ -181,6 +181,13 @@ def test_report_renders_again(copied, command):
     assert (copied.path / "report.html").read_text() == before
 
 
+def test_settings_of_a_run_that_were_emptied_are_told_also_where_it_is_complete(copied, command):
+    (copied.path / "config.toml").write_text("")
+    result = command("search", "--resume", copied.path)
+    assert result.code == 2
+    assert "config.toml ([output] is missing: it was cut off)" in " ".join(result.err.split())
+
+
 def test_a_run_that_is_complete_is_not_done_again(copied, command):
     before = {file: file.read_bytes() for file in copied.path.rglob("*") if file.is_file()}
     result = command("search", "--resume", copied.path)

@@ -16,7 +16,7 @@ from automl_vision.cli.paths import DATA_HELP, require_data, require_run
 from automl_vision.cli.process import loading
 from automl_vision.cli.signals import stop_on_signal
 from automl_vision.cli.terminal import interactive
-from automl_vision.config import MOVABLE, Settings, load_settings
+from automl_vision.config import MOVABLE, Settings, load_dumped_settings, load_settings
 from automl_vision.errors import Interrupted, UsageError
 from automl_vision.run_path import new_run_path
 from automl_vision.runtime import PROCESS_START
@@ -88,7 +88,7 @@ def search(
         require_run(resume)
 
     if resume is not None and (resume / "config.toml").is_file():  # else there is no run, as is said where it is opened
-        settings = load_settings(resume / "config.toml")
+        settings = load_dumped_settings(resume / "config.toml")
     together = settings.machine.ddp != 1
     if together and not torchrun.is_rank():
         raise typer.Exit(_start_ranks(data, resume, settings, out, moved))
