@@ -41,6 +41,7 @@ from automl_vision.data.files import Place, StoredImage, check_bytes, one_line, 
 from automl_vision.data.frames import count_frames
 from automl_vision.data.pixel_room import MAX_PIXELS as MAX_PIXELS
 from automl_vision.data.pixel_room import room_for
+from automl_vision.data.webp_header import webp_size
 from automl_vision.errors import ImageReadError
 
 #: Formats that are opened, whatever a file is called. All others are refused: EPS would start Ghostscript.
@@ -342,6 +343,8 @@ def _file_behind(image: Image.Image) -> bytes | None:
 
 
 def _identify(data: bytes) -> Image.Image:
+    if (size := webp_size(data)) is not None and math.prod(size) > MAX_PIXELS:
+        raise _too_many(_shown(size))
     try:
         return Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     except UnidentifiedImageError:
