@@ -57,7 +57,8 @@ def _points(name: str, file: str, *moments: str, often: bool = False) -> tuple[P
     return tuple(Point(f"{name} {moment}", file, moment, often) for moment in moments)
 
 
-#: In the order in which a run comes to them; within a group but the first in any order.
+#: In the order in which a run comes to them; within a group but the first in any order. At those of the last group the
+#: run is complete, so that it dies at one of them.
 POINTS: tuple[tuple[Point, ...], ...] = (
     (
         *_points("owner of the lock", r"\.lock\.owner", "written"),
@@ -78,14 +79,16 @@ POINTS: tuple[tuple[Point, ...], ...] = (
         *_points("model of the search", r"model\.pt", "half", "written", "renamed"),
     ),
     (
-        *_points("checkpoint of a trial that is over", r"trials/\d+/checkpoint\.pt", "removed"),
         *_points("ledger of looks", r"looks\.json", "written", "renamed"),
         *_points("predictions on the test set", r"predictions_test\.csv", "half", "renamed"),
         *_points("page", r"report\.html", "renamed"),
         *_points("model card", r"README\.md", "written"),
         *_points("report", r"report\.json", "half", "written"),
     ),
-    (*_points("end of the run", r"report\.json", "renamed"),),
+    (
+        *_points("end of the run", r"report\.json", "renamed"),
+        *_points("checkpoint of a trial that is over", r"trials/\d+/checkpoint\.pt", "removed"),
+    ),
 )
 #: Of a search whose trials run in processes of their own.
 CLAIMS: tuple[Point, ...] = (
@@ -99,7 +102,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     ".pt": load_tensors,
     ".json": lambda file: json.loads(file.read_text("utf-8")),
 }
-#: A run in which so many of these deaths in a row did not happen will not have them.
+#: Runs beyond those that it takes where every run comes to every point.
 TRIES = 3
 
 
@@ -208,7 +211,8 @@ def walk_all(search: TinySearch, scratch: Path, groups: Groups, times: int, tall
     """Runs that die at all points, in another order each, until every point was hit so often."""
     expected = everything(scratch / "undisturbed")
     chance, runs = random.Random(seed), 0
-    while (missing := _missing(groups, tally, times)) and runs < times + TRIES and not tally.faults:
+    most = times * max(1, len(groups[-1])) + TRIES
+    while (missing := _missing(groups, tally, times)) and runs < most and not tally.faults:
         run = scratch / f"run{runs}"
         walk = Walk(search, run, tally, chance)
         for place, group in enumerate(groups):
