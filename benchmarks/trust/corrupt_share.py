@@ -30,8 +30,8 @@ FEW, MOST = 0.05, 0.6
 MOST_POINTS = 1.0
 #: Seconds of processor time for 10,000 files.
 MOST_SECONDS, PER_FILES = 60.0, 10_000
-#: Digits of each kind that are searched; about 1,200 others judge.
-_EACH = 60
+#: Digits of each kind that are searched; about 900 others judge.
+_EACH = 90
 #: Different photographs; files of one differ by a comment alone, so that each has to be decoded.
 _PHOTOGRAPHS = 20
 _PATIENCE = 3600.0
