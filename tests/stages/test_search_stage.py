@@ -80,18 +80,26 @@ def test_the_model_on_disk_follows_the_rule_of_the_final_choice(
     assert aside == [0, 1]  # each time before the model is another
 
 
-def test_the_user_reads_once_that_a_batch_did_not_fit(tmp_path: Path) -> None:
-    notes: list[str] = []
+@pytest.fixture
+def notes() -> list[str]:
+    """What the user was told."""
+    return []
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, notes: list[str]) -> _Keeper:
+    """What takes trials of a search that tells `notes`."""
     run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
     clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
-    context: Any = SimpleNamespace(
-        run=run, tell=lambda _: None, clock=clock, settings=settings, note=lambda text: notes.append(text)
-    )
+    context: Any = SimpleNamespace(run=run, tell=lambda _: None, clock=clock, settings=settings, note=notes.append)
     files = TrialFiles(tmp_path)
-    judge = Judge(np.zeros(10, np.int64), np.arange(10), 2, "accuracy")
-    task: Any = SimpleNamespace(candidates=list)
+    chooser = Chooser(files, Judge(np.zeros(10, np.int64), np.arange(10), 2, "accuracy"))
     runner: Any = SimpleNamespace(files=files)
-    keeper = _Keeper(context, SimpleNamespace(), runner, task, Chooser(files, judge))  # type: ignore[arg-type]
+    task: Any = SimpleNamespace(candidates=list)
+    return _Keeper(context, SimpleNamespace(), runner, task, chooser)  # type: ignore[arg-type]
+
+
+def test_the_user_reads_once_that_a_batch_did_not_fit(keeper: _Keeper, notes: list[str]) -> None:
     recipe = Recipe("finetune", "net_a", 96, batch_size=32, gradient_accumulation=2)
     trial = Trial(0, recipe, {}, "portfolio", state="failed")
     for number, at_once in enumerate((None, 8, 8, 4)):
@@ -103,32 +111,14 @@ def test_the_user_reads_once_that_a_batch_did_not_fit(tmp_path: Path) -> None:
     assert "a step on 64" in notes[0]
 
 
-def test_the_user_reads_once_what_came_of_compiling(tmp_path: Path) -> None:
-    notes: list[str] = []
-    run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
-    clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
-    context: Any = SimpleNamespace(run=run, tell=lambda _: None, clock=clock, settings=settings, note=notes.append)
-    files = TrialFiles(tmp_path)
-    judge = Judge(np.zeros(10, np.int64), np.arange(10), 2, "accuracy")
-    task: Any = SimpleNamespace(candidates=list)
-    runner: Any = SimpleNamespace(files=files)
-    keeper = _Keeper(context, SimpleNamespace(), runner, task, Chooser(files, judge))  # type: ignore[arg-type]
+def test_the_user_reads_once_what_came_of_compiling(keeper: _Keeper, notes: list[str]) -> None:
     trial = Trial(0, Recipe("finetune", "net_a", 96), {}, "portfolio", state="failed")
     for number, said in enumerate(("", "steps were compiled in 40 s", "steps were compiled in 40 s")):
         keeper.take(trial.replace(number=number, notes={"compiling": said} if said else {}), [])
     assert notes == ["net_a at 96 px: steps were compiled in 40 s."]
 
 
-def test_the_user_reads_once_that_a_checkpoint_cannot_be_read(tmp_path: Path) -> None:
-    notes: list[str] = []
-    run = SimpleNamespace(log=lambda _: None, note_spent=lambda _: None, path=tmp_path)
-    clock, settings = SimpleNamespace(remaining=1.0, elapsed=1.0), load_settings()
-    context: Any = SimpleNamespace(run=run, tell=lambda _: None, clock=clock, settings=settings, note=notes.append)
-    files = TrialFiles(tmp_path)
-    judge = Judge(np.zeros(10, np.int64), np.arange(10), 2, "accuracy")
-    task: Any = SimpleNamespace(candidates=list)
-    runner: Any = SimpleNamespace(files=files)
-    keeper = _Keeper(context, SimpleNamespace(), runner, task, Chooser(files, judge))  # type: ignore[arg-type]
+def test_the_user_reads_once_that_a_checkpoint_cannot_be_read(keeper: _Keeper, notes: list[str]) -> None:
     trial = Trial(3, Recipe("finetune", "net_a", 96), {}, "portfolio", notes={"unread": ["000003/checkpoint.pt"]})
     for state in ("running", "running", "stopped"):
         keeper.take(trial.replace(state=state), [])
