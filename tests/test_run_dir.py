@@ -412,6 +412,12 @@ def test_a_run_that_does_not_say_where_its_images_are_is_damaged(run: RunDir) ->
     assert run_dir.read_about(run.path) == {}
 
 
+def test_a_run_whose_folder_is_removed_while_it_is_at_work_says_so(run: RunDir) -> None:
+    (run.path / run_dir.RUN).unlink()
+    with pytest.raises(RunError, match=r"no longer there(.|\n)*run\.json"):
+        run.about["fingerprint"]
+
+
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", '"10"', "null", "[]"])
 def test_time_that_makes_no_sense_is_damage(run: RunDir, seconds: str) -> None:
     (run.path / run_dir.SPENT).write_text(f'{{"seconds": {seconds}}}')

@@ -215,6 +215,9 @@ def _unsaid(command: str, name: str, kept: Path, run: Path, called: Session) -> 
         yield "it did its work without what it lives by"
     if command != "resume":
         return
+    if is_complete(kept):
+        yield from _changed(kept, run, name)
+        return
     before, after = records(kept), records(run)
     mine = {number for number in before if name.startswith(f"trials/{number:06d}")}
     others = {number: record for number, record in before.items() if number not in mine}
@@ -224,19 +227,17 @@ def _unsaid(command: str, name: str, kept: Path, run: Path, called: Session) -> 
     own: dict[int, Record] = {number: before[number] for number in mine}
     if any(lost_and_repeated(own, after)) and not _is_named(name, run, called):
         yield "a trial began anew, and nobody was told"
-    if name == "looks.json" and _forgets_a_look(kept, run):
+    if name == "looks.json" and looks(run) <= looks(kept):
         yield "an earlier look at the test set was forgotten"
     if not is_complete(run):
         yield "it did not come to its end"
 
 
-def _forgets_a_look(kept: Path, run: Path) -> bool:
-    """Whether the ledger was begun anew; one that is damaged still was left as it was, for who reads it next."""
-    own = 0 if is_complete(kept) else 1  # a run that is complete looks no more
-    try:
-        return looks(run) < looks(kept) + own
-    except ValueError:
-        return False
+def _changed(kept: Path, run: Path, damaged: str) -> Iterator[str]:
+    """Files that are others than before, beside the damaged one: a run that is complete is left as it is."""
+    for name in files_of(kept):
+        if name != damaged and (not (run / name).is_file() or (run / name).read_bytes() != (kept / name).read_bytes()):
+            yield f"{name} is another than before"
 
 
 def _is_named(name: str, run: Path, called: Session) -> bool:

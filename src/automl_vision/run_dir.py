@@ -251,8 +251,19 @@ class RunDir:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the run works on."""
-        return read_about(self.path)
+        """What the run works on.
+
+        Raises:
+            RunError: its file is damaged, or no longer there.
+        """
+        facts = read_about(self.path)
+        if not facts:
+            raise RunError(
+                "a file of the run is no longer there",
+                value=str(self.path / RUN),
+                fix="restore it from a copy, or start a new run; leave the folder of a run alone while it is at work",
+            )
+        return facts
 
     def add_about(self, **facts: Any) -> None:
         """Keep facts about what the run works on, so that a resumed run can hold to them."""
