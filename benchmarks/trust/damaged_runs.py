@@ -211,12 +211,12 @@ def _put(file: Path, content: bytes) -> None:
 
 def _unsaid(command: str, name: str, kept: Path, run: Path, called: Session) -> Iterator[str]:
     """What is wrong with a command that did its work although a file is damaged."""
+    if command == "resume" and is_complete(kept):  # there is nothing to be done, and nothing may be
+        yield from _changed(kept, run, name)
+        return
     if name in LIVES_BY[command]:
         yield "it did its work without what it lives by"
     if command != "resume":
-        return
-    if is_complete(kept):
-        yield from _changed(kept, run, name)
         return
     before, after = records(kept), records(run)
     mine = {number for number in before if name.startswith(f"trials/{number:06d}")}
