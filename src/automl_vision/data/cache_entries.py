@@ -85,7 +85,7 @@ def held_at_once(cache_dir: Path, key: str) -> Iterator[bool]:
     lock = filelock.FileLock(lock_of(cache_dir, key))
     try:
         lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError, NotImplementedError):
+    except (filelock.Timeout, OSError, NotImplementedError):  # filelock raises the last where a disk knows no locks
         yield False
         return
     try:
